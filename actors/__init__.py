@@ -1,0 +1,1 @@
+"""Ray processes, each around one engine."""

@@ -1,0 +1,250 @@
+"""The policy in training: one DeepSpeed rank; the only file that imports DeepSpeed.
+
+Optimizer state is read and written parameter by parameter, in full and in fp32, so a checkpoint
+depends neither on the number of ranks nor on the ZeRO stage, and holds no pickles.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+)
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+from transformers.integrations import HfDeepSpeedConfig
+
+from rlhf.config import DType, PolicyConfig
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+BETAS = (0.9, 0.95)
+"""A short memory for the second moment: a round of fresh preferences may differ from the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What became of one optimizer step; the same on every rank."""
+
+    applied: bool
+    """False if the gradient was not finite, so that every rank skipped the step."""
+    grad_norm: float
+    """Before clipping; nan or inf if skipped."""
+
+
+class DeepSpeedEngine:
+    """A causal language model under DeepSpeed; every method is called on all ranks together."""
+
+    def __init__(self, path: str, dtype: DType, config: PolicyConfig) -> None:
+        deepspeed.init_distributed(
+            "nccl" if torch.cuda.is_available() else "gloo", dist_init_required=True
+        )
+        self.device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        self._config = config
+        settings = _settings(dtype, config)
+        # While it lives, every model that transformers makes is sharded as its weights are read;
+        # no longer than that, or making one on a single rank would wait for the others for ever.
+        sharding = HfDeepSpeedConfig(settings) if config.zero_stage == 3 else None
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype.value))
+        del sharding
+        if config.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+        if config.lora_rank:
+            lora = LoraConfig(
+                r=config.lora_rank,
+                lora_alpha=config.lora_alpha,
+                target_modules="all-linear",
+                task_type="CAUSAL_LM",
+            )
+            model = get_peft_model(model, lora)
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trainable, betas=BETAS, weight_decay=config.weight_decay)
+        self._engine, *_ = deepspeed.initialize(
+            model=model, optimizer=optimizer, model_parameters=trainable, config=settings
+        )
+        self._plain = config.zero_stage == 0 and dtype is DType.float32
+        """DeepSpeed leaves gradients to torch here: it neither clips by norm nor skips."""
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """What to call for a forward pass."""
+        return self._engine
+
+    def step(
+        self, micro_batches: Sequence[Any], loss: Callable[[Any], Tensor], learning_rate: float
+    ) -> StepResult:
+        """One optimizer step on the sum of `loss` over all ranks' micro-batches."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._engine.train()
+        ranks = torch.distributed.get_world_size()
+        for i, micro_batch in enumerate(micro_batches):
+            self._engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
+            # DeepSpeed averages over ranks; this makes it a sum.
+            self._engine.backward(loss(micro_batch) * ranks, scale_wrt_gas=False)
+        if self._plain:
+            return self._plain_step()
+        self._engine.step()
+        return StepResult(
+            self._engine.was_step_applied(), float(self._engine.get_global_grad_norm())
+        )
+
+    def _plain_step(self) -> StepResult:
+        norm = torch.nn.utils.clip_grad_norm_(self._trainable(), self._config.max_grad_norm)
+        if applied := bool(norm.isfinite()):
+            self._engine.step()
+        else:
+            self._engine.zero_grad()
+        return StepResult(applied, norm.item())
+
+    @contextmanager
+    def initial_policy(self) -> Iterator[None]:
+        """Within it, a LoRA model answers as it did before training: its adapter is off."""
+        with self._engine.module.disable_adapter():
+            self._engine.eval()
+            yield
+
+    # --- weights -------------------------------------------------------------------------------
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every weight by its Hugging Face name, in full, LoRA merged in; gathered one at a time.
+
+        Tied weights come under each of their names: an engine that keeps two copies would
+        otherwise silently keep an old one.
+        """
+        for name, parameter, adapter in self._published():
+            extra = [] if adapter is None else list(adapter.parameters())
+            with self._gathered([parameter, *extra]), torch.no_grad():
+                value = parameter.detach()
+                if adapter is not None:
+                    value = value + adapter.get_delta_weight("default").to(value.dtype)
+                yield name, value
+
+    def shapes(self) -> Iterator[tuple[str, Tensor, tuple[int, ...]]]:
+        """What `weights` will yield: name, a tensor of the same dtype, full shape; no gathering."""
+        for name, parameter, _ in self._published():
+            yield name, parameter, tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+    def _published(self) -> Iterator[tuple[str, torch.nn.Parameter, LoraLayer | None]]:
+        """Base weights by Hugging Face name, each with the adapter that changes it, if any."""
+        model = self._engine.module
+        adapters = {
+            f"{name}.base_layer.weight": module
+            for name, module in model.named_modules()
+            if isinstance(module, LoraLayer)
+        }
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            if "lora_" not in name:
+                plain = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+                yield plain, parameter, adapters.get(name)
+
+    def _gathered(self, parameters: Sequence[Tensor]) -> Any:
+        if self._config.zero_stage < 3:
+            return nullcontext()
+        return deepspeed.zero.GatheredParameters(parameters)
+
+    # --- state ---------------------------------------------------------------------------------
+
+    @property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """torch's own optimizer, inside whatever DeepSpeed wrapped around it."""
+        outer = self._engine.optimizer
+        return outer if self._plain else outer.optimizer
+
+    def _trainable(self) -> list[torch.nn.Parameter]:
+        return [p for p in self._engine.module.parameters() if p.requires_grad]
+
+    def _named_trainable(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        return ((n, p) for n, p in self._engine.module.named_parameters() if p.requires_grad)
+
+    def reset_optimizer(self) -> None:
+        """Forgets the moments, as if no step had ever been taken."""
+        for state in self._optimizer.state.values():
+            for value in state.values():
+                value.zero_()
+
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        """fp32 master weights and moments in full, as `<kind>/<parameter>`; all ranks iterate."""
+        masters = self._stage_0_masters()
+        for name, parameter in self._named_trainable():
+            if masters is None:
+                yield f"master/{name}", safe_get_full_fp32_param(parameter)
+                for moment in MOMENTS:
+                    yield f"{moment}/{name}", safe_get_full_optimizer_state(parameter, moment)
+            else:
+                master = masters[parameter]
+                yield f"master/{name}", master.detach()
+                for moment in MOMENTS:
+                    yield f"{moment}/{name}", self._optimizer.state[master][moment]
+
+    def num_steps(self) -> int:
+        """Optimizer steps taken, by Adam's own count."""
+        return int(next(iter(self._optimizer.state.values()))["step"])
+
+    def load_state(self, read: Callable[[str], Tensor], num_steps: int) -> None:
+        """The inverse of `state`: `read` returns the tensor of a name."""
+        self._create_moments()
+        masters = self._stage_0_masters()
+        for name, parameter in self._named_trainable():
+            master = read(f"master/{name}").to(self.device)
+            moments = {moment: read(f"{moment}/{name}").to(self.device) for moment in MOMENTS}
+            if masters is not None:
+                own = masters[parameter]
+                own.data.copy_(master)
+                parameter.data.copy_(master)
+                for moment, value in moments.items():
+                    self._optimizer.state[own][moment].copy_(value)
+                continue
+            safe_set_full_fp32_param(parameter, master)
+            with self._gathered_for_writing(parameter):
+                parameter.data.copy_(master)
+            for moment, value in moments.items():
+                safe_set_full_optimizer_state(parameter, value, moment)
+        for state in self._optimizer.state.values():
+            state["step"].fill_(num_steps)
+
+    def _gathered_for_writing(self, parameter: Tensor) -> Any:
+        if self._config.zero_stage < 3:
+            return nullcontext()
+        return deepspeed.zero.GatheredParameters([parameter], modifier_rank=0)
+
+    def _create_moments(self) -> None:
+        """Takes an optimizer step that changes nothing, since moments exist only after a step."""
+        token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+        self.step([token], lambda ids: self.model(input_ids=ids).logits.sum() * 0, 0.0)
+
+    def _stage_0_masters(self) -> dict[torch.nn.Parameter, Tensor] | None:
+        """Parameter -> fp32 master without ZeRO, where DeepSpeed's accessors do not reach."""
+        if self._config.zero_stage > 0:
+            return None
+        if self._plain:
+            return {parameter: parameter for parameter in self._trainable()}
+        outer = self._engine.optimizer
+        return {
+            low: high
+            for lows, highs in zip(outer.fp16_groups, outer.fp32_groups, strict=True)
+            for low, high in zip(lows, highs, strict=True)
+        }
+
+
+def _settings(dtype: DType, config: PolicyConfig) -> dict[str, Any]:
+    """DeepSpeed's configuration. Its accumulation counter is not used: micro-batches are packed
+    by tokens, so their number varies from step to step."""
+    plain = config.zero_stage == 0 and dtype is DType.float32
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": 0.0 if plain else config.max_grad_norm,
+        "bf16": {"enabled": dtype is DType.bfloat16, "check_grad_overflow": True},
+        "zero_optimization": {"stage": config.zero_stage},
+        "zero_allow_untested_optimizer": True,
+    }

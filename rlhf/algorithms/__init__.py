@@ -1,0 +1,1 @@
+"""The families of collecting preferences, each one coroutine per prompt."""

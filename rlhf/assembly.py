@@ -1,0 +1,252 @@
+"""The composition root: a configuration becomes workers, services and a run.
+
+Only this file and the entry points (`rlhf.__main__`, `rlhf.evaluate`) know actors and clusters.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+
+from actors.group import Allotment, Worker, start_workers, wait_ready
+from actors.judge import JudgeService, JudgeWorker
+from actors.policy import InitialPolicy, PolicyPlan, PolicyRank, PolicyService
+from actors.reference import ReferenceService, ReferenceWorker
+from actors.rollout import RolloutService, RolloutWorker
+from actors.weight_sync import Carrier, GpuCarrier, ObjectStoreCarrier, ProbedPublisher, make_probe
+from cluster.placement import Role
+from rlhf.algorithms.online import OnlineDPO
+from rlhf.anchors import Anchors
+from rlhf.collecting import RoundCollector
+from rlhf.config import (
+    AlgorithmConfig,
+    Config,
+    DType,
+    OnlineDPOConfig,
+    RewardModelConfig,
+    TinyModelConfig,
+    Transport,
+    VerifierConfig,
+    VllmRolloutConfig,
+)
+from rlhf.data.prompts import Data, PromptSchedule, load_data
+from rlhf.data.rendering import Renderer
+from rlhf.evaluation import HeldoutEvaluation
+from rlhf.judges import needs_answers
+from rlhf.judges.reward_model import find_reward_model
+from rlhf.objectives import anchors_needed
+from rlhf.problems import InputError
+from rlhf.records import Sampling
+from rlhf.stages import Algorithm, Logprobs
+from rlhf.tiny import build_tiny_model
+
+PROBE_TOKENS = 16
+MAX_LOGPROB_GAP = {DType.float32: 1e-3, DType.bfloat16: 0.1}
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a run reads, checked before anything starts."""
+
+    model_path: str
+    tokenizer: PreTrainedTokenizerBase
+    vocabulary_size: int
+    data: Data
+    schedule: PromptSchedule
+
+
+def read_inputs(config: Config, directory: Path) -> Inputs:
+    """Model configuration, tokenizer and data; raises InputError with all that is wrong."""
+    path = config.model.path
+    if isinstance(config.model, TinyModelConfig) and path == "tiny":
+        path = str(directory / "model")
+        if not Path(path).exists():
+            build_tiny_model(config.model, Path(path), config.seed)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoConfig.from_pretrained(path).get_text_config()
+    except (OSError, ValueError) as error:
+        raise InputError([f"model.path={path}: {str(error).splitlines()[0]}"]) from error
+    problems = []
+    if isinstance(config.judge, RewardModelConfig):
+        find_reward_model(config.judge)
+    if len(tokenizer) > model.vocab_size:
+        problems.append(
+            f"model.path={path}: its tokenizer has {len(tokenizer)} tokens and the model only "
+            f"{model.vocab_size}: they do not belong together"
+        )
+    longest = config.rollout.max_prompt_tokens + config.rollout.max_completion_tokens
+    limit = getattr(model, "max_position_embeddings", longest)
+    if longest > limit:
+        problems.append(
+            f"rollout.max_prompt_tokens + rollout.max_completion_tokens = {longest}: the model "
+            f"reads at most {limit} tokens"
+        )
+    if problems:
+        raise InputError(problems)
+    data = load_data(
+        config.data,
+        Renderer(tokenizer, config.model.rendering),
+        max_prompt_tokens=config.rollout.max_prompt_tokens,
+        needs_answers=needs_answers(config.judge),
+        seed=config.seed,
+    )
+    schedule = PromptSchedule(data.train, config.round.prompts, config.seed)
+    return Inputs(path, tokenizer, len(tokenizer), data, schedule)
+
+
+# --- roles ---------------------------------------------------------------------------------------
+
+
+def roles(config: Config) -> list[Role]:
+    """Every kind of worker that the configuration asks for."""
+    gpu = 1.0 if config.placement.gpus else 0.0
+    shared = gpu / 2 if config.placement.colocated else gpu
+    rollout_gpus = shared
+    if isinstance(config.rollout, VllmRolloutConfig):
+        rollout_gpus *= config.rollout.tensor_parallel
+    judge_gpus = gpu if isinstance(config.judge, RewardModelConfig) else 0.0
+    needed = [
+        Role("policy", config.policy.num_ranks, 1, shared),
+        Role("rollout", config.rollout.num_workers, 1, rollout_gpus),
+        Role("judge", config.judge.num_workers, 1, judge_gpus),
+    ]
+    if _needs_reference_workers(config):
+        needed.append(Role("reference", config.reference.num_workers, 1, gpu))
+    return needed
+
+
+def _needs_reference_workers(config: Config) -> bool:
+    """With LoRA the initial policy is the policy with its adapter off."""
+    return "initial" in anchors_needed(config.objective) and not config.policy.lora_rank
+
+
+def _allotment(config: Config, name: str) -> Allotment:
+    role = next(role for role in roles(config) if role.name == name)
+    threads = config.cluster.threads_per_worker
+    return Allotment(name, role.count, role.num_cpus, role.num_gpus, threads)
+
+
+# --- services ------------------------------------------------------------------------------------
+
+
+def start_policy(config: Config, inputs: Inputs) -> PolicyService:
+    plan = PolicyPlan(
+        path=inputs.model_path,
+        dtype=config.model.dtype,
+        policy=config.policy,
+        objective=config.objective,
+        epochs=config.round.epochs,
+        num_rounds=config.num_rounds,
+        seed=config.seed,
+    )
+    env = {} if config.placement.gpus else {"DS_ACCELERATOR": "cpu"}
+    ranks = start_workers(PolicyRank, _allotment(config, "policy"), plan, env=env)
+    return PolicyService(ranks, config.cluster.call_timeout_s)
+
+
+def start_rollout(config: Config, path: str) -> tuple[RolloutService, list[Worker]]:
+    arguments = (path, config.model.dtype, config.rollout, transport(config), config.seed)
+    workers = start_workers(RolloutWorker, _allotment(config, "rollout"), *arguments)
+    # vLLM batches continuously, so it gets requests as they come; padded batches gather first.
+    calls = 1024 if isinstance(config.rollout, VllmRolloutConfig) else 1
+    timeout_s = config.cluster.call_timeout_s
+    return RolloutService(workers, calls_per_worker=calls, timeout_s=timeout_s), workers
+
+
+def start_judge(config: Config) -> tuple[JudgeService, list[Worker]]:
+    workers = start_workers(JudgeWorker, _allotment(config, "judge"), config.judge)
+    return JudgeService(workers, config.cluster.call_timeout_s), workers
+
+
+async def start_anchors(config: Config, policy: PolicyService, initial_path: str) -> Anchors:
+    """The anchors that the objective needs; `initial_path` holds the policy before round 0."""
+    sources: dict[str, Logprobs] = {}
+    for name in anchors_needed(config.objective):
+        if name == "previous":
+            sources[name] = policy
+        elif _needs_reference_workers(config):
+            workers = start_workers(
+                ReferenceWorker,
+                _allotment(config, "reference"),
+                *(initial_path, config.model.dtype, config.reference),
+            )
+            await wait_ready(workers, config.cluster.start_timeout_s)
+            sources[name] = ReferenceService(workers, config.cluster.call_timeout_s)
+        else:
+            sources[name] = InitialPolicy(policy)
+    return Anchors(sources)
+
+
+# --- what runs on them ---------------------------------------------------------------------------
+
+
+def transport(config: Config) -> Transport:
+    if config.weights.transport is not Transport.auto:
+        return config.weights.transport
+    if not config.placement.gpus or not isinstance(config.rollout, VllmRolloutConfig):
+        return Transport.object_store
+    return Transport.ipc if config.placement.colocated else Transport.nccl
+
+
+def make_publisher(
+    config: Config, inputs: Inputs, policy: PolicyService, rollout: RolloutService
+) -> ProbedPublisher:
+    probe = make_probe(inputs.data.train, inputs.vocabulary_size, PROBE_TOKENS, config.seed)
+    carrier = _carrier(config, policy, rollout)
+    return ProbedPublisher(carrier, policy, rollout, probe, max_logprob_gap(config))
+
+
+def _carrier(config: Config, policy: PolicyService, rollout: RolloutService) -> Carrier:
+    chosen = transport(config)
+    if chosen is Transport.object_store:
+        return ObjectStoreCarrier(policy, rollout)
+    from actors.vllm_transfer import TransferSetup
+
+    assert isinstance(config.rollout, VllmRolloutConfig)
+    setup = TransferSetup(
+        chosen, rollout.handles, config.rollout.tensor_parallel, config.cluster.call_timeout_s
+    )
+    return GpuCarrier(policy, setup)
+
+
+def max_logprob_gap(config: Config) -> float:
+    limit = config.weights.max_logprob_gap
+    return MAX_LOGPROB_GAP[config.model.dtype] if limit is None else limit
+
+
+def sampling(config: Config) -> Sampling:
+    algorithm: AlgorithmConfig = config.algorithm
+    return Sampling(
+        algorithm.num_completions,
+        config.rollout.max_completion_tokens,
+        algorithm.temperature,
+        algorithm.top_p,
+    )
+
+
+def make_algorithm(config: Config, rollout: RolloutService, judge: JudgeService) -> Algorithm:
+    if isinstance(config.algorithm, OnlineDPOConfig):
+        return OnlineDPO(rollout, judge, sampling(config), config.algorithm.pairing)
+    raise TypeError(f"no algorithm for {type(config.algorithm).__name__}")
+
+
+def make_collector(
+    config: Config, inputs: Inputs, rollout: RolloutService, judge: JudgeService
+) -> RoundCollector:
+    algorithm = make_algorithm(config, rollout, judge)
+    return RoundCollector(algorithm, inputs.schedule, config.round, config.seed)
+
+
+def make_evaluation(
+    config: Config, inputs: Inputs, rollout: RolloutService, judge: JudgeService
+) -> HeldoutEvaluation:
+    return HeldoutEvaluation(
+        rollout,
+        judge,
+        inputs.data.heldout,
+        config.eval,
+        sampling(config),
+        config.seed,
+        is_verifier=isinstance(config.judge, VerifierConfig),
+    )

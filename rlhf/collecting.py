@@ -1,0 +1,57 @@
+"""One round of collecting: the algorithm's coroutine on every prompt, bounded, with deadlines."""
+
+import asyncio
+from typing import Protocol
+
+from rlhf.config import RoundConfig
+from rlhf.dispatch import RequestFailed
+from rlhf.records import Collected, Prompt
+from rlhf.seeds import derive_seed
+from rlhf.stages import Algorithm
+
+
+class Schedule(Protocol):
+    """Which prompts belong to which round; a pure function, so a resumed run asks the same."""
+
+    def round(self, index: int) -> list[Prompt]: ...
+
+
+class PromptsFailed(Exception):
+    """More prompts of a round failed than `round.max_failed` allows."""
+
+
+class RoundCollector:
+    """Collects whole rounds; a prompt that fails, fails alone and is counted."""
+
+    def __init__(
+        self, algorithm: Algorithm, schedule: Schedule, config: RoundConfig, seed: int
+    ) -> None:
+        self._algorithm = algorithm
+        self._schedule = schedule
+        self._config = config
+        self._seed = seed
+
+    async def collect(self, round: int) -> list[Collected]:
+        """What came of the round's prompts, in their order, without those that failed."""
+        gate = asyncio.Semaphore(self._config.concurrency)
+        failed: list[str] = []
+
+        async def one(prompt: Prompt) -> Collected | None:
+            seed = derive_seed(self._seed, round, prompt.id)
+            try:
+                async with gate, asyncio.timeout(self._config.deadline_s):
+                    return await self._algorithm.collect(prompt, seed)
+            except RequestFailed as error:
+                failed.append(f"{prompt.id}: {error}")
+            except TimeoutError:
+                failed.append(f"{prompt.id}: not done within {self._config.deadline_s:g} s")
+            if len(failed) > self._config.max_failed:
+                raise PromptsFailed(
+                    f"round {round}: {len(failed)} prompts failed and round.max_failed="
+                    f"{self._config.max_failed}: " + "; ".join(failed[:10])
+                )
+            return None
+
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(one(prompt)) for prompt in self._schedule.round(round)]
+        return [task.result() for task in running if task.result() is not None]  # type: ignore[misc]

@@ -1,0 +1,257 @@
+"""Draws `curves.png`: what changed in a run, at a glance."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from rlhf.store import read_metrics
+
+BLUE, ORANGE, GREEN, RED = "#0072b2", "#e07b00", "#009e73", "#c8382e"
+PURPLE, GREY = "#8a5fbf", "#9a9a9a"
+
+EVALUATIONS = (
+    ("Held-out accuracy", "answers that are correct", ("sampled_accuracy", "greedy_accuracy")),
+    ("Distance from equilibrium", "exploitability", ("exploitability",)),
+    ("Satisfied held-out users", "share of users", ("satisfied_rate",)),
+    ("Held-out score", "mean score of the judge", ("score_mean",)),
+)
+"""Title, axis label, and keys without `eval/`; a run is shown by the first that it has."""
+
+OUTCOMES = {
+    "preference/count": ("trained on", BLUE),
+    "preference/dropped_tie": ("dropped: tie", ORANGE),
+    "preference/dropped_identical": ("dropped: same text", GREEN),
+    "preference/dropped_truncated": ("dropped: cut off", RED),
+    "preference/dropped_short_group": ("dropped: too few answers", PURPLE),
+    "preference/dropped_judge_failed": ("dropped: judge failed", GREY),
+}
+
+STAGES = {
+    "time/collect_s": ("collect", BLUE),
+    "time/anchor_s": ("anchor", GREEN),
+    "time/update_s": ("update", ORANGE),
+    "time/publish_s": ("publish", PURPLE),
+    "time/evaluate_s": ("evaluate", RED),
+    "time/checkpoint_s": ("checkpoint", GREY),
+}
+
+LOWEST_GAP = 1e-9
+"""Nats per token; a smaller gap is rounding, and a logarithmic axis has no 0."""
+
+
+class Curve(NamedTuple):
+    """One metric where it is known, in order."""
+
+    rounds: np.ndarray
+    """Rounds finished; 0 is before training."""
+    values: np.ndarray
+
+
+Curves = Mapping[str, Curve]
+
+
+def draw_curves(metrics_jsonl: Path, png: Path, max_logprob_gap: float | None = None) -> None:
+    """Draws the run so far, 1600 by 900 pixels; what was not measured is left out.
+
+    `max_logprob_gap`, in nats per token, is shown as a limit. Without any numbers there is no
+    picture.
+    """
+    curves = _curves(read_metrics(metrics_jsonl))
+    panels: list[tuple[set[str], Callable[[Axes, Curves], None]]] = [
+        ({f"eval/{name}" for *_, names in EVALUATIONS for name in names}, _draw_evaluation),
+        ({"judge/score_mean"}, _draw_score),
+        ({"policy/loss", "policy/margin"}, _draw_loss),
+        ({"policy/chosen_logratio", "policy/rejected_logratio"}, _draw_logratios),
+        ({"preference/count"}, _draw_preferences),
+        ({"rollout/length_mean"}, _draw_length),
+        (set(STAGES), _draw_seconds),
+        ({"weights/logprob_gap"}, partial(_draw_gap, limit=max_logprob_gap)),
+    ]
+    wanted = [draw for needs, draw in panels if needs & curves.keys()]
+    if not wanted:
+        return
+    figure = Figure(figsize=(16, 9), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # type: ignore[union-attr]
+    num_rounds = max(1, *(curve.rounds.max() for curve in curves.values()))
+    figure.suptitle(_headline(curves, num_rounds), fontsize=17)
+    figure.supxlabel(
+        "Thin lines are single rounds; bold lines and areas are averages over nearby rounds.",
+        fontsize=10,
+        color="#555555",
+    )
+    num_rows = 1 if len(wanted) < 3 else 2
+    num_columns = -(-len(wanted) // num_rows)
+    for place, draw in enumerate(wanted, start=1):
+        axes = figure.add_subplot(num_rows, num_columns, place)
+        axes.set_xlabel("rounds finished")
+        axes.set_xlim(-0.03 * num_rounds, 1.03 * num_rounds)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        draw(axes, curves)
+    figure.savefig(png)
+
+
+def _curves(records: Sequence[Mapping[str, Any]]) -> Curves:
+    names = {name for record in records for name in record if "/" in name}
+    known = {name: [r for r in records if r.get(name) is not None] for name in names}
+    return {
+        name: Curve(
+            np.array([record["round"] + 1 for record in some]),
+            np.array([record[name] for record in some], dtype=float),
+        )
+        for name, some in known.items()
+        if some
+    }
+
+
+def _headline(curves: Curves, num_rounds: int) -> str:
+    parts = [f"{num_rounds} round{'s' if num_rounds > 1 else ''}"]
+    for name in ("sampled", "greedy"):
+        if curve := curves.get(f"eval/{name}_accuracy"):
+            ends = curve.values[[0, -1]] if len(curve.values) > 1 else curve.values
+            parts.append(f"{name} accuracy " + " → ".join(f"{end:.0%}" for end in ends))
+    return "   ·   ".join(parts)
+
+
+def _draw_evaluation(axes: Axes, curves: Curves) -> None:
+    title, label, names = next(
+        one for one in EVALUATIONS if any(f"eval/{name}" in curves for name in one[2])
+    )
+    _label(axes, title, label)
+    shown = {name: curves[f"eval/{name}"] for name in names if f"eval/{name}" in curves}
+    for (name, curve), color in zip(shown.items(), (BLUE, ORANGE), strict=False):
+        text = name.removesuffix("_accuracy")
+        axes.plot(*curve, color=color, marker="o", markersize=4, linewidth=2, label=text)
+    if len(names) > 1:
+        axes.set_ylim(0, 1.02)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.legend(loc="lower right")
+
+
+def _draw_score(axes: Axes, curves: Curves) -> None:
+    _label(axes, "Score of the training answers", "mean score of the judge")
+    _draw_smoothed(axes, curves["judge/score_mean"], BLUE)
+
+
+def _draw_loss(axes: Axes, curves: Curves) -> None:
+    _label(axes, "Loss and margin", "loss")
+    _draw_two(axes, curves, "policy/loss", "policy/margin", "margin, chosen over rejected")
+
+
+def _draw_length(axes: Axes, curves: Curves) -> None:
+    _label(axes, "Answer length and cut-off answers", "tokens, mean")
+    other = _draw_two(axes, curves, "rollout/length_mean", "rollout/truncated_rate", "cut off")
+    if other is not None:
+        other.yaxis.set_major_formatter(PercentFormatter(1))
+        other.set_ylim(0, max(0.01, 1.1 * curves["rollout/truncated_rate"].values.max()))
+
+
+def _draw_logratios(axes: Axes, curves: Curves) -> None:
+    _label(axes, "Distance from the anchor", "log-ratio to the anchor, nats per answer")
+    axes.axhline(0, color="black", linewidth=0.8)
+    for side, color in (("chosen", GREEN), ("rejected", RED)):
+        if curve := curves.get(f"policy/{side}_logratio"):
+            _draw_smoothed(axes, curve, color, side)
+    axes.legend(loc="best")
+
+
+def _draw_preferences(axes: Axes, curves: Curves) -> None:
+    _label(axes, "What became of the preferences", "count per round")
+    _draw_stack(axes, curves, OUTCOMES, share=0.1)
+
+
+def _draw_seconds(axes: Axes, curves: Curves) -> None:
+    _label(axes, "Where the time goes", "seconds per round")
+    # Wide, so that what happens every few rounds is seen as its part of each.
+    _draw_stack(axes, curves, STAGES, share=0.3)
+
+
+def _draw_gap(axes: Axes, curves: Curves, limit: float | None) -> None:
+    _label(axes, "Do rollouts run the same policy?", "log-probability gap, nats per token")
+    curve = curves["weights/logprob_gap"]
+    gaps = np.maximum(curve.values, LOWEST_GAP)
+    axes.plot(curve.rounds, gaps, color=BLUE, linewidth=1, marker=_marker(curve), markersize=4)
+    axes.set_yscale("log")
+    highest = gaps.max()
+    if limit:
+        axes.axhline(limit, color=RED, linestyle="--", label="the run stops above this")
+        axes.legend(loc="center right")
+        highest = max(highest, limit)
+    axes.set_ylim(10 ** np.floor(np.log10(gaps.min())), 2 * 10 ** np.ceil(np.log10(highest)))
+
+
+def _draw_two(axes: Axes, curves: Curves, left: str, right: str, label: str) -> Axes | None:
+    """Two metrics of different units; axis labels and ticks have the colour of their curve."""
+    if left in curves:
+        _draw_smoothed(axes, curves[left], BLUE)
+        axes.yaxis.label.set_color(BLUE)
+        axes.tick_params(axis="y", colors=BLUE)
+    if right not in curves:
+        return None
+    other = axes.twinx()
+    other.spines[["top", "left"]].set_visible(False)
+    other.set_ylabel(label, color=ORANGE)
+    other.tick_params(axis="y", colors=ORANGE)
+    _draw_smoothed(other, curves[right], ORANGE)
+    return other
+
+
+def _draw_stack(
+    axes: Axes, curves: Curves, layers: Mapping[str, tuple[str, str]], share: float
+) -> None:
+    during = {name: _during(curves[name]) for name in layers if name in curves}
+    shown = {name: curve for name, curve in during.items() if curve.values.any()}
+    if not shown:
+        return
+    last = max(curve.rounds[-1] for curve in shown.values())
+    heights = np.zeros((len(shown), last + 1))
+    for row, curve in zip(heights, shown.values(), strict=True):
+        row[curve.rounds] = curve.values
+        row[1:] = _smooth(row[1:], share)
+    # A step reaches back to the round before, so the first needs one.
+    heights[:, 0] = heights[:, 1]
+    labels, colors = zip(*(layers[name] for name in shown), strict=True)
+    axes.stackplot(
+        np.arange(last + 1), heights, labels=labels, colors=colors, alpha=0.85, step="pre"
+    )
+    axes.set_ylim(0, 1.35 * heights.sum(axis=0).max())
+    axes.legend(loc="upper center", ncols=2, fontsize=8.5, columnspacing=1, handlelength=1.2)
+
+
+def _draw_smoothed(axes: Axes, curve: Curve, color: str, label: str | None = None) -> None:
+    axes.plot(*curve, color=color, alpha=0.25, linewidth=0.8)
+    smooth = _smooth(curve.values, share=0.1)
+    marker = _marker(curve)
+    axes.plot(
+        curve.rounds, smooth, color=color, linewidth=2, marker=marker, markersize=4, label=label
+    )
+
+
+def _during(curve: Curve) -> Curve:
+    """Without what was measured before training."""
+    return Curve(*(part[curve.rounds > 0] for part in curve))
+
+
+def _marker(curve: Curve) -> str:
+    return "o" if len(curve.values) < 10 else ""
+
+
+def _smooth(values: np.ndarray, share: float) -> np.ndarray:
+    """Weighted means over that share of the run, around each point; at the ends, over less."""
+    window = np.bartlett(2 * int(len(values) * share / 2) + 3)[1:-1]
+    sums = np.convolve(values, window, mode="same")
+    return sums / np.convolve(np.ones(len(values)), window, mode="same")
+
+
+def _label(axes: Axes, title: str, label: str) -> None:
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.set_ylabel(label)

@@ -1,0 +1,262 @@
+"""JSONL and Parquet files into rows; whatever is wrong with them is told by file, column and row.
+
+JSONL is read as written, a line at a time: readers that infer a schema turn `"2024-05-01"` into a
+timestamp and `46` beside `0.5` into `46.0`, which is not what the user's answer column says.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow.parquet import ParquetFile
+
+from rlhf.config import FilesConfig
+from rlhf.data.rendering import Row
+from rlhf.problems import InputError, some
+from rlhf.records import Message
+
+ROLES = ("system", "user", "assistant")
+SUFFIXES = (".jsonl", ".parquet")
+_SEPARATOR = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+
+Column = tuple[str, str, Callable[[Any], Any]]
+"""The configuration's key, the column's name, and what turns a value into ours or raises
+ValueError with the end of a sentence that begins with the column's name."""
+
+
+def file_rows(config: FilesConfig, needs_answers: bool) -> tuple[list[Row], list[Row]]:
+    """Rows to train on and held-out ones; raises InputError with everything that is wrong."""
+    problems = []
+    if needs_answers and config.answer_column is None:
+        problems.append(
+            "data.answer_column=null: the judge compares completions with an answer; "
+            "name the column that has it"
+        )
+    columns = _columns(config)
+    rows = _read("path", config.path, columns, problems)
+    if config.heldout_path is not None:
+        needed = {field: column for field, column in columns.items() if field != "demonstration"}
+        heldout = _read("heldout_path", config.heldout_path, needed, problems)
+    if problems:
+        raise InputError(problems)
+    if config.heldout_path is not None:
+        return rows, heldout
+    return _split(rows, config.heldout_share)
+
+
+def _columns(config: FilesConfig) -> dict[str, Column]:
+    """By field of `Row`."""
+    answer = partial(_answer, marker=config.answer_marker)
+    wanted = {
+        "messages": ("prompt_column", config.prompt_column, _messages),
+        "answer": ("answer_column", config.answer_column, answer),
+        "demonstration": ("demonstration_column", config.demonstration_column, _text),
+        "id": ("id_column", config.id_column, _scalar),
+    }
+    return {field: (k, name, to) for field, (k, name, to) in wanted.items() if name is not None}
+
+
+def _split(rows: list[Row], heldout_share: float) -> tuple[list[Row], list[Row]]:
+    """By a hash of the id, so that neither a seed nor a new row moves another across."""
+    train, heldout = [], []
+    for row in rows:
+        digest = sha256(row.id.encode()).digest()
+        share = int.from_bytes(digest[:8]) / 2**64
+        (heldout if share < heldout_share else train).append(row)
+    if rows and not (train and heldout):
+        raise InputError(
+            [
+                f"data.heldout_share={heldout_share}: of {len(rows)} rows it holds out "
+                f"{len(heldout)}; both parts need rows, so change it or give data.heldout_path"
+            ]
+        )
+    return train, heldout
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def _read(key: str, path: str, columns: Mapping[str, Column], problems: list[str]) -> list[Row]:
+    """Every row under `path`; what is wrong is added to `problems`."""
+    root = Path(path)
+    files = sorted(f for f in root.rglob("*") if f.suffix in SUFFIXES) if root.is_dir() else [root]
+    if not root.exists():
+        problems.append(f"data.{key}={path}: no such file or folder; correct the path")
+        return []
+    if not files or files[0].suffix not in SUFFIXES:
+        problems.append(f"data.{key}={path}: give a .jsonl or .parquet file, or a folder of them")
+        return []
+    rows = []
+    for file in files:
+        # Numbered rows need ids that are unique over all files.
+        prefix = "heldout:" if key == "heldout_path" else ""
+        prefix += f"{file.relative_to(root)}:" if root.is_dir() else ""
+        rows += _FileReader(file, columns, prefix).read(problems)
+    if not rows and not problems:
+        problems.append(f"data.{key}={path}: it has no rows; give a file with prompts")
+    return rows
+
+
+class _FileReader:
+    """Reads one file, and gathers its faults so that each kind takes one line."""
+
+    def __init__(self, file: Path, columns: Mapping[str, Column], prefix: str) -> None:
+        self._file = file
+        self._columns = columns
+        self._prefix = prefix
+        self._present: set[str] = set()
+        self._faults: dict[tuple[str | None, str], list[int]] = {}
+
+    def read(self, problems: list[str]) -> list[Row]:
+        records = self._jsonl() if self._file.suffix == ".jsonl" else self._parquet()
+        try:
+            rows = [row for number, record in records if (row := self._row(number, record))]
+        except OSError as error:
+            problems.append(f"{self._file}: cannot be read: {error.strerror or error}")
+            return []
+        problems += self._missing()
+        problems += [
+            f"{self._file}: {f'column {column!r} ' if column else ''}{what}; "
+            f"{len(numbers)} rows: {some(numbers)}"
+            for (column, what), numbers in self._faults.items()
+            if column is None or column in self._present
+        ]
+        return rows
+
+    def _jsonl(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Line numbers, from 1, and objects; blank lines are passed over."""
+        with self._file.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                    record = json.loads(text, object_pairs_hook=_unique)
+                except UnicodeDecodeError as error:
+                    self._fault(None, self._bad_utf8(line, error), number)
+                except json.JSONDecodeError:
+                    self._fault(None, "not JSON; each line must be one JSON object", number)
+                except ValueError as error:
+                    self._fault(None, str(error), number)
+                else:
+                    if isinstance(record, dict):
+                        self._present |= record.keys()
+                        yield number, record
+                    else:
+                        self._fault(None, "JSON, but not an object with columns", number)
+
+    def _parquet(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Row numbers, from 1, and the columns that are wanted."""
+        number = 0
+        try:
+            with ParquetFile(self._file) as parquet:
+                self._present = set(parquet.schema_arrow.names)
+                names = {name for _, name, _ in self._columns.values()} & self._present
+                for batch in parquet.iter_batches(columns=sorted(names)):
+                    for record in batch.to_pylist():
+                        number += 1
+                        yield number, record
+        except UnicodeDecodeError:
+            self._fault(None, "bad UTF-8 in or soon after this row", number + 1)
+        except pa.ArrowInvalid as error:
+            self._fault(None, f"not readable as Parquet ({error})", number + 1)
+
+    def _bad_utf8(self, line: bytes, error: UnicodeDecodeError) -> str:
+        """Names the column by the last key before the bad byte."""
+        keys = re.findall(rb'"([^"\\]*)"\s*:', line[: error.start])
+        place = f" in column {keys[-1].decode(errors='replace')!r}" if keys else ""
+        return f"bad UTF-8{place}; save the file as UTF-8"
+
+    def _row(self, number: int, record: dict[str, Any]) -> Row | None:
+        values = {}
+        for field, (_, column, convert) in self._columns.items():
+            try:
+                values[field] = convert(record.get(column))
+            except ValueError as error:
+                self._fault(column, str(error), number)
+        if len(values) < len(self._columns):
+            return None
+        origin = f"{self._file} row {number}"
+        return Row(**{"id": f"{self._prefix}{number}", "origin": origin, **values})
+
+    def _fault(self, column: str | None, what: str, number: int) -> None:
+        self._faults.setdefault((column, what), []).append(number)
+
+    def _missing(self) -> Iterator[str]:
+        # A file without a single readable row has faults, or is empty: that is told elsewhere.
+        absent = [c for c in self._columns.values() if c[1] not in self._present]
+        for key, column, _ in absent if self._present else []:
+            near = get_close_matches(column, sorted(self._present), n=1, cutoff=0.0)
+            yield (
+                f"data.{key}={column}: {self._file} has no such column, but "
+                f"{some(sorted(self._present), 20)}; nearest: {near[0]}"
+            )
+
+
+# --- values --------------------------------------------------------------------------------------
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return record
+
+
+def _text(value: object) -> str:
+    if value is None:
+        raise ValueError("is null or missing")
+    if not isinstance(value, str):
+        raise ValueError(f"must be text, not {type(value).__name__}")
+    if not value.strip():
+        raise ValueError("is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("has half a surrogate pair, which is no character") from None
+    return value
+
+
+def _scalar(value: object) -> str:
+    """Text, or a whole number written as one."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float):
+        raise ValueError("must be text or a whole number, not float; write it as text")
+    return _text(value)
+
+
+def _messages(value: object) -> tuple[Message, ...]:
+    if not isinstance(value, list):
+        return (Message("user", _text(value)),)
+    if not value:
+        raise ValueError("is a conversation without messages")
+    messages = []
+    for item in value:
+        if not isinstance(item, dict) or not {"role", "content"} <= item.keys():
+            raise ValueError("must be text, or a list of messages with `role` and `content`")
+        if item["role"] not in ROLES:
+            raise ValueError(f"has the role {item['role']!r}; allowed: {', '.join(ROLES)}")
+        messages.append(Message(item["role"], _text(item["content"])))
+    if messages[-1].role != "user":
+        raise ValueError(f"must end with a message of the user, not of the {messages[-1].role}")
+    return tuple(messages)
+
+
+def _answer(value: object, marker: str | None) -> str:
+    text = _scalar(value)
+    if marker is None:
+        return text.strip()
+    _, found, tail = text.rpartition(marker)
+    answer = _SEPARATOR.sub("", tail.strip())
+    if not found or not answer:
+        raise ValueError(f"has no answer after data.answer_marker={marker!r}")
+    return answer

@@ -1,0 +1,93 @@
+"""Rows of a data source into the token ids that the policy reads: the only place that does it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from rlhf.config import Rendering
+from rlhf.problems import InputError
+from rlhf.records import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A question as its source gives it."""
+
+    id: str
+    messages: tuple[Message, ...]
+    origin: str
+    """Where it stands, for messages to people: `train.jsonl row 17`."""
+    answer: str | None = None
+    demonstration: str | None = None
+
+
+class Renderer:
+    """Turns conversations into token ids with the policy's own tokenizer.
+
+    Raises InputError if the tokenizer has no end token, or is to chat without a template.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, rendering: Rendering) -> None:
+        has_template = tokenizer.chat_template is not None
+        problems = []
+        if tokenizer.eos_token_id is None:
+            problems.append(
+                "model.path: its tokenizer has no end token, so that completions could never end; "
+                "set eos_token in its tokenizer_config.json"
+            )
+        if rendering is Rendering.chat and not has_template:
+            problems.append(
+                "model.rendering=chat: the tokenizer has no chat template; add a "
+                "chat_template.jinja to the model, or set model.rendering=plain"
+            )
+        if problems:
+            raise InputError(problems)
+        self._tokenizer: Any = tokenizer
+        self._chat = rendering is Rendering.chat or (rendering is Rendering.auto and has_template)
+        self._prefix = _special_prefix(tokenizer)
+
+    def render(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
+        """Token ids that end where the completion is to begin; never an end token of ours.
+
+        By the chat template with its generation prompt, or plainly: the last message alone, behind
+        the tokenizer's usual first tokens. Raises ValueError if the template refuses the messages.
+        """
+        if not self._chat:
+            return (*self._prefix, *self._encode(messages[-1].content))
+        conversation = [message._asdict() for message in messages]
+        try:
+            ids = self._tokenizer.apply_chat_template(
+                conversation, add_generation_prompt=True, return_dict=False
+            )
+        except TemplateError as error:
+            raise ValueError(f"the chat template refuses it: {error}") from error
+        return tuple(ids)
+
+    def completion_ids(self, text: str) -> tuple[int, ...]:
+        """A demonstration as the policy should emit it: the text, then the end token."""
+        return (*self._encode(text), self._tokenizer.eos_token_id)
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The token of characters that the vocabulary lacks; None if that cannot be told."""
+        unknown = self._tokenizer.unk_token_id
+        # Byte-level tokenizers such as GPT-2's give one token every special role.
+        others = (self._tokenizer.eos_token_id, self._tokenizer.bos_token_id)
+        return None if unknown in others else unknown
+
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def _special_prefix(tokenizer: Any) -> list[int]:
+    """What the tokenizer puts in front of a text by itself, such as a begin token.
+
+    Found on a probe, because a tokenizer may also append an end token, and does not say which of
+    its special tokens goes where.
+    """
+    plain = tokenizer("1", add_special_tokens=False)["input_ids"]
+    full = tokenizer("1")["input_ids"]
+    starts = (i for i in range(len(full)) if full[i : i + len(plain)] == plain)
+    return full[: next(starts, 0)]

@@ -1,0 +1,74 @@
+"""`python -m rlhf.evaluate run=DIR [overrides]`: measures a finished run's policy again.
+
+Overrides are those of `python -m rlhf`, such as `eval.num_prompts=2000`, another `data` or another
+`judge`; `model.path` measures another model the same way. Prints the numbers, and writes them to
+`evaluation.json` in the run directory.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+from hydra import compose, initialize_config_dir
+
+from actors.group import wait_ready
+from cluster.session import session
+from rlhf.__main__ import EXPECTED, report, typed
+from rlhf.assembly import make_evaluation, read_inputs, roles, start_judge, start_rollout
+from rlhf.checks import config_problems
+from rlhf.config import Config, register_schemas
+from rlhf.problems import InputError
+from rlhf.run_directory import OVERRIDES
+from rlhf.stages import Metrics
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def evaluate(directory: Path, overrides: list[str]) -> Metrics:
+    """Starts rollout and judge workers around the run's final policy, and asks held-out prompts."""
+    if not (directory / OVERRIDES).exists() or not (directory / "policy").is_dir():
+        raise InputError([f"run={directory}: not the directory of a finished run (no policy/)"])
+    stored = yaml.safe_load((directory / OVERRIDES).read_text())
+    own = [f"run.dir={directory}", f"model.path={directory / 'policy'}"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("train", [*stored, *own, *overrides])
+    config = typed(composed)
+    if problems := config_problems(config):
+        raise InputError(problems)
+    with tempfile.TemporaryDirectory() as scratch:
+        inputs = read_inputs(config, Path(scratch))
+    needed = [role for role in roles(config) if role.name in ("rollout", "judge")]
+    with session(config.cluster.address, needed):
+        return asyncio.run(_evaluate(config, inputs))
+
+
+async def _evaluate(config: Config, inputs) -> Metrics:
+    rollout, rollout_workers = start_rollout(config, inputs.model_path)
+    judge, judge_workers = start_judge(config)
+    await wait_ready([*rollout_workers, *judge_workers], config.cluster.start_timeout_s)
+    return await make_evaluation(config, inputs, rollout, judge).evaluate()
+
+
+def main() -> None:
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    register_schemas()
+    runs = [argument[4:] for argument in sys.argv[1:] if argument.startswith("run=")]
+    overrides = [argument for argument in sys.argv[1:] if not argument.startswith("run=")]
+    try:
+        if len(runs) != 1:
+            raise InputError(["run=DIR: say which run, once: python -m rlhf.evaluate run=DIR"])
+        directory = Path(runs[0]).absolute()
+        metrics = evaluate(directory, overrides)
+    except EXPECTED as error:
+        sys.exit(report(error))
+    (directory / "evaluation.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    for name, value in sorted(metrics.items()):
+        print(f"{name:20} {value:.4f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The whole of training: rounds."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from rlhf.anchors import Anchors
+from rlhf.metrics import collection_metrics
+from rlhf.stages import (
+    Checkpoints,
+    Collector,
+    Evaluation,
+    Policy,
+    Publisher,
+    Store,
+    Tracker,
+)
+from rlhf.timing import Stopwatch
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Everything that a run consists of, and how far it is to go."""
+
+    collector: Collector
+    anchors: Anchors
+    policy: Policy
+    publisher: Publisher
+    evaluation: Evaluation
+    checkpoints: Checkpoints
+    store: Store
+    tracker: Tracker
+    first_round: int
+    num_rounds: int
+    max_staleness: int
+    evaluate_every: int
+    checkpoint_every: int
+
+
+async def train(run: Run) -> None:
+    """Collect, compare with the anchors, update, publish; `max_staleness` rounds are collected
+    ahead while the policy trains, so that 0 is strictly on-policy."""
+    ahead: deque[asyncio.Task] = deque()
+    async with asyncio.TaskGroup() as tasks:
+        for round in range(run.first_round, run.num_rounds):
+            last = min(round + run.max_staleness, run.num_rounds - 1)
+            for upcoming in range(round + len(ahead), last + 1):
+                ahead.append(tasks.create_task(run.collector.collect(upcoming)))
+
+            clock = Stopwatch()
+            with clock("collect"):
+                collected = await ahead.popleft()
+            with clock("anchor"):
+                batch = await run.anchors.attach(round, collected)
+            with clock("update"):
+                updated = await run.policy.update(batch)
+            with clock("publish"):
+                published = await run.publisher.publish(version=round + 1)
+
+            done = round + 1
+            if due(done, run.evaluate_every, run.num_rounds):
+                with clock("evaluate"):
+                    run.tracker.log_eval(done, await run.evaluation.evaluate())
+            run.store.write(round, collected)
+            metrics = collection_metrics(collected, policy_version=round)
+            run.tracker.log(round, collected, metrics | updated | published | clock.metrics())
+            if due(done, run.checkpoint_every, run.num_rounds):
+                await run.checkpoints.save(done)
+
+
+def due(done: int, every: int, last: int) -> bool:
+    """Whether something that happens every so many rounds, and after the last, happens now."""
+    return done == last or (every > 0 and done % every == 0)

@@ -1,0 +1,24 @@
+"""The one exception for input that a person has to correct."""
+
+from collections.abc import Sequence
+
+
+class InputError(Exception):
+    """What the user gave cannot be used; `main` prints the problems and exits with 2."""
+
+    problems: list[str]
+    """One line each: key or file, value, what is allowed, how to fix it."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        # The list itself is the argument, so that the exception survives pickling between actors.
+        super().__init__(list(problems))
+        self.problems = list(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
+
+
+def some(values: Sequence[object], limit: int = 5) -> str:
+    """The first few values, for a message, with dots if there are more."""
+    shown = ", ".join(str(value) for value in values[:limit])
+    return f"{shown}, ..." if len(values) > limit else shown

@@ -1,0 +1,159 @@
+"""What is handed over between stages, in the order in which it comes into being."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Message(NamedTuple):
+    """One turn of a conversation."""
+
+    role: str
+    """`system`, `user` or `assistant`."""
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question as the policy reads it; rendered and tokenized once, in `rlhf.data.rendering`."""
+
+    id: str
+    """Unique in its data set; everything that belongs together is joined by it."""
+    messages: tuple[Message, ...]
+    """The conversation before rendering, for judges with a chat template of their own."""
+    token_ids: tuple[int, ...]
+    """Rendered with the policy's chat template (or plainly); never empty."""
+    answer: str | None = None
+    """What a verifier compares with."""
+
+    @property
+    def text(self) -> str:
+        """The last message: what the user asked."""
+        return self.messages[-1].content
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How completions are drawn."""
+
+    num_completions: int
+    max_tokens: int
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer of the policy."""
+
+    prompt_id: str
+    sample: int
+    """Position in its group, from 0."""
+    token_ids: tuple[int, ...]
+    """As the engine emitted them, with the end token if and only if the policy emitted it."""
+    logprobs: tuple[float, ...]
+    """Nats per token under the policy itself: before temperature and top-p."""
+    text: str
+    """Without special tokens."""
+    truncated: bool
+    """It met the token limit before the policy ended it."""
+    policy_version: int
+    """The version that had been published when sampling began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a judge thinks of one group of completions."""
+
+    scores: tuple[float | None, ...]
+    """One per completion, higher is better; None where the judge itself failed."""
+    judge: str
+    """Name and version, such as `verifier/integer@1`."""
+
+
+class DropReason(StrEnum):
+    """Why a would-be preference is not trained on."""
+
+    TIE = "tie"
+    IDENTICAL = "identical"
+    TRUNCATED = "truncated"
+    SHORT_GROUP = "short_group"
+    JUDGE_FAILED = "judge_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two completions of one prompt, of which a judge prefers the first."""
+
+    prompt: Prompt
+    chosen: Completion
+    rejected: Completion
+    chosen_score: float
+    rejected_score: float
+    judge: str
+    weight: float = 1.0
+    """Share of its prompt, so that a prompt with many pairs counts once."""
+
+    def __post_init__(self) -> None:
+        if not self.prompt.id == self.chosen.prompt_id == self.rejected.prompt_id:
+            raise ValueError(
+                f"a preference joins completions of one prompt, not of {self.prompt.id!r}, "
+                f"{self.chosen.prompt_id!r} and {self.rejected.prompt_id!r}"
+            )
+
+    @property
+    def margin(self) -> float:
+        return self.chosen_score - self.rejected_score
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A would-be preference that is kept out of training, and why."""
+
+    reason: DropReason
+    chosen: Completion | None = None
+    rejected: Completion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """Everything that came of one prompt in one round."""
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    judgement: Judgement
+    preferences: tuple[Preference, ...]
+    dropped: tuple[Dropped, ...]
+
+
+class Tokens(NamedTuple):
+    """A completion in its context, ready for a log-probability."""
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+
+
+class SidePair(NamedTuple):
+    """A number for either side of a preference."""
+
+    chosen: float
+    rejected: float
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceBatch:
+    """What one round trains on."""
+
+    round: int
+    preferences: Sequence[Preference]
+    anchors: Mapping[str, Sequence[SidePair]]
+    """By anchor name (`initial`, `previous`): summed log-probabilities, in the same order."""
+
+    def __post_init__(self) -> None:
+        for name, pairs in self.anchors.items():
+            if len(pairs) != len(self.preferences):
+                raise ValueError(
+                    f"anchor {name!r} has {len(pairs)} values for {len(self.preferences)} pairs"
+                )

@@ -1,0 +1,119 @@
+"""Who may use a run directory, and whether a run goes on or begins."""
+
+import fcntl
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlhf.checkpoint import Checkpoint, CheckpointDamaged, newest_checkpoint
+from rlhf.config import Resume
+from rlhf.problems import InputError
+
+CONFIG = "config.yaml"
+OVERRIDES = "overrides.yaml"
+CHECKPOINTS = "checkpoints"
+_MADE_BY_A_RUN = ("metrics.jsonl", "summary.json", "curves.png", "preferences", CHECKPOINTS,
+                  "initial_policy", "policy", "model", "wandb")  # fmt: skip
+
+_BEGUN = ".agon"
+"""Marks a directory that a run began in: only there is what has those names known to be ours."""
+
+MAY_CHANGE = ("run", "tracking", "cluster", "placement", "eval", "num_rounds", "experiment")
+"""Sections and keys that a resumed run may set anew."""
+
+
+@contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """Within it, no other run can use the directory; the claim ends with the process at latest."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / ".lock").open("a+")
+    except OSError as error:
+        raise InputError([f"run.dir={directory}: cannot be written ({error.strerror})"]) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise InputError(
+                [f"run.dir={directory}: in use by {lock.read().strip()}; choose another"]
+            ) from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield
+
+
+def begin_or_resume(directory: Path, resume: Resume, config: dict[str, Any]) -> Checkpoint | None:
+    """The verified checkpoint to go on from, or None to begin; then the directory is made empty.
+
+    Raises InputError if `resume` forbids what would have to be done, if the run that the directory
+    holds was configured otherwise, or if something of no run would have to be removed.
+    """
+    holds_run = (directory / CONFIG).exists()
+    if resume is Resume.never and holds_run:
+        raise InputError(
+            [f"run.dir={directory}: holds a run already; choose another, or run.resume=auto"]
+        )
+    checkpoint = None
+    if resume is not Resume.never:
+        try:
+            checkpoint = newest_checkpoint(directory / CHECKPOINTS)
+        except CheckpointDamaged as error:
+            raise InputError([f"run.resume={resume.value}: {error}"]) from error
+        if holds_run:
+            _refuse_other_config(directory, config)
+    if resume is Resume.must and checkpoint is None:
+        raise InputError(
+            [f"run.resume=must: {directory} has no complete checkpoint; run.resume=auto begins"]
+        )
+    if checkpoint is None:
+        if not holds_run:
+            _refuse_other_content(directory)
+        for name in _MADE_BY_A_RUN:
+            path = directory / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    (directory / _BEGUN).touch()
+    return checkpoint
+
+
+def _refuse_other_content(directory: Path) -> None:
+    strangers = [name for name in _MADE_BY_A_RUN if (directory / name).exists()]
+    if strangers and not (directory / _BEGUN).exists():
+        raise InputError(
+            [
+                f"run.dir={directory}: has {', '.join(strangers)}, which no run of this system "
+                "made; choose another directory, or move them away"
+            ]
+        )
+
+
+def _refuse_other_config(directory: Path, config: dict[str, Any]) -> None:
+    stored = yaml.safe_load((directory / CONFIG).read_text())
+    before, now = (
+        _flat({k: v for k, v in c.items() if k not in MAY_CHANGE}) for c in (stored, config)
+    )
+    problems = [
+        f"{key}={now.get(key)}: the run in {directory} has {before.get(key)}; set it back, or "
+        "choose another run.dir"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if problems:
+        raise InputError(problems)
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

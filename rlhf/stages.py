@@ -1,0 +1,115 @@
+"""The services that algorithms and the loop stand on: one Protocol each.
+
+`actors/` implements them on Ray; a test implements them in ten lines.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from rlhf.records import (
+    Collected,
+    Completion,
+    Judgement,
+    PreferenceBatch,
+    Prompt,
+    Sampling,
+    Tokens,
+)
+
+Metrics = dict[str, float]
+"""Numbers by `stage/name`."""
+
+
+class Rollout(Protocol):
+    """Samples completions from the newest published policy."""
+
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, seed: int
+    ) -> tuple[Completion, ...]:
+        """`sampling.num_completions` completions; sample i is drawn with `seed + i`."""
+        ...
+
+
+class Judge(Protocol):
+    """Decides how good completions are."""
+
+    async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Judgement:
+        """Scores in the order of `completions`."""
+        ...
+
+
+class Logprobs(Protocol):
+    """A policy, frozen or not, that says how likely completions are."""
+
+    async def logprobs(self, sequences: Sequence[Tokens]) -> list[float]:
+        """Nats, summed over each completion's tokens, in order."""
+        ...
+
+
+class Algorithm(Protocol):
+    """One way to turn a prompt into preferences; thousands of these run at once."""
+
+    async def collect(self, prompt: Prompt, seed: int) -> Collected:
+        """Awaits completions and judgements, and pairs them."""
+        ...
+
+
+class Collector(Protocol):
+    """Runs the algorithm over the prompts of a round."""
+
+    async def collect(self, round: int) -> list[Collected]:
+        """In the order of the round's prompts."""
+        ...
+
+
+class Policy(Logprobs, Protocol):
+    """The model in training."""
+
+    async def update(self, batch: PreferenceBatch) -> Metrics:
+        """Trains on the batch; its weights stay private until published."""
+        ...
+
+
+class Publisher(Protocol):
+    """Carries weights from the policy to the rollout workers, and checks that they arrived."""
+
+    async def publish(self, version: int) -> Metrics:
+        """Raises if a rollout worker's log-probabilities differ from the policy's."""
+        ...
+
+
+class Evaluation(Protocol):
+    """Measures the published policy on prompts that it never trains on."""
+
+    async def evaluate(self) -> Metrics:
+        """Keys without a prefix: `sampled_accuracy`, `greedy_accuracy`, ..."""
+        ...
+
+
+class Checkpoints(Protocol):
+    """Keeps what a run needs to go on after a crash."""
+
+    async def save(self, num_rounds: int) -> Path:
+        """Complete or absent, never half."""
+        ...
+
+
+class Store(Protocol):
+    """Keeps every preference, with where it came from."""
+
+    def write(self, round: int, collected: Sequence[Collected]) -> None:
+        """One round's; written anew if the round is repeated after a crash."""
+        ...
+
+
+class Tracker(Protocol):
+    """Shows people what happens."""
+
+    def log(self, round: int, collected: Sequence[Collected], metrics: Mapping[str, float]) -> None:
+        """Records one finished round."""
+        ...
+
+    def log_eval(self, num_rounds: int, metrics: Mapping[str, float]) -> None:
+        """Records an evaluation of the policy after that many rounds."""
+        ...

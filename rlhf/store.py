@@ -1,0 +1,177 @@
+"""What a run keeps of its rounds: every preference in Parquet, every number in `metrics.jsonl`."""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rlhf.records import Collected, Completion
+
+_SIDE_TYPES = {
+    "": pa.string(),
+    "_tokens": pa.int32(),
+    "_truncated": pa.bool_(),
+    "_score": pa.float64(),
+    "_policy_version": pa.int32(),
+    "_sample": pa.int32(),
+}
+
+SCHEMA = pa.schema(
+    [
+        pa.field("round", pa.int32(), nullable=False),
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+        *(pa.field(f"chosen{name}", kind) for name, kind in _SIDE_TYPES.items()),
+        *(pa.field(f"rejected{name}", kind) for name, kind in _SIDE_TYPES.items()),
+        pa.field("margin", pa.float64()),
+        pa.field("weight", pa.float64()),
+        pa.field("judge", pa.string(), nullable=False),
+        pa.field("dropped", pa.string()),
+    ]
+)
+"""One row per preference and per `Dropped`: `dropped` is null for what is trained on, else the
+reason. A dropped row has the judge's own scores, no `weight`, and null for a side that it lacks."""
+
+
+class PreferenceStore:
+    """Keeps every preference of a run, and every one that was dropped, with its provenance."""
+
+    def __init__(self, directory: Path) -> None:
+        """`directory` is the run directory; files go to `preferences/` in it."""
+        self._directory = directory / "preferences"
+
+    def write(self, round: int, collected: Sequence[Collected]) -> None:
+        """Writes one round's file, complete or not at all; the same input gives the same bytes."""
+        rows = [row for one in collected for row in _rows(round, one)]
+        table = pa.Table.from_pylist(rows, schema=SCHEMA)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        path = self._directory / f"round_{round:06d}.parquet"
+        unfinished = path.with_suffix(".tmp")
+        pq.write_table(table, unfinished, compression="zstd")
+        os.replace(unfinished, path)
+
+
+def read(directory: Path) -> pa.Table:
+    """All preferences of the run in `directory`, in the order of rounds and prompts."""
+    paths = sorted((directory / "preferences").glob("round_*.parquet"))
+    tables = [pq.read_table(path, schema=SCHEMA) for path in paths]
+    return pa.concat_tables([SCHEMA.empty_table(), *tables])
+
+
+def _rows(round: int, one: Collected) -> Iterator[dict[str, Any]]:
+    same = {"round": round, "prompt_id": one.prompt.id, "prompt": one.prompt.text}
+    for preference in one.preferences:
+        yield {
+            **same,
+            **_side("chosen", preference.chosen, preference.chosen_score),
+            **_side("rejected", preference.rejected, preference.rejected_score),
+            "margin": preference.margin,
+            "weight": preference.weight,
+            "judge": preference.judge,
+        }
+    scores = dict(zip(one.completions, one.judgement.scores, strict=True))
+    for dropped in one.dropped:
+        chosen_score = scores.get(dropped.chosen) if dropped.chosen else None
+        rejected_score = scores.get(dropped.rejected) if dropped.rejected else None
+        margin = None
+        if chosen_score is not None and rejected_score is not None:
+            margin = chosen_score - rejected_score
+        yield {
+            **same,
+            **_side("chosen", dropped.chosen, chosen_score),
+            **_side("rejected", dropped.rejected, rejected_score),
+            "margin": margin,
+            "judge": one.judgement.judge,
+            "dropped": dropped.reason.value,
+        }
+
+
+def _side(side: str, completion: Completion | None, score: float | None) -> dict[str, Any]:
+    if completion is None:
+        return {}
+    return {
+        side: completion.text,
+        f"{side}_tokens": len(completion.token_ids),
+        f"{side}_truncated": completion.truncated,
+        f"{side}_score": score,
+        f"{side}_policy_version": completion.policy_version,
+        f"{side}_sample": completion.sample,
+    }
+
+
+class MetricsLog:
+    """`metrics.jsonl`: one strict JSON object per line, one line per round, in order.
+
+    `round` is the round's index, from 0, as in `preferences/`; -1 stands for the time before the
+    first one. `policy_version` is the version that the round published: the one that the line's
+    `eval/*` measured. All other keys are `stage/name`, sorted. A number that is not finite is
+    null.
+    """
+
+    def __init__(self, path: Path, start_round: int = 0) -> None:
+        """Goes on at `start_round`: lines of it and of later rounds, left by a killed run, go."""
+        self._path = path
+        kept = [r for r in read_metrics(path) if start_round and r["round"] < start_round]
+        self._last = kept[-1] if kept else None
+        self._replace(kept)
+
+    def write(self, round: int, metrics: Mapping[str, float]) -> dict[str, Any]:
+        """Adds a round's line, or to it if it is the last; the line is on disk when this returns.
+
+        Returns the whole line.
+        """
+        old = self._last if self._last and self._last["round"] == round else None
+        known = {**(old or {}), **{name: _finite(value) for name, value in metrics.items()}}
+        record = {"round": round, "policy_version": round + 1}
+        record |= {name: known[name] for name in sorted(known.keys() - record.keys())}
+        if old is None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(_line(record))
+        else:
+            self._replace([*self.read()[:-1], record])
+        self._last = record
+        return record
+
+    def read(self) -> list[dict[str, Any]]:
+        """Every line so far."""
+        return read_metrics(self._path)
+
+    def _replace(self, records: Sequence[Mapping[str, Any]]) -> None:
+        write_atomically(self._path, "".join(map(_line, records)))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`; none if there is no file yet.
+
+    A last line without its end, which a killed run may leave, is passed over.
+    """
+    if not path.exists():
+        return []
+    *lines, _ = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces the file, which is old or new at any time, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.tmp")
+    with unfinished.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, allow_nan=False) + "\n"
+
+
+def _finite(value: float) -> float | None:
+    if isinstance(value, int):
+        return value
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,158 @@
+"""Policy ranks on real Ray actors and real DeepSpeed."""
+
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from actors.group import Allotment, call_all, start_workers, stop_workers
+from actors.policy import InitialPolicy, PolicyPlan, PolicyRank, PolicyService
+from rlhf.config import DPOConfig, DType, PolicyConfig
+from rlhf.logprobs import sum_logprobs
+from rlhf.records import Completion, Preference, PreferenceBatch, Prompt, SidePair, Tokens
+from rlhf.tensor_files import TensorReader
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+TIMEOUT_S = 240.0
+LENGTHS = [(3, 2, 4), (5, 1, 3), (2, 4, 4), (6, 3, 1), (4, 2, 2)]
+"""Tokens of prompt, chosen and rejected side."""
+
+
+def preferences() -> list[Preference]:
+    def completion(prompt_id: str, sample: int, first: int, length: int) -> Completion:
+        tokens = tuple((first + 5 * i) % 29 + 3 for i in range(length))
+        return Completion(prompt_id, sample, tokens, (0.0,) * length, str(tokens), False, 0)
+
+    pairs = []
+    for i, (prompt, chosen, rejected) in enumerate(LENGTHS):
+        asked = Prompt(str(i), (), tuple((7 * i + k) % 29 + 3 for k in range(prompt)))
+        sides = completion(str(i), 0, i, chosen), completion(str(i), 1, i + 11, rejected)
+        pairs.append(Preference(asked, *sides, 1.0, 0.0, "test@1", weight=1 / (1 + i % 2)))
+    return pairs
+
+
+def batch(round: int = 0) -> PreferenceBatch:
+    anchor = [SidePair(-3.0 - i, -4.0 + i) for i in range(len(LENGTHS))]
+    return PreferenceBatch(round, preferences(), {"initial": anchor})
+
+
+@asynccontextmanager
+async def policy(model: Path, dtype: DType = DType.float32, **settings):
+    config = PolicyConfig(**{"learning_rate": 1e-3, "micro_batch_tokens": 40} | settings)
+    plan = PolicyPlan(str(model), dtype, config, DPOConfig(), epochs=2, num_rounds=10, seed=1)
+    allotment = Allotment("policy", config.num_ranks, 1, 0, 1)
+    ranks = start_workers(PolicyRank, allotment, plan, env={"DS_ACCELERATOR": "cpu"})
+    service = PolicyService(ranks, TIMEOUT_S)
+    try:
+        await service.connect()
+        yield service
+    finally:
+        stop_workers(ranks)
+
+
+def tensors(directory: Path) -> dict[str, torch.Tensor]:
+    reader = TensorReader(directory / "policy")
+    return {name: reader.read(name) for name in reader._files}
+
+
+async def train_and_save(service: PolicyService, directory: Path, rounds: range) -> dict:
+    metrics = {}
+    for round in rounds:
+        metrics = await service.update(batch(round))
+    await service.save(directory)
+    return metrics
+
+
+async def test_every_zero_stage_and_number_of_ranks_learns_the_same(tiny_model, tmp_path):
+    found = {}
+    for stage, ranks in [(0, 1), (1, 2), (2, 2), (3, 2)]:
+        name = f"stage{stage}x{ranks}"
+        async with policy(tiny_model, zero_stage=stage, num_ranks=ranks) as service:
+            metrics = await train_and_save(service, tmp_path / name, range(3))
+        found[name] = metrics, tensors(tmp_path / name)
+    expected, weights = found.pop("stage0x1")
+    assert expected["policy/loss"] < 0.69 and expected["policy/grad_norm"] > 0
+    for name, (metrics, others) in found.items():
+        assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-5), name
+        assert weights.keys() == others.keys()
+        for key, value in weights.items():
+            assert torch.allclose(value, others[key], rtol=1e-3, atol=2e-5), (name, key)
+
+
+@pytest.mark.parametrize(("stage", "dtype"), [(2, DType.float32), (3, DType.bfloat16)])
+async def test_a_resumed_policy_ends_bit_for_bit_where_an_unbroken_one_does(
+    tiny_model, tmp_path, stage, dtype
+):
+    settings = {"zero_stage": stage, "num_ranks": 2, "dtype": dtype}
+    async with policy(tiny_model, **settings) as service:
+        await train_and_save(service, tmp_path / "middle", range(2))
+        await train_and_save(service, tmp_path / "unbroken", range(2, 4))
+    async with policy(tiny_model, **settings) as service:
+        await service.load(tmp_path / "middle")
+        await train_and_save(service, tmp_path / "resumed", range(2, 4))
+    unbroken, resumed = tensors(tmp_path / "unbroken"), tensors(tmp_path / "resumed")
+    assert all(torch.equal(value, resumed[name]) for name, value in unbroken.items())
+    assert len(unbroken) == len(resumed)
+
+
+async def test_a_checkpoint_of_two_ranks_loads_into_one_of_another_stage(tiny_model, tmp_path):
+    async with policy(tiny_model, zero_stage=3, num_ranks=2) as service:
+        await train_and_save(service, tmp_path / "two", range(2))
+    async with policy(tiny_model, zero_stage=1, num_ranks=1) as service:
+        await service.load(tmp_path / "two")
+        await service.save(tmp_path / "one")
+    two, one = tensors(tmp_path / "two"), tensors(tmp_path / "one")
+    assert all(torch.equal(value, one[name]) for name, value in two.items())
+
+
+async def test_ranks_skip_a_non_finite_step_together_and_stop_after_several(tiny_model, tmp_path):
+    pairs = batch().preferences
+    broken = PreferenceBatch(0, pairs, {"initial": [SidePair(float("nan"), 0.0)] * len(pairs)})
+    async with policy(tiny_model, num_ranks=2, max_skipped_steps=3) as service:
+        metrics = await service.update(broken)
+        assert metrics["policy/skipped_steps"] == metrics["policy/num_steps"] == 2
+        await service.export(tmp_path / "after")
+        with pytest.raises(Exception, match="3 optimizer steps in a row had a non-finite"):
+            await service.update(broken)
+    original = AutoModelForCausalLM.from_pretrained(tiny_model).state_dict()
+    after = AutoModelForCausalLM.from_pretrained(tmp_path / "after").state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in original.items())
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+async def test_a_lora_policy_remembers_its_initial_self_and_exports_itself_merged(
+    tiny_model, tmp_path, stage
+):
+    rows = [Tokens(pair.prompt.token_ids, pair.chosen.token_ids) for pair in preferences()]
+    cpu = torch.device("cpu")
+    initial = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    async with policy(tiny_model, lora_rank=4, num_ranks=2, zero_stage=stage) as service:
+        for round in range(3):
+            await service.update(batch(round))
+        remembered = await InitialPolicy(service).logprobs(rows)
+        now = await service.logprobs(rows)
+        await service.export(tmp_path / "merged")
+    assert remembered == pytest.approx(sum_logprobs(initial, rows, 100, cpu), abs=1e-4)
+    assert max(abs(a - b) for a, b in zip(now, remembered, strict=True)) > 0.01
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    assert sum_logprobs(merged, rows, 100, cpu) == pytest.approx(now, abs=1e-4)
+
+
+async def test_an_empty_round_changes_nothing(tiny_model):
+    rows = [Tokens((3, 4), (5, 6))]
+    async with policy(tiny_model, num_ranks=2, zero_stage=3) as service:
+        before = await service.logprobs(rows)
+        metrics = await service.update(PreferenceBatch(0, [], {"initial": []}))
+        assert metrics == {"policy/num_steps": 0.0}
+        assert await service.logprobs(rows) == before
+
+
+async def test_a_lost_rank_is_named(tiny_model):
+    async with policy(tiny_model) as service:
+        (rank,) = service._ranks
+        stop_workers([rank])
+        with pytest.raises(Exception, match="policy-0 on node"):
+            await call_all([rank], "finish_warmup", timeout_s=30)

@@ -1,0 +1,138 @@
+"""Rollout workers on both engines, and publishing to them."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import safetensors.torch
+import torch
+from transformers import AutoModelForCausalLM
+
+from actors.group import Allotment, start_workers, stop_workers, wait_ready
+from actors.rollout import RolloutService, RolloutWorker
+from actors.weight_sync import ProbedPublisher, WeightsDiffer, pack
+from rlhf.config import DType, TransformersRolloutConfig, Transport, VllmRolloutConfig
+from rlhf.logprobs import row_logprobs
+from rlhf.records import Prompt, Sampling, Tokens
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+ENGINES = {"transformers": TransformersRolloutConfig, "vllm": VllmRolloutConfig}
+CPU = torch.device("cpu")
+
+
+def prompts(count: int) -> list[Prompt]:
+    return [
+        Prompt(str(i), (), tuple((3 * i + k) % 29 + 3 for k in range(2 + i % 5)))
+        for i in range(count)
+    ]
+
+
+@asynccontextmanager
+async def rollout(engine: str, model: Path, num_workers: int = 1):
+    config = ENGINES[engine](max_prompt_tokens=16, max_completion_tokens=16)
+    arguments = (str(model), DType.float32, config, Transport.object_store, 1)
+    workers = start_workers(RolloutWorker, Allotment("rollout", num_workers, 1, 0, 1), *arguments)
+    try:
+        await wait_ready(workers, 300)
+        calls = 1024 if engine == "vllm" else 1
+        yield RolloutService(workers, calls_per_worker=calls, timeout_s=120)
+    finally:
+        stop_workers(workers)
+
+
+def bucket(model: torch.nn.Module, *, both_names_of_tied: bool) -> ray.ObjectRef:
+    named = model.named_parameters(remove_duplicate=not both_names_of_tied)
+    return ray.put(pack({name: value.detach().clone() for name, value in named}))
+
+
+class Fixed:
+    """A policy that is some model, and a carrier of its weights."""
+
+    def __init__(self, model: torch.nn.Module, service: RolloutService, **how: bool) -> None:
+        self.model, self.service, self.how = model, service, how
+
+    async def token_logprobs(self, rows):
+        return row_logprobs(self.model, rows, 1000, CPU)
+
+    async def carry(self, version: int) -> int:
+        await self.service.each("load_weights", [bucket(self.model, **self.how)], version)
+        return 0
+
+
+def moved(model: Path, seed: int) -> torch.nn.Module:
+    """The model with every weight changed."""
+    torch.manual_seed(seed)
+    changed = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in changed.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return changed.eval()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_sampling_is_what_the_model_says_and_seeds_make_it_repeatable(engine, tiny_model):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    sampling = Sampling(4, 8)
+    async with rollout(engine, tiny_model) as service:
+        asked = [service.generate(p, sampling, 100 * i) for i, p in enumerate(prompts(6))]
+        groups = await asyncio.gather(*asked)
+        alone = await service.generate(prompts(6)[3], sampling, 300)
+        other = await service.generate(prompts(6)[3], sampling, 301)
+        greedy = await service.generate(prompts(6)[2], Sampling(1, 8, temperature=0.0), 5)
+    for prompt, group in zip(prompts(6), groups, strict=True):
+        assert [c.sample for c in group] == [0, 1, 2, 3]
+        rows = [Tokens(prompt.token_ids, c.token_ids) for c in group]
+        for completion, expected in zip(group, row_logprobs(model, rows, 999, CPU), strict=True):
+            assert completion.logprobs == pytest.approx(expected, abs=1e-4)
+            ended = completion.token_ids[-1] == model.config.eos_token_id
+            assert completion.truncated == (not ended)
+            assert completion.truncated == (len(completion.token_ids) == 8 and not ended)
+    assert [c.token_ids for c in alone] == [c.token_ids for c in groups[3]]
+    assert [c.token_ids for c in alone[1:]] == [c.token_ids for c in other[:3]]
+    assert len({c.token_ids for group in groups for c in group}) > 12
+    ids = list(prompts(6)[2].token_ids)
+    for token in greedy[0].token_ids:
+        assert token == model(torch.tensor([ids])).logits[0, -1].argmax()
+        ids.append(token)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_published_weights_arrive_and_a_half_published_tie_is_found_out(engine, tiny_model):
+    probe = [Tokens(p.token_ids, (7, 9, 11, 3)) for p in prompts(4)]
+    async with rollout(engine, tiny_model) as service:
+        whole = Fixed(moved(tiny_model, 1), service, both_names_of_tied=True)
+        metrics = await ProbedPublisher(whole, whole, service, probe, 1e-3).publish(1)
+        assert metrics["weights/logprob_gap"] < 1e-5
+        (completion, *_) = await service.generate(prompts(1)[0], Sampling(1, 4), 1)
+        assert completion.policy_version == 1
+
+        half = Fixed(moved(tiny_model, 2), service, both_names_of_tied=False)
+        if engine == "vllm":
+            with pytest.raises(WeightsDiffer, match=r"rollout-0 differs from the policy by 0\.\d"):
+                await ProbedPublisher(half, half, service, probe, 1e-3).publish(2)
+        else:
+            with pytest.raises(ValueError, match=r"version 2 lack \['lm_head.weight'\]"):
+                await half.carry(2)
+
+
+async def test_a_killed_worker_s_prompts_are_asked_of_the_other(tiny_model):
+    async with rollout("transformers", tiny_model, num_workers=2) as service:
+        asked = [
+            asyncio.create_task(service.generate(p, Sampling(64, 16), i))
+            for i, p in enumerate(prompts(40))
+        ]
+        await asyncio.sleep(0.05)
+        stop_workers(service._workers[:1])
+        groups = await asyncio.gather(*asked)
+        assert [group[0].prompt_id for group in groups] == [p.id for p in prompts(40)]
+        assert set(await service.each("ready")) == {"rollout-1"}
+
+
+def test_weights_travel_as_safetensors():
+    blob = pack({"a": torch.arange(3.0), "b": torch.ones(2, dtype=torch.bfloat16)})
+    assert blob.dtype == np.uint8
+    assert safetensors.torch.load(blob.tobytes())["a"].tolist() == [0.0, 1.0, 2.0]

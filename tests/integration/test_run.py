@@ -1,0 +1,201 @@
+"""Whole runs from the command line, as people start them."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, LlamaConfig
+
+from rlhf.store import read, read_metrics
+
+SMALL = [
+    "experiment=demo",
+    "num_rounds=4",
+    "round.prompts=16",
+    "warmup.steps=40",
+    "eval.num_prompts=32",
+    "eval.every=0",
+    "tracking=disabled",
+    "model.num_layers=1",
+    "model.width=64",
+    "model.num_heads=2",
+]
+
+
+def start(directory: Path, *overrides: str, module: str = "rlhf") -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *overrides, f"run.dir={directory}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=directory.parent,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+
+
+def finish(process: subprocess.Popen, code: int = 0, timeout_s: float = 400) -> str:
+    output, _ = process.communicate(timeout=timeout_s)
+    assert process.returncode == code, output
+    return output
+
+
+def run(directory: Path, *overrides: str, code: int = 0) -> str:
+    return finish(start(directory, *overrides), code)
+
+
+def untimed(directory: Path) -> list[dict]:
+    """The metrics, but for times."""
+    return [
+        {key: value for key, value in record.items() if not key.startswith("time/")}
+        for record in read_metrics(directory / "metrics.jsonl")
+    ]
+
+
+def weights(directory: Path) -> dict:
+    return load_file(directory / "policy" / "model.safetensors")
+
+
+def test_a_run_leaves_what_the_design_promises(tmp_path):
+    run(tmp_path / "run", *SMALL)
+    directory = tmp_path / "run"
+    records = read_metrics(directory / "metrics.jsonl")
+    assert [record["round"] for record in records] == [-1, 0, 1, 2, 3]
+    for record in records[1:]:
+        assert record["weights/logprob_gap"] < 1e-3
+        assert record["weights/version"] == record["policy_version"] == record["round"] + 1
+        assert record["staleness/mean"] == 0
+        assert record["policy/num_steps"] >= 0
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["status"] == "completed" and summary["rounds"] == 4
+    for moment in ("before", "after"):
+        assert 0 <= summary["eval"][moment]["sampled_accuracy"] <= 1
+    table = read(directory)
+    assert set(table["round"].to_pylist()) <= {0, 1, 2, 3}
+    assert (directory / "checkpoints" / "LATEST").read_text() == "round_000004"
+    assert (directory / "curves.png").stat().st_size > 10_000
+    assert (directory / "policy" / "tokenizer.json").exists()
+
+
+def test_two_runs_of_one_seed_are_the_same_and_a_third_of_another_is_not(tmp_path):
+    first = start(tmp_path / "first", *SMALL)
+    second = start(tmp_path / "second", *SMALL)
+    finish(first), finish(second)
+    run(tmp_path / "third", *SMALL, "seed=2")
+    assert untimed(tmp_path / "first") == untimed(tmp_path / "second")
+    assert untimed(tmp_path / "first") != untimed(tmp_path / "third")
+    assert read(tmp_path / "first").equals(read(tmp_path / "second"))
+
+
+def test_a_killed_run_goes_on_and_ends_bit_for_bit_like_an_unbroken_one(tmp_path):
+    settings = [*SMALL, "num_rounds=40", "run.checkpoint_every=3"]
+    unbroken = start(tmp_path / "unbroken", *settings)
+    killed = start(tmp_path / "killed", *settings)
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "killed" / "checkpoints").glob("round_*6")):
+        assert time.monotonic() < deadline and killed.poll() is None
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(30)
+    finish(unbroken)
+    output = run(tmp_path / "killed", *settings, "run.resume=must")
+    assert "resuming from" in output
+    expected, found = weights(tmp_path / "unbroken"), weights(tmp_path / "killed")
+    assert all((found[name] == value).all() for name, value in expected.items())
+    assert untimed(tmp_path / "killed") == untimed(tmp_path / "unbroken")
+    assert read(tmp_path / "killed").equals(read(tmp_path / "unbroken"))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["policy.num_ranks=2", "policy.zero_stage=3", "max_staleness=1", "objective=simpo"],
+        ["rollout.num_workers=2", "policy.lora_rank=4", "objective=ipo", "policy.zero_stage=0"],
+        ["model.dtype=bfloat16", "objective.anchor=previous", "round.epochs=2"],
+    ],
+    ids=["zero3-ahead", "lora-two-workers", "bf16-previous"],
+)
+def test_other_values_of_the_same_command_line(tmp_path, overrides):
+    run(tmp_path / "run", *SMALL, *overrides)
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")[1:]
+    limit = 0.1 if "model.dtype=bfloat16" in overrides else 1e-3
+    assert all(record["weights/logprob_gap"] < limit for record in records)
+    ahead = "max_staleness=1" in overrides
+    assert [record["staleness/mean"] for record in records] == [0, *[float(ahead)] * 3]
+
+
+def test_the_same_through_real_vllm_and_two_deepspeed_ranks(tmp_path):
+    overrides = ["rollout=vllm", "policy.num_ranks=2", "policy.zero_stage=2"]
+    run(tmp_path / "run", *SMALL, *overrides)
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")[1:]
+    assert [record["round"] for record in records] == [0, 1, 2, 3]
+    assert all(record["weights/logprob_gap"] < 1e-3 for record in records)
+
+
+def test_gsm8k_goes_through_with_a_reward_model(tmp_path, gsm8k, byte_model):
+    reward = tmp_path / "reward"
+    shutil.copytree(byte_model, reward)
+    shape = LlamaConfig.from_pretrained(byte_model, num_labels=1)
+    AutoModelForSequenceClassification.from_config(shape).save_pretrained(reward)
+    common = [
+        "data=gsm8k", f"data.path={gsm8k}/train.jsonl", f"data.heldout_path={gsm8k}/test.jsonl",
+        f"model.path={byte_model}", "model.dtype=float32", "rollout=transformers",
+        "rollout.max_prompt_tokens=1024", "rollout.max_completion_tokens=24",
+        "algorithm.num_completions=3", "algorithm.pairing.truncated=keep", "num_rounds=2",
+        "round.prompts=32", "eval.num_prompts=8", "tracking=disabled",
+    ]  # fmt: skip
+    verified = start(tmp_path / "verified", *common, "judge=verifier", "judge.check=math")
+    finish(verified)
+    summary = json.loads((tmp_path / "verified" / "summary.json").read_text())
+    assert summary["counts"]["prompts"] == 64 and summary["counts"]["completions"] == 192
+    run(tmp_path / "rewarded", *common, "judge=reward_model", f"judge.path={reward}")
+    table = read(tmp_path / "rewarded").to_pylist()
+    trained = [row for row in table if row["dropped"] is None]
+    assert trained and all(row["chosen_score"] > row["rejected_score"] for row in trained)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "messages"),
+    [
+        (["objective=dppo"], ["did you mean objective=dpo?"]),
+        (["objective.gamma=2"], ["objective.gamma"]),
+        (["policy.num_ranks=many"], ["policy.num_ranks"]),
+        (
+            ["policy.num_ranks=3", "objective.beta=-1", "eval.num_prompts=0"],
+            ["policy.batch_size=1024", "objective.beta=-1.0", "eval.num_prompts=0"],
+        ),
+        (["placement=disaggregated"], ["3 GPUs are needed (policy 1, rollout 1, reference 1)"]),
+        (["round.prompts=9000"], ["9000"]),
+        (["run.resume=must"], ["no complete checkpoint"]),
+        (["data=files"], ["data.path: is required"]),
+        (["data=files", "data.path=/nowhere.jsonl"], ["/nowhere.jsonl"]),
+        (["rollout.max_prompt_tokens=3"], ["prompts are longer", "rollout.max_prompt_tokens=3"]),
+        (["cluster=auto"], ["cluster.address=auto: no Ray cluster answers"]),
+    ],
+)
+def test_wrong_input_is_told_in_a_line_each_and_nothing_starts(tmp_path, overrides, messages):
+    output = run(tmp_path / "run", *SMALL, *overrides, code=2)
+    assert "Traceback" not in output and "starting workers" not in output
+    for message in messages:
+        assert message in output, output
+    assert all(line.startswith("error: ") for line in output.splitlines() if "error" in line)
+
+
+def test_a_finished_policy_is_measured_again(tmp_path):
+    run(tmp_path / "run", *SMALL)
+    again = subprocess.run(
+        [sys.executable, "-m", "rlhf.evaluate", f"run={tmp_path / 'run'}"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert again.returncode == 0, again.stderr
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    after = json.loads((tmp_path / "run" / "summary.json").read_text())["eval"]["after"]
+    assert found == pytest.approx(after)

@@ -1,0 +1,138 @@
+"""Which rows share a forward pass, and which pairs an optimizer step."""
+
+from itertools import chain, pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlhf.batching import micro_batches, optimizer_steps, rank_micro_batches, unique
+
+widths = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), max_size=60)
+budgets = st.integers(1, 400)
+
+
+def padded_tokens(rows: list[tuple[int, int]]) -> int:
+    """What a batch costs: every row is as wide as the widest prompt and the widest completion."""
+    return len(rows) * (max(p for p, _ in rows) + max(c for _, c in rows))
+
+
+# --- micro-batches ------------------------------------------------------------------------------
+
+
+def test_rows_are_packed_longest_first():
+    rows = [(2, 3), (4, 6), (3, 2), (2, 2), (7, 1)]
+    # By length: row 1 (10), 4 (8), 0 (5), 2 (5), 3 (4).
+    # 1 and 4 come to 2 x (7 + 6) = 26; 4 and 0 to 2 x (7 + 3) = 20, and with 2 to 30.
+    assert micro_batches(rows, 25) == [[1], [4, 0], [2, 3]]
+    assert micro_batches(rows, 26) == [[1, 4], [0, 2, 3]]
+    # All five come to 5 x (7 + 6) = 65.
+    assert micro_batches(rows, 64) == [[1, 4, 0, 2], [3]]
+    assert micro_batches(rows, 65) == [[1, 4, 0, 2, 3]]
+
+
+def test_a_row_beyond_the_budget_travels_alone():
+    assert micro_batches([(1, 1), (50, 50), (1, 2)], 10) == [[1], [2, 0]]
+
+
+def test_nothing_needs_no_batch():
+    assert micro_batches([], 10) == []
+
+
+@given(widths, budgets)
+def test_every_row_is_in_one_batch(rows, budget):
+    assert sorted(chain(*micro_batches(rows, budget))) == list(range(len(rows)))
+
+
+@given(widths, budgets)
+def test_a_batch_keeps_within_the_budget_unless_it_is_one_row(rows, budget):
+    for batch in micro_batches(rows, budget):
+        assert len(batch) == 1 or padded_tokens([rows[i] for i in batch]) <= budget
+
+
+@given(widths, budgets)
+def test_no_batch_could_have_taken_the_next_row(rows, budget):
+    batches = micro_batches(rows, budget)
+    for batch, following in pairwise(batches):
+        assert padded_tokens([rows[i] for i in [*batch, following[0]]]) > budget
+
+
+# --- rows that occur often ----------------------------------------------------------------------
+
+
+def test_a_row_is_computed_once_and_found_from_everywhere():
+    assert unique(["a", "b", "a", "c", "b"]) == (["a", "b", "c"], [0, 1, 0, 2, 1])
+    assert unique([]) == ([], [])
+
+
+@given(st.lists(st.integers(0, 5)))
+def test_unique_rows_stand_for_all(rows):
+    distinct, places = unique(rows)
+    assert len(set(distinct)) == len(distinct)
+    assert [distinct[place] for place in places] == rows
+
+
+# --- optimizer steps ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "num_rows, batch_size, sizes",
+    [
+        (64, 64, [64]),
+        (65, 64, [32, 33]),
+        (10, 4, [3, 3, 4]),
+        (12, 4, [4, 4, 4]),
+        (3, 100, [3]),
+        (3, 1, [1, 1, 1]),
+    ],
+)
+def test_steps_of_nearly_equal_size(num_rows, batch_size, sizes):
+    assert [len(step) for step in optimizer_steps(num_rows, batch_size, 1, seed=0)] == sizes
+
+
+@given(st.integers(1, 200), st.integers(1, 64), st.integers(1, 4), st.integers(0, 2**62))
+def test_every_epoch_is_a_permutation_in_as_few_steps_as_can_be(num_rows, batch_size, epochs, seed):
+    steps = optimizer_steps(num_rows, batch_size, epochs, seed)
+    sizes = [len(step) for step in steps]
+    per_epoch = -(-num_rows // batch_size)
+    assert len(steps) == per_epoch * epochs
+    assert max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1
+    for first in range(0, len(steps), per_epoch):
+        assert sorted(chain(*steps[first : first + per_epoch])) == list(range(num_rows))
+
+
+def test_nothing_needs_no_step():
+    assert optimizer_steps(0, 64, 3, seed=1) == []
+
+
+def test_the_order_is_the_seed_s_and_another_in_each_epoch():
+    once, again, other = (optimizer_steps(50, 8, 2, seed) for seed in (1, 1, 2))
+    assert once == again != other
+    assert once[:7] != once[7:]
+    assert list(chain(*once[:7])) != list(range(50))
+
+
+# --- ranks --------------------------------------------------------------------------------------
+
+
+def test_ranks_take_turns_at_the_longest():
+    rows = [(1, 1), (9, 9), (5, 5), (8, 8)]
+    assert rank_micro_batches(rows, 1, 2) == [[[1], [2]], [[3], [0]]]
+
+
+def test_a_rank_with_less_to_do_gets_empty_batches():
+    assert rank_micro_batches([(5, 5)] * 3, 10, 2) == [[[0], [2]], [[1], []]]
+    assert rank_micro_batches([(5, 5)], 10, 3) == [[[0]], [[]], [[]]]
+    assert rank_micro_batches([], 10, 2) == [[], []]
+
+
+@given(widths, budgets, st.integers(1, 5))
+def test_ranks_share_the_rows_out_and_meet_equally_often(rows, budget, num_ranks):
+    ranks = rank_micro_batches(rows, budget, num_ranks)
+    assert len(ranks) == num_ranks
+    assert len({len(batches) for batches in ranks}) == 1
+    shares = [list(chain(*batches)) for batches in ranks]
+    assert sorted(chain(*shares)) == list(range(len(rows)))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    for batch in chain(*ranks):
+        assert len(batch) <= 1 or padded_tokens([rows[i] for i in batch]) <= budget

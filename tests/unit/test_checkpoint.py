@@ -1,0 +1,329 @@
+"""Checkpoints are complete or absent, whenever the process is killed, and verified when used."""
+
+import asyncio
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlhf import tensor_files
+from rlhf.checkpoint import (
+    LATEST,
+    MANIFEST,
+    STATE,
+    CheckpointDamaged,
+    RoundCheckpoints,
+    complete_names,
+    newest_checkpoint,
+    verify,
+)
+from rlhf.tensor_files import TensorReader, TensorWriter
+
+# --- tensors ------------------------------------------------------------------------------------
+
+TENSORS = {
+    "master/w": torch.tensor([[0.1, -0.0, 3e-45], [float("inf"), float("nan"), 1e38]]),
+    "half": torch.tensor([0.1, -2.5, 3e38], dtype=torch.bfloat16),
+    "scalar": torch.tensor(7.0, dtype=torch.float64),
+    "rng": torch.arange(256, dtype=torch.uint8),
+    "transposed": torch.arange(6.0).view(2, 3).T,
+    "empty": torch.zeros(0, 3),
+}
+
+
+def bits(tensor: torch.Tensor) -> tuple:
+    flat = tensor.contiguous().flatten()
+    return tensor.dtype, tuple(tensor.shape), flat.view(torch.uint8).tolist() if len(flat) else []
+
+
+@pytest.mark.parametrize("part_bytes, num_parts", [(1 << 30, 1), (64, 3), (1, 6)])
+def test_tensors_come_back_bit_for_bit(tmp_path, monkeypatch, part_bytes, num_parts):
+    # 24, 6, 8, 256, 24 and 0 bytes.
+    monkeypatch.setattr(tensor_files, "_PART_BYTES", part_bytes)
+    with TensorWriter(tmp_path / "all") as writer:
+        for name, tensor in TENSORS.items():
+            writer.write(name, tensor)
+        writer.note("num_steps", 12)
+    reader = TensorReader(tmp_path / "all")
+    assert {name: bits(reader.read(name)) for name in TENSORS} == {
+        name: bits(tensor) for name, tensor in TENSORS.items()
+    }
+    assert reader.notes == {"num_steps": 12}
+    assert len(list((tmp_path / "all").glob("*.safetensors"))) == num_parts
+
+
+def test_a_tensor_is_kept_as_it_was_when_written(tmp_path):
+    changing = torch.ones(2)
+    with TensorWriter(tmp_path / "all") as writer:
+        writer.write("before", changing)
+        changing += 1
+        writer.write("after", changing)
+    reader = TensorReader(tmp_path / "all")
+    assert [reader.read(name).tolist() for name in ("before", "after")] == [[1, 1], [2, 2]]
+
+
+def test_a_writer_that_fails_leaves_no_index(tmp_path):
+    with pytest.raises(RuntimeError), TensorWriter(tmp_path / "all") as writer:
+        writer.write("w", torch.ones(2))
+        raise RuntimeError
+    assert not (tmp_path / "all" / "index.json").exists()
+    with pytest.raises(FileNotFoundError):
+        TensorReader(tmp_path / "all")
+
+
+def test_a_writer_that_is_off_writes_nothing(tmp_path):
+    with TensorWriter(tmp_path / "all", enabled=False) as writer:
+        writer.write("w", torch.ones(2))
+        writer.note("num_steps", 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_model_s_tensor_is_asked_for_by_name(tmp_path):
+    with TensorWriter(tmp_path / "all") as writer:
+        writer.write("w", torch.ones(2))
+    with pytest.raises(KeyError, match="has no tensor 'v'"):
+        TensorReader(tmp_path / "all").read("v")
+
+
+# --- rounds -------------------------------------------------------------------------------------
+
+
+class FakePolicy:
+    """Saves its number of rounds in several files, as ranks do, or fails half-way."""
+
+    def __init__(self) -> None:
+        self.num_rounds = 0
+        self.fails = False
+
+    async def save(self, directory: Path) -> None:
+        for rank in range(3):
+            (directory / f"rank_{rank}").mkdir()
+            (directory / f"rank_{rank}" / "weights").write_bytes(bytes([self.num_rounds]) * 100)
+            if self.fails and rank == 1:
+                raise OSError("no space left on device")
+
+
+def save(directory: Path, *rounds: int, keep: int = 2, fails: bool = False) -> None:
+    policy = FakePolicy()
+    checkpoints = RoundCheckpoints(directory, policy, keep=keep, state={"wandb_id": "x1"})
+    for policy.num_rounds in rounds:
+        policy.fails = fails
+        path = asyncio.run(checkpoints.save(policy.num_rounds))
+        assert path == directory / f"round_{policy.num_rounds:06d}"
+
+
+def found(directory: Path) -> int | None:
+    """The number of rounds in the newest checkpoint, of which every file agrees."""
+    checkpoint = newest_checkpoint(directory)
+    if checkpoint is None:
+        return None
+    (content,) = {file.read_bytes() for file in checkpoint.directory.glob("rank_*/weights")}
+    assert set(content) == {checkpoint.state["num_rounds"]}
+    return checkpoint.state["num_rounds"]
+
+
+def test_the_newest_is_found_with_what_the_run_noted(tmp_path):
+    assert newest_checkpoint(tmp_path / "none yet") is None
+    save(tmp_path, 5, 10)
+    checkpoint = newest_checkpoint(tmp_path)
+    assert checkpoint.directory == tmp_path / "round_000010"
+    assert checkpoint.state == {"num_rounds": 10, "policy_version": 10, "wandb_id": "x1"}
+
+
+@pytest.mark.parametrize("keep, kept", [(1, [9]), (2, [7, 9]), (9, [1, 4, 7, 9])])
+def test_the_newest_few_are_kept(tmp_path, keep, kept):
+    save(tmp_path, 1, 4, 7, 9, keep=keep)
+    assert complete_names(tmp_path) == [f"round_{number:06d}" for number in kept]
+    assert (tmp_path / LATEST).read_text() == "round_000009"
+    assert {path.name for path in tmp_path.iterdir()} == {LATEST, *complete_names(tmp_path)}
+
+
+def test_a_round_that_is_saved_again_replaces_itself(tmp_path):
+    save(tmp_path, 3, 3)
+    assert complete_names(tmp_path) == ["round_000003"]
+    assert found(tmp_path) == 3
+
+
+def test_a_save_that_fails_leaves_the_older_one(tmp_path):
+    save(tmp_path, 3)
+    with pytest.raises(OSError, match="no space"):
+        save(tmp_path, 6, fails=True)
+    assert found(tmp_path) == 3
+    assert (tmp_path / LATEST).read_text() == "round_000003"
+
+
+def test_what_a_killed_save_left_is_passed_over_and_cleared_away(tmp_path):
+    save(tmp_path, 3)
+    for name in (".round_000006.partial", ".round_000001.removed"):
+        (tmp_path / name / "rank_0").mkdir(parents=True)
+        (tmp_path / name / "rank_0" / "weights").write_bytes(b"half")
+    assert found(tmp_path) == 3
+    save(tmp_path, 7)
+    assert {path.name for path in tmp_path.iterdir()} == {LATEST, "round_000003", "round_000007"}
+
+
+# --- damage -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> Path:
+    """Rounds 3 and 6; whoever damages one puts it right again."""
+    directory = tmp_path_factory.mktemp("checkpoints")
+    save(directory, 3, 6)
+    return directory
+
+
+FILES = ["rank_0/weights", "rank_2/weights", STATE, MANIFEST]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "longer", "missing"])
+def test_damage_is_refused_by_name_rather_than_passed_over(tmp_path, name, damage):
+    save(tmp_path, 3, 6)
+    file = tmp_path / "round_000006" / name
+    content = file.read_bytes()
+    file.unlink()
+    if damage != "missing":
+        changed = {"truncated": content[:-1], "emptied": b"", "longer": content + b"\1"}
+        file.write_bytes(changed[damage])
+    with pytest.raises(CheckpointDamaged) as caught:
+        newest_checkpoint(tmp_path)
+    assert str(file) in str(caught.value)
+    assert f"delete {tmp_path / 'round_000006'}" in str(caught.value)
+    verify(tmp_path / "round_000003")
+
+
+@given(name=st.sampled_from(FILES), data=st.data())
+def test_every_single_bit_counts(two, name, data):
+    file = two / "round_000006" / name
+    content = file.read_bytes()
+    position = data.draw(st.integers(0, len(content) - 1))
+    flipped = bytearray(content)
+    flipped[position] ^= 1 << data.draw(st.integers(0, 7))
+    file.write_bytes(flipped)
+    try:
+        with pytest.raises(CheckpointDamaged) as caught:
+            newest_checkpoint(two)
+        assert str(two / "round_000006") in str(caught.value)
+    finally:
+        file.write_bytes(content)
+    assert found(two) == 6
+
+
+def test_a_damaged_older_one_does_not_matter(tmp_path):
+    save(tmp_path, 3, 6)
+    (tmp_path / "round_000003" / STATE).unlink()
+    assert found(tmp_path) == 6
+
+
+# --- kills --------------------------------------------------------------------------------------
+
+SAVER = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from rlhf.checkpoint import RoundCheckpoints, newest_checkpoint
+
+directory = Path(sys.argv[1])
+
+class Policy:
+    async def save(self, path):
+        for rank in range(3):
+            (path / f"rank_{rank}").mkdir()
+            (path / f"rank_{rank}" / "weights").write_bytes(bytes([self.num_rounds]) * size)
+
+policy = Policy()
+
+def save(directory, num_rounds):
+    policy.num_rounds = num_rounds
+    asyncio.run(RoundCheckpoints(directory, policy, keep=2, state={}).save(num_rounds))
+"""
+
+FOREVER = """
+size = 100_000
+found = newest_checkpoint(directory)
+num_rounds = found.state["num_rounds"] if found else 0
+while num_rounds < 255:
+    print(num_rounds, flush=True)
+    num_rounds += 1
+    save(directory, num_rounds)
+"""
+
+AT_EVERY_STEP = """
+import shutil
+size = 100
+STEPS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
+
+def save_and_die(directory, step):
+    def count(event, arguments):
+        nonlocal step
+        if event in STEPS:
+            step -= 1
+            if step < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(count)
+    save(directory, 3)
+    os._exit(0)
+
+save(directory, 1)
+save(directory, 2)
+for step in range(1000):
+    killed = directory.with_name(f"killed_{step:03d}")
+    shutil.copytree(directory, killed)
+    child = os.fork()
+    if not child:
+        save_and_die(killed, step)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status):
+        break
+"""
+
+
+def saver(script: str, directory: Path) -> subprocess.Popen:
+    command = [sys.executable, "-c", SAVER + script, str(directory)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def sound(directory: Path) -> int | None:
+    """Like `found`, when also everything that bears a checkpoint's name is one."""
+    for name in complete_names(directory):
+        verify(directory / name)
+    return found(directory)
+
+
+def test_killed_at_six_random_moments(tmp_path):
+    rng, reached = random.Random(6), [0]
+    for _ in range(6):
+        with saver(FOREVER, tmp_path / "checkpoints") as process:
+            started_from = int(process.stdout.readline())
+            for _ in range(rng.randint(0, 3)):
+                process.stdout.readline()
+            time.sleep(rng.uniform(0, 0.03))
+            process.send_signal(signal.SIGKILL)
+            process.wait(timeout=10)
+        assert started_from == reached[-1]
+        reached.append(sound(tmp_path / "checkpoints") or 0)
+    assert reached == sorted(reached) and reached[-1] > 0
+
+
+def test_killed_before_every_file_operation_of_a_save(tmp_path):
+    """The third save, killed; the new checkpoint is there from one step on, and never half."""
+    with saver(AT_EVERY_STEP, tmp_path / "checkpoints") as process:
+        assert process.wait(timeout=60) == 0
+    killed = sorted(tmp_path.glob("killed_*"))
+    newest = [sound(directory) for directory in killed]
+    assert len(killed) > 20
+    assert set(newest) == {2, 3} and newest == sorted(newest)
+    for directory, number in zip(killed, newest, strict=True):
+        kept = [int(name[-6:]) for name in complete_names(directory)]
+        assert kept in ([1, 2], [1, 2, 3], [2, 3]) and kept[-1] == number
+        named = (directory / LATEST).read_text()
+        assert named in complete_names(directory)
+    assert (killed[-1] / LATEST).read_text() == "round_000003"
+    assert complete_names(killed[-1]) == ["round_000002", "round_000003"]

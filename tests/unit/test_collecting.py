@@ -1,0 +1,136 @@
+"""A round of prompts: in order, bounded, with deadlines, and each failing alone."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import pytest
+
+from rlhf.collecting import PromptsFailed, RoundCollector
+from rlhf.config import RoundConfig
+from rlhf.dispatch import RequestFailed
+from rlhf.records import Collected, Judgement, Message, Prompt
+
+
+def prompts(ids: str) -> list[Prompt]:
+    return [Prompt(id, (Message("user", "?"),), (1,)) for id in ids]
+
+
+class Fake:
+    """An algorithm whose prompts each behave as told, by id; and the schedule of its rounds."""
+
+    def __init__(self, ids: str, **behaviour: Callable[[], Awaitable[None]]) -> None:
+        self.seeds: dict[str, int] = {}
+        self.finished: list[str] = []
+        self.now = self.peak = 0
+        self._prompts = prompts(ids)
+        self._behaviour = behaviour
+
+    def round(self, index: int) -> list[Prompt]:
+        return self._prompts
+
+    async def collect(self, prompt: Prompt, seed: int) -> Collected:
+        self.seeds[prompt.id] = seed
+        self.now += 1
+        self.peak = max(self.peak, self.now)
+        try:
+            await self._behaviour.get(prompt.id, at_once)()
+            self.finished.append(prompt.id)
+        finally:
+            self.now -= 1
+        return Collected(prompt, (), Judgement((), "fake@1"), (), ())
+
+
+async def at_once() -> None:
+    await asyncio.sleep(0)
+
+
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
+async def refused() -> None:
+    raise RequestFailed("too long")
+
+
+async def collect(fake: Fake, round: int = 0, seed: int = 1, **limits) -> str:
+    """The ids of the prompts that something came of."""
+    collector = RoundCollector(fake, fake, RoundConfig(**limits), seed)
+    async with asyncio.timeout(5):
+        return "".join(one.prompt.id for one in await collector.collect(round))
+
+
+async def test_what_comes_back_is_in_the_order_of_the_prompts():
+    first = asyncio.Event()
+
+    async def last() -> None:
+        first.set()
+
+    fake = Fake("cab", c=first.wait, b=last)
+    assert await collect(fake) == "cab"
+    assert fake.finished != ["c", "a", "b"]
+
+
+async def test_prompts_that_fail_fail_alone_as_long_as_they_are_few():
+    assert await collect(Fake("abcd", b=refused, d=refused), max_failed=2) == "ac"
+
+
+async def test_too_many_failures_end_the_round_and_are_named_with_their_reasons():
+    fake = Fake("abcd", a=never, b=refused, d=refused)
+    with pytest.raises(ExceptionGroup) as caught:
+        await collect(fake, round=3, max_failed=1)
+    (error,) = caught.value.exceptions
+    assert isinstance(error, PromptsFailed)
+    assert str(error) == (
+        "round 3: 2 prompts failed and round.max_failed=1: b: too long; d: too long"
+    )
+    assert fake.now == 0  # what was under way is cancelled
+
+
+async def test_a_deadline_counts_as_a_failure():
+    fake = Fake("abc", b=never)
+    assert await collect(fake, deadline_s=0.02, max_failed=1) == "ac"
+    with pytest.raises(ExceptionGroup) as caught:
+        await collect(fake, deadline_s=0.02)
+    assert "1 prompts failed" in str(caught.value.exceptions[0])
+    assert "b: not done within 0.02 s" in str(caught.value.exceptions[0])
+
+
+async def test_a_prompt_s_time_runs_from_its_own_turn():
+    """One after another they take longer than the deadline of each."""
+    fake = Fake("abcdefgh", **dict.fromkeys("abcdefgh", partial(asyncio.sleep, 0.03)))
+    assert await collect(fake, concurrency=1, deadline_s=0.2) == "abcdefgh"
+
+
+async def test_an_unforeseen_error_ends_the_round_whatever_may_fail():
+    async def broken() -> None:
+        raise ValueError("a bug")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await collect(Fake("ab", a=never, b=broken), max_failed=2)
+    assert [str(error) for error in caught.value.exceptions] == ["a bug"]
+
+
+@pytest.mark.parametrize("concurrency, peak", [(1, 1), (3, 3), (8, 8), (100, 8)])
+async def test_no_more_prompts_at_once_than_allowed_and_no_fewer(concurrency, peak):
+    fake = Fake("abcdefgh")
+    assert await collect(fake, concurrency=concurrency) == "abcdefgh"
+    assert fake.peak == peak
+
+
+async def test_seeds_differ_by_prompt_round_and_run_and_are_the_same_again():
+    async def seeds(round: int, seed: int, concurrency: int) -> list[int]:
+        fake = Fake("abc")
+        await collect(fake, round, seed, concurrency=concurrency)
+        return [fake.seeds[id] for id in "abc"]
+
+    drawn = [await seeds(round, seed, 3) for seed in (1, 2) for round in (0, 1)]
+    assert len({seed for group in drawn for seed in group}) == 12
+    assert await seeds(0, 1, 1) == drawn[0]
+
+
+async def test_a_prompt_s_seed_does_not_depend_on_its_neighbours():
+    alone, together = Fake("b"), Fake("abc")
+    await collect(alone)
+    await collect(together)
+    assert alone.seeds["b"] == together.seeds["b"]

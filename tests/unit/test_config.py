@@ -1,0 +1,269 @@
+"""Every choice under `conf/` composes, and whatever is wrong is told at once, with a way out."""
+
+import math
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rlhf.__main__ import hydra_problem, typed
+from rlhf.checks import config_problems, plain
+from rlhf.config import (
+    SCHEMAS,
+    ArithmeticConfig,
+    Config,
+    FilesConfig,
+    ModelConfig,
+    PlacementConfig,
+    PolicyConfig,
+    TransformersRolloutConfig,
+    Transport,
+    WarmupConfig,
+    WeightsConfig,
+    register_schemas,
+)
+from rlhf.problems import InputError
+
+CONF = Path(__file__).parents[2] / "conf"
+OPTIONS = sorted(
+    f"{file.parent.name}={file.stem}"
+    for file in CONF.glob("*/*.yaml")
+    if file.parent.name != "experiment"
+)
+EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hydra():
+    register_schemas()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def something(tmp_path_factory) -> str:
+    """A path for whatever is required: a folder that looks like a model."""
+    folder = tmp_path_factory.mktemp("model")
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").touch()
+    return str(folder)
+
+
+@pytest.fixture
+def demo() -> Config:
+    return deepcopy(_demo())
+
+
+@cache
+def _demo() -> Config:
+    return typed(composed("experiment=demo"))
+
+
+def composed(*overrides: str) -> DictConfig:
+    return compose("train", ["run.dir=/tmp/run", *overrides])
+
+
+def made(something: str, *overrides: str) -> Config:
+    """A whole configuration; what is required is filled in."""
+    config = composed(*overrides)
+    for key in OmegaConf.missing_keys(config):
+        OmegaConf.update(config, key, something)
+    return typed(config)
+
+
+def refused(overrides: Sequence[str]) -> str:
+    with pytest.raises((HydraException, OmegaConfBaseException)) as caught:
+        composed(*overrides)
+    return hydra_problem(caught.value)
+
+
+# --- what there is ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_to_a_schema_of_its_group(something, option):
+    group, _ = option.split("=")
+    config = made(something, option)
+    assert type(config) is Config
+    assert type(getattr(config, group)) in SCHEMAS[group].values()
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_recipe_composes_and_is_free_of_problems(something, experiment):
+    config = made(something, f"experiment={experiment}")
+    assert config_problems(config) == []
+    assert config.experiment == experiment
+    for group, schemas in SCHEMAS.items():
+        assert type(getattr(config, group)) in schemas.values()
+
+
+def test_the_demo_needs_nothing_else(demo):
+    assert (demo.experiment, demo.model.path) == ("demo", "tiny")
+    assert isinstance(demo.data, ArithmeticConfig)
+
+
+def test_every_schema_has_an_option_that_uses_it():
+    used = " ".join(file.read_text() for file in CONF.glob("*/*.yaml"))
+    for group, schemas in SCHEMAS.items():
+        for name in schemas:
+            assert f"/schema/{group}/{name}@_here_" in used
+
+
+def test_a_configuration_is_plain_values_for_files(demo):
+    values = plain(demo)
+    assert values["model"]["dtype"] == "float32" and values["run"]["resume"] == "auto"
+    assert values["algorithm"]["pairing"]["min_group"] == 2
+
+
+# --- what there is not --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "override, told",
+    [
+        ("objective.betta=1", "betta"),
+        ("objctive=dpo", "objctive"),
+        ("policy.batch_size=1.5", "could not be converted to Integer"),
+        ("objective.beta=large", "could not be converted to Float"),
+        ("model.dtype=float16", "expected one of [float32, bfloat16]"),
+        ("tracking.wandb=maybe", "expected one of [offline, online, disabled]"),
+    ],
+)
+def test_unknown_keys_and_wrong_types_are_told_in_one_line(override, told):
+    problem = refused([override])
+    assert override in problem or override.split("=")[0] in problem
+    assert told in problem and "\n" not in problem
+
+
+@pytest.mark.parametrize(
+    "override, told",
+    [
+        ("objective=dppo", "objective=dppo: no such choice; did you mean objective=dpo? there"),
+        ("experiment=demmo", "did you mean experiment=demo?"),
+        ("judge=verifyer", "did you mean judge=verifier?"),
+        ("rollout=vlm", "did you mean rollout=vllm?"),
+        ("placement=xyzzy", "placement=xyzzy: no such choice; there are colocated, cpu, "),
+    ],
+)
+def test_an_unknown_choice_names_the_nearest(override, told):
+    assert told in refused([override])
+
+
+def test_all_that_is_required_is_told_at_once():
+    with pytest.raises(InputError) as caught:
+        typed(composed("judge=reward_model"))
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "data.path",
+        "judge.path",
+        "model.path",
+    ]
+    assert "data.path=..." in caught.value.problems[0]
+
+
+# --- what cannot be -----------------------------------------------------------------------------
+
+
+def problems(*overrides: str) -> list[str]:
+    return config_problems(typed(composed("experiment=demo", *overrides)))
+
+
+def test_every_problem_is_told_at_once_with_key_value_and_limit():
+    assert problems(
+        "objective=dpo",
+        "objective.beta=0",
+        "policy.zero_stage=4",
+        "algorithm.pairing.min_group=1",
+        "objective.label_smoothing=0.5",
+        "num_rounds=-3",
+    ) == [
+        "algorithm.pairing.min_group=1: must be at least 2",
+        "objective.beta=0.0: must be above 0",
+        "objective.label_smoothing=0.5: must be below 0.5",
+        "policy.zero_stage=4: must be at most 3",
+        "num_rounds=-3: must be at least 1",
+    ]
+
+
+def test_keys_that_are_added_by_force_and_that_nothing_reads_are_told():
+    assert problems("objective=dpo", "+objective.betta=3", "+foo=1", "++policy.num_rank=2") == [
+        "foo=1: there is no such key",
+        "objective.betta=3: there is no such key; did you mean objective.beta?",
+        "policy.num_rank=2: there is no such key; did you mean policy.num_ranks?",
+    ]
+
+
+def test_what_is_not_a_number_is_in_no_range(demo):
+    demo.policy.learning_rate = math.nan
+    assert config_problems(demo) == ["policy.learning_rate=nan: must be above 0"]
+
+
+@pytest.mark.parametrize(
+    "batch_size, ranks, nearest",
+    [(10, 4, 8), (11, 4, 12), (9, 4, 8), (1, 4, 4), (3, 4, 4), (65, 64, 64), (6, 4, 4)],
+)
+def test_a_batch_that_ranks_cannot_share_names_the_nearest_that_they_can(
+    demo, batch_size, ranks, nearest
+):
+    demo.policy.batch_size, demo.policy.num_ranks = batch_size, ranks
+    (problem,) = config_problems(demo)
+    assert problem.startswith(f"policy.batch_size={batch_size}: must be divisible")
+    assert problem.endswith(f"policy.num_ranks={ranks}; the nearest is {nearest}")
+
+
+@pytest.mark.parametrize("ranks", [0, -2])
+def test_an_impossible_number_of_ranks_is_told_like_any_other(demo, ranks):
+    demo.policy.num_ranks, demo.seed = ranks, -1
+    assert config_problems(demo) == [
+        f"policy.num_ranks={ranks}: must be at least 1",
+        "seed=-1: must be at least 0",
+    ]
+
+
+def test_a_group_that_no_padded_batch_can_hold(demo):
+    demo.algorithm.num_completions = 8
+    demo.rollout = TransformersRolloutConfig(
+        max_prompt_tokens=16, max_completion_tokens=8, max_batch_tokens=8 * (16 + 8)
+    )
+    assert config_problems(demo) == []
+    demo.rollout.max_batch_tokens -= 1
+    (problem,) = config_problems(demo)
+    assert "8 completions may come to 192 tokens" in problem
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        (
+            {"weights": WeightsConfig(Transport.nccl)},
+            "weights.transport=nccl: needs rollout=vllm and placement=disaggregated",
+        ),
+        (
+            {"data": FilesConfig(path="x"), "warmup": WarmupConfig(steps=7)},
+            "warmup.steps=7: needs demonstrations",
+        ),
+        ({"model": ModelConfig(path="/no/where")}, "model.path=/no/where: no such directory"),
+        (
+            {"placement": PlacementConfig(gpus=True, colocated=True), "policy": PolicyConfig(2)},
+            "set rollout.num_workers=2",
+        ),
+    ],
+)
+def test_choices_that_contradict_each_other(demo, changes, told):
+    (problem,) = config_problems(replace(demo, **changes))
+    assert told in problem
+
+
+def test_a_model_of_pickles_is_refused(demo, tmp_path):
+    (tmp_path / "pytorch_model.bin").touch()
+    demo.model = ModelConfig(path=str(tmp_path))
+    assert config_problems(demo) == [
+        f"model.path={tmp_path}: has no config.json, so it is not a Hugging Face model",
+        f"model.path={tmp_path}: has no *.safetensors; pickled weights are not loaded",
+    ]

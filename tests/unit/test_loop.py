@@ -1,0 +1,321 @@
+"""Rounds in order: what waits for what, how far collecting runs ahead, and how a run ends."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlhf.anchors import Anchors
+from rlhf.loop import Run, due, train
+from rlhf.records import (
+    Collected,
+    Completion,
+    Judgement,
+    Message,
+    Preference,
+    PreferenceBatch,
+    Prompt,
+    SidePair,
+    Tokens,
+)
+
+
+def collected(number: int, *pairs: tuple[int, int], version: int = 0) -> Collected:
+    """What came of prompt `number`: preferences between completions of one token each."""
+    prompt = Prompt(f"p{number}", (Message("user", "?"),), (number,))
+    by_token = {
+        token: Completion(prompt.id, i, (token,), (-1.0,), str(token), False, version)
+        for i, token in enumerate(sorted({token for pair in pairs for token in pair}))
+    }
+    return Collected(
+        prompt,
+        tuple(by_token.values()),
+        Judgement((1.0,) * len(by_token), "fake@1"),
+        tuple(Preference(prompt, by_token[a], by_token[b], 1.0, 0.0, "fake@1") for a, b in pairs),
+        (),
+    )
+
+
+STAGES = ["collector", "policy", "publisher", "evaluation", "checkpoints", "store", "tracker"]
+
+
+class World:
+    """Every stage at once: notes what happens, in one list."""
+
+    def __init__(self, version: int = 0) -> None:
+        self.version = version
+        self.events: list[str] = []
+        self.metrics: list[dict] = []
+        self.cancelled: list[str] = []
+        self.raises: dict[str, Exception] = {}
+        self.waits: dict[str, asyncio.Event] = {}
+        self.tells: dict[str, asyncio.Event] = {}
+
+    async def happens(self, event: str) -> None:
+        self.events.append(event)
+        if event in self.tells:
+            self.tells[event].set()
+        try:
+            await asyncio.sleep(0)
+            if event in self.waits:
+                await self.waits[event].wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(event)
+            raise
+        if event in self.raises:
+            raise self.raises[event]
+
+    async def collect(self, round: int) -> list[Collected]:
+        version = self.version
+        await self.happens(f"collect {round} with version {version}")
+        return [collected(round, (1, 2), version=version)]
+
+    async def logprobs(self, sequences: Sequence[Tokens]) -> list[float]:
+        await self.happens(f"anchor {sequences[0].prompt[0]}")
+        return [0.0] * len(sequences)
+
+    async def update(self, batch: PreferenceBatch) -> dict[str, float]:
+        assert [one.prompt.id for one in batch.preferences] == [f"p{batch.round}"]
+        await self.happens(f"update {batch.round}")
+        return {"policy/loss": 0.5}
+
+    async def publish(self, version: int) -> dict[str, float]:
+        await self.happens(f"publish {version}")
+        self.version = version
+        return {"weights/version": version}
+
+    async def evaluate(self) -> dict[str, float]:
+        await self.happens(f"evaluate version {self.version}")
+        return {"score_mean": 1.0}
+
+    async def save(self, num_rounds: int) -> Path:
+        await self.happens(f"save {num_rounds}")
+        return Path()
+
+    def write(self, round: int, collected: Sequence[Collected]) -> None:
+        assert [one.prompt.id for one in collected] == [f"p{round}"]
+        self.events.append(f"write {round}")
+
+    def log(self, round: int, collected: Sequence[Collected], metrics: dict) -> None:
+        self.events.append(f"log {round}")
+        self.metrics.append(dict(metrics))
+
+    def log_eval(self, num_rounds: int, metrics: dict) -> None:
+        self.events.append(f"log_eval {num_rounds}")
+
+    async def train(self, num_rounds: int, first_round: int = 0, **changes: int) -> None:
+        often = {"max_staleness": 0, "evaluate_every": 0, "checkpoint_every": 0} | changes
+        stages = dict.fromkeys(STAGES, self) | {"anchors": Anchors({"previous": self})}
+        run = Run(**stages, first_round=first_round, num_rounds=num_rounds, **often)
+        async with asyncio.timeout(5):
+            await train(run)
+
+    def those(self, *kinds: str) -> list[str]:
+        return [event for event in self.events if event.split()[0] in kinds]
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [cause for inner in error.exceptions for cause in causes(inner)]
+    return [error]
+
+
+# --- rounds -------------------------------------------------------------------------------------
+
+
+async def test_a_round_collects_compares_updates_publishes_and_then_the_next():
+    world = World()
+    await world.train(2, evaluate_every=1, checkpoint_every=2)
+    assert world.events == [
+        "collect 0 with version 0",
+        "anchor 0",
+        "update 0",
+        "publish 1",
+        "evaluate version 1",
+        "log_eval 1",
+        "write 0",
+        "log 0",
+        "collect 1 with version 1",
+        "anchor 1",
+        "update 1",
+        "publish 2",
+        "evaluate version 2",
+        "log_eval 2",
+        "write 1",
+        "log 1",
+        "save 2",
+    ]
+
+
+async def test_one_round_of_staleness_collects_one_round_ahead():
+    world = World()
+    await world.train(4, max_staleness=1)
+    assert world.those("collect", "publish") == [
+        "collect 0 with version 0",
+        "collect 1 with version 0",
+        "publish 1",
+        "collect 2 with version 1",
+        "publish 2",
+        "collect 3 with version 2",
+        "publish 3",
+        "publish 4",
+    ]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 3), st.integers(0, 5), st.integers(0, 6))
+def test_collecting_is_as_far_ahead_as_allowed_and_never_more(staleness, first_round, num_more):
+    world = World(version=first_round)
+    num_rounds = first_round + num_more
+    asyncio.run(world.train(num_rounds, first_round, max_staleness=staleness))
+    assert world.those("collect") == [
+        f"collect {round} with version {max(first_round, round - staleness)}"
+        for round in range(first_round, num_rounds)
+    ]
+    assert world.those("update") == [f"update {r}" for r in range(first_round, num_rounds)]
+    assert world.those("publish") == [f"publish {r + 1}" for r in range(first_round, num_rounds)]
+
+
+async def test_the_next_round_is_collected_while_the_policy_trains():
+    class Finishing(World):
+        async def collect(self, round: int) -> list[Collected]:
+            found = await super().collect(round)
+            if round == 1:
+                self.waits["update 0"].set()  # else the update waits until the test's deadline
+            return found
+
+    world = Finishing()
+    world.waits["update 0"] = asyncio.Event()
+    await world.train(2, max_staleness=1)
+    assert world.those("publish") == ["publish 1", "publish 2"]
+
+
+async def test_a_resumed_run_goes_on_where_it_was():
+    world = World(version=7)
+    await world.train(9, first_round=7, checkpoint_every=4)
+    assert world.those("collect", "publish", "save") == [
+        "collect 7 with version 7",
+        "publish 8",
+        "save 8",
+        "collect 8 with version 8",
+        "publish 9",
+        "save 9",
+    ]
+
+
+async def test_a_run_that_is_done_does_nothing():
+    world = World(version=9)
+    await world.train(9, first_round=9, evaluate_every=1, checkpoint_every=1)
+    assert world.events == []
+
+
+async def test_a_round_s_line_has_every_stage_s_numbers():
+    world = World()
+    await world.train(2, max_staleness=1, evaluate_every=2)
+    first, second = world.metrics
+    assert first["policy/loss"] == 0.5 and first["weights/version"] == 1
+    assert (first["staleness/mean"], second["staleness/mean"]) == (0, 1)
+    assert first["preference/count"] == 1
+    stages = {"collect", "anchor", "update", "publish", "round"}
+    assert {name for name in first if name.startswith("time/")} == {f"time/{s}_s" for s in stages}
+    assert "time/evaluate_s" in second
+
+
+# --- what is due --------------------------------------------------------------------------------
+
+
+async def test_evaluations_and_checkpoints_when_due_and_after_the_last_round():
+    world = World()
+    await world.train(5, evaluate_every=2, checkpoint_every=3)
+    assert world.those("log_eval") == ["log_eval 2", "log_eval 4", "log_eval 5"]
+    assert world.those("save") == ["save 3", "save 5"]
+
+
+@pytest.mark.parametrize(
+    "every, rounds", [(0, [7]), (1, [1, 2, 3, 4, 5, 6, 7]), (3, [3, 6, 7]), (7, [7]), (50, [7])]
+)
+def test_due_every_so_many_rounds_and_after_the_last(every, rounds):
+    assert [done for done in range(1, 8) if due(done, every, 7)] == rounds
+
+
+# --- how it ends --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "event", ["collect 1 with version 1", "anchor 1", "update 1", "publish 2", "save 2"]
+)
+async def test_an_error_ends_the_run_where_it_happens(event):
+    world = World()
+    world.raises[event] = ValueError("broken")
+    with pytest.raises(ExceptionGroup) as caught:
+        await world.train(5, checkpoint_every=1)
+    assert causes(caught.value) == [world.raises[event]]
+    assert world.events[-1] == event  # nothing is published, written or saved after it
+
+
+@pytest.mark.parametrize("event", ["update 1", "publish 2", "anchor 1"])
+async def test_an_error_cancels_what_is_collected_ahead(event):
+    world = World()
+    world.waits["collect 2 with version 1"] = asyncio.Event()
+    world.raises[event] = ValueError("broken")
+    with pytest.raises(ExceptionGroup) as caught:
+        await world.train(5, max_staleness=1)
+    assert causes(caught.value) == [world.raises[event]]
+    assert world.cancelled == ["collect 2 with version 1"]
+
+
+async def test_an_error_of_what_is_collected_ahead_does_not_wait_for_the_update():
+    world = World()
+    world.waits["update 0"] = asyncio.Event()
+    world.waits["collect 1 with version 0"] = world.tells["update 0"] = asyncio.Event()
+    world.raises["collect 1 with version 0"] = ValueError("broken")
+    with pytest.raises(ExceptionGroup) as caught:
+        await world.train(5, max_staleness=1)
+    assert causes(caught.value) == [world.raises["collect 1 with version 0"]]
+    assert world.cancelled == ["update 0"]
+
+
+async def test_a_run_that_is_stopped_stops_everything():
+    world = World()
+    world.waits["update 0"] = asyncio.Event()
+    world.waits["collect 1 with version 0"] = asyncio.Event()
+    updating = world.tells["update 0"] = asyncio.Event()
+    running = asyncio.create_task(world.train(5, max_staleness=1))
+    await asyncio.wait_for(updating.wait(), 5)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert sorted(world.cancelled) == ["collect 1 with version 0", "update 0"]
+
+
+# --- anchors ------------------------------------------------------------------------------------
+
+
+class Telling:
+    """Answers with the tokens that it was asked about, as one number."""
+
+    def __init__(self, sign: int) -> None:
+        self.sign = sign
+
+    async def logprobs(self, sequences: Sequence[Tokens]) -> list[float]:
+        return [self.sign * float(10 * p + c) for (p,), (c,) in sequences]
+
+
+async def test_every_preference_gets_its_own_values_for_either_side():
+    ours = [collected(3, (1, 2), (1, 5), (2, 5)), collected(4), collected(6, (5, 1))]
+    batch = await Anchors({"initial": Telling(1), "previous": Telling(-1)}).attach(9, ours)
+    assert (batch.round, [p.prompt.id for p in batch.preferences]) == (9, ["p3", "p3", "p3", "p6"])
+    initial = [(31, 32), (31, 35), (32, 35), (65, 61)]
+    assert batch.anchors == {
+        "initial": [SidePair(a, b) for a, b in initial],
+        "previous": [SidePair(-a, -b) for a, b in initial],
+    }
+
+
+@pytest.mark.parametrize("sources, anchors", [({}, {}), ({"a": Telling(1)}, {"a": []})])
+async def test_a_round_without_preferences_has_a_batch_without_any(sources, anchors):
+    batch = await Anchors(sources).attach(0, [collected(1)])
+    assert (batch.preferences, batch.anchors) == ([], anchors)

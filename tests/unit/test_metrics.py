@@ -1,0 +1,217 @@
+"""Numbers of a round, of an evaluation and of a run, worked by hand."""
+
+import math
+
+import pytest
+
+from rlhf.metrics import Group, collection_metrics, evaluation_metrics, run_summary
+from rlhf.records import (
+    Collected,
+    Completion,
+    Dropped,
+    DropReason,
+    Judgement,
+    Message,
+    Preference,
+    Prompt,
+)
+
+
+def prompt(id: str) -> Prompt:
+    return Prompt(id=id, messages=(Message("user", f"{id}?"),), token_ids=(1, 2))
+
+
+def completion(
+    id: str, sample: int, text: str, *logprobs: float, truncated: bool = False, version: int = 3
+) -> Completion:
+    return Completion(
+        prompt_id=id,
+        sample=sample,
+        token_ids=tuple(range(len(logprobs))),
+        logprobs=logprobs,
+        text=text,
+        truncated=truncated,
+        policy_version=version,
+    )
+
+
+def preferred(over: Prompt, chosen: Completion, rejected: Completion, *scores: float) -> Preference:
+    return Preference(over, chosen, rejected, *scores, judge="fake@1")
+
+
+@pytest.fixture
+def collected() -> list[Collected]:
+    a, b, c = prompt("a"), prompt("b"), prompt("c")
+    a0 = completion("a", 0, "12", -0.1, -0.2, -0.3)
+    a1 = completion("a", 1, "7", -1.0)
+    b0 = completion("b", 0, "5", -0.5, -0.5, version=2)
+    b1 = completion("b", 1, "5", -0.4, -0.6, version=2)
+    c0 = completion("c", 0, "99", -1.0, -1.0, -1.0, -0.4, truncated=True)
+    return [
+        Collected(
+            a, (a0, a1), Judgement((1.0, 0.25), "fake@1"), (preferred(a, a0, a1, 1.0, 0.25),), ()
+        ),
+        Collected(
+            b, (b0, b1), Judgement((0.0, None), "fake@1"), (), (Dropped(DropReason.TIE, b0, b1),)
+        ),
+        Collected(
+            c,
+            (c0,),
+            Judgement((math.nan,), "fake@1"),
+            (),
+            (
+                Dropped(DropReason.TRUNCATED, rejected=c0),
+                Dropped(DropReason.SHORT_GROUP),
+            ),
+        ),
+    ]
+
+
+def test_collection_metrics_worked_by_hand(collected: list[Collected]) -> None:
+    assert collection_metrics(collected, policy_version=3) == pytest.approx(
+        {
+            "rollout/num_prompts": 3,
+            "rollout/num_completions": 5,
+            "rollout/num_tokens": 12,
+            "rollout/length_mean": 12 / 5,
+            "rollout/truncated_rate": 1 / 5,
+            "rollout/unique_rate": (1 + 1 / 2 + 1) / 3,
+            "rollout/entropy": (0.6 + 1.0 + 1.0 + 1.0 + 3.4) / 12,
+            "judge/score_mean": (1.0 + 0.25 + 0.0) / 3,
+            "judge/invalid_rate": 2 / 5,
+            "judge/tie_rate": 1 / 2,
+            "preference/count": 1,
+            "preference/dropped_tie": 1,
+            "preference/dropped_identical": 0,
+            "preference/dropped_truncated": 1,
+            "preference/dropped_short_group": 1,
+            "preference/dropped_judge_failed": 0,
+            "preference/margin_mean": 0.75,
+            "preference/length_gap": 2,
+            "staleness/mean": (0 + 0 + 1 + 1 + 0) / 5,
+        }
+    )
+
+
+def test_the_order_of_prompts_does_not_matter(collected: list[Collected]) -> None:
+    forth = collection_metrics(collected, policy_version=3)
+    assert collection_metrics(collected[::-1], policy_version=3) == pytest.approx(forth)
+
+
+def test_a_mean_over_nothing_is_left_out_and_a_count_is_not() -> None:
+    metrics = collection_metrics([], policy_version=0)
+    assert set(metrics.values()) == {0}
+    assert set(metrics) == {
+        "rollout/num_prompts",
+        "rollout/num_completions",
+        "rollout/num_tokens",
+        "preference/count",
+        *(f"preference/dropped_{reason}" for reason in DropReason),
+    }
+
+
+def test_no_metric_is_nan_where_the_judge_failed_throughout(collected: list[Collected]) -> None:
+    metrics = collection_metrics(collected[2:], policy_version=3)
+    assert "judge/score_mean" not in metrics
+    assert "judge/tie_rate" not in metrics
+    assert metrics["judge/invalid_rate"] == 1.0
+    assert all(math.isfinite(value) for value in metrics.values())
+
+
+@pytest.fixture
+def sampled() -> list[Group]:
+    return [
+        (
+            prompt("a"),
+            (completion("a", 0, "x", -1.0), completion("a", 1, "y", -1.0, -1.0, truncated=True)),
+            Judgement((1.0, 0.0), "fake@1"),
+        ),
+        (
+            prompt("b"),
+            (completion("b", 0, "x", -1.0), completion("b", 1, "y", -1.0, -1.0)),
+            Judgement((0.5, None), "fake@1"),
+        ),
+    ]
+
+
+@pytest.fixture
+def greedy() -> list[Group]:
+    return [
+        (prompt("a"), (completion("a", 0, "x", -1.0),), Judgement((1.0,), "fake@1")),
+        (prompt("b"), (completion("b", 0, "y", -1.0),), Judgement((None,), "fake@1")),
+    ]
+
+
+def test_evaluation_metrics_worked_by_hand(sampled: list[Group], greedy: list[Group]) -> None:
+    assert evaluation_metrics(sampled, greedy, is_verifier=True) == pytest.approx(
+        {
+            "sampled_accuracy": 1 / 3,
+            "greedy_accuracy": 1.0,
+            "score_mean": 0.5,
+            "length_mean": 1.5,
+            "truncated_rate": 1 / 4,
+            "invalid_rate": 2 / 6,
+        }
+    )
+
+
+def test_only_a_verifier_gives_accuracies(sampled: list[Group], greedy: list[Group]) -> None:
+    metrics = evaluation_metrics(sampled, greedy, is_verifier=False)
+    assert set(metrics) == {"score_mean", "length_mean", "truncated_rate", "invalid_rate"}
+
+
+def test_summary_worked_by_hand() -> None:
+    before = {"round": -1, "policy_version": 0, "eval/score_mean": 0.25, "time/evaluate_s": 1.0}
+    first = {
+        "round": 0,
+        "policy_version": 1,
+        "rollout/num_prompts": 4,
+        "rollout/num_completions": 8,
+        "rollout/num_tokens": 80,
+        "preference/count": 3,
+        "preference/dropped_tie": 1,
+        "time/collect_s": 1.5,
+        "time/round_s": 2.0,
+        "time/elapsed_s": 9.0,
+        "policy/loss": None,
+    }
+    second = first | {"round": 1, "eval/score_mean": 0.5, "time/evaluate_s": 0.5}
+    third = first | {"round": 2}
+    assert run_summary([before, first, second, third], "stopped", total_s=20.0) == {
+        "status": "stopped",
+        "rounds": 3,
+        "eval": {"before": {"score_mean": 0.25}, "after": {"score_mean": 0.5}},
+        "throughput": {
+            "rounds_per_s": 3 / 6,
+            "completions_per_s": 24 / 6,
+            "tokens_per_s": 240 / 6,
+        },
+        "counts": {
+            "prompts": 12,
+            "completions": 24,
+            "tokens": 240,
+            "preferences": 9,
+            "dropped_tie": 3,
+            "dropped_identical": 0,
+            "dropped_truncated": 0,
+            "dropped_short_group": 0,
+            "dropped_judge_failed": 0,
+        },
+        "time_s": {
+            "collect": 4.5,
+            "anchor": 0,
+            "update": 0,
+            "publish": 0,
+            "evaluate": 1.5,
+            "checkpoint": 0,
+            "round": 6.0,
+            "total": 20.0,
+        },
+    }
+
+
+def test_a_run_that_did_nothing_has_a_summary() -> None:
+    summary = run_summary([], "failed", total_s=1.0)
+    assert summary["rounds"] == 0
+    assert summary["eval"] == {"before": {}, "after": {}}
+    assert summary["throughput"] == {}

@@ -1,0 +1,238 @@
+"""Who may use a run directory, and whether a run goes on or begins."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlhf.checkpoint import RoundCheckpoints
+from rlhf.checks import plain
+from rlhf.config import (
+    ArithmeticConfig,
+    Config,
+    DPOConfig,
+    OnlineDPOConfig,
+    Resume,
+    SimPOConfig,
+    TinyModelConfig,
+    TransformersRolloutConfig,
+    VerifierConfig,
+)
+from rlhf.problems import InputError
+from rlhf.run_directory import begin_or_resume, claimed
+
+
+def config(**changes) -> dict:
+    """A whole configuration as plain values; `run__dir=x` sets `run.dir`."""
+    whole = Config(
+        algorithm=OnlineDPOConfig(),
+        objective=DPOConfig(),
+        judge=VerifierConfig(),
+        model=TinyModelConfig(),
+        data=ArithmeticConfig(),
+        rollout=TransformersRolloutConfig(),
+    )
+    for key, value in changes.items():
+        *sections, name = key.split("__")
+        section = whole
+        for part in sections:
+            section = getattr(section, part)
+        setattr(section, name, value)
+    return plain(whole)
+
+
+def refusal(directory: Path, resume: Resume = Resume.auto, **changes) -> list[str]:
+    before = sorted(path.relative_to(directory) for path in directory.rglob("*"))
+    with pytest.raises(InputError) as caught:
+        begin_or_resume(directory, resume, config(**changes))
+    assert sorted(path.relative_to(directory) for path in directory.rglob("*")) == before
+    return caught.value.problems
+
+
+class FakePolicy:
+    async def save(self, directory: Path) -> None:
+        (directory / "weights").write_bytes(b"1234")
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """What a run leaves that was killed before its first checkpoint."""
+    begin_or_resume(tmp_path, Resume.auto, config())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config(), sort_keys=False))
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    (tmp_path / "preferences").mkdir()
+    (tmp_path / "preferences" / "round_000000.parquet").touch()
+    return tmp_path
+
+
+@pytest.fixture
+def saved(begun: Path) -> Path:
+    """With checkpoints after 4 and 8 rounds."""
+    checkpoints = RoundCheckpoints(begun / "checkpoints", FakePolicy(), keep=2, state={})
+    for num_rounds in (4, 8):
+        asyncio.run(checkpoints.save(num_rounds))
+    return begun
+
+
+# --- claims -------------------------------------------------------------------------------------
+
+CLAIM = """
+import sys
+from pathlib import Path
+from rlhf.run_directory import claimed
+
+with claimed(Path(sys.argv[1])):
+    print("mine", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other(tmp_path: Path):
+    """Another process that holds the directory until its input ends."""
+    command = [sys.executable, "-c", CLAIM, str(tmp_path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "mine\n"
+        yield process
+        process.kill()
+
+
+def test_a_directory_in_use_is_refused_and_its_user_named(tmp_path, other):
+    with (
+        pytest.raises(InputError, match=rf"in use by process {other.pid} on \S+; choose"),
+        claimed(tmp_path),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("end", ["done", "killed"])
+def test_a_claim_ends_with_its_process_however_that_ends(tmp_path, other, end):
+    if end == "done":
+        other.stdin.close()
+    else:
+        other.send_signal(signal.SIGKILL)
+    other.wait(timeout=10)
+    with claimed(tmp_path):
+        pass
+
+
+def test_a_claim_ends_with_its_block_also_by_an_error(tmp_path):
+    with pytest.raises(RuntimeError), claimed(tmp_path / "new" / "run"):
+        raise RuntimeError
+    with claimed(tmp_path / "new" / "run"):
+        pass
+
+
+def test_a_directory_that_cannot_be_written_is_the_user_s_to_correct(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(InputError, match=r"run\.dir=.*file/run: cannot be written \(Not a dir"),
+        claimed(tmp_path / "file" / "run"),
+    ):
+        pass
+
+
+# --- going on or beginning ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resume", [Resume.auto, Resume.never])
+def test_an_empty_directory_begins_a_run(tmp_path, resume):
+    assert begin_or_resume(tmp_path, resume, config()) is None
+
+
+def test_an_empty_directory_has_nothing_that_must_go_on(tmp_path):
+    assert "has no complete checkpoint" in refusal(tmp_path, Resume.must)[0]
+
+
+def test_a_run_without_a_checkpoint_begins_anew(begun):
+    (begun / "notes.txt").write_text("mine")
+    assert begin_or_resume(begun, Resume.auto, config()) is None
+    left = {path.name for path in begun.iterdir() if not path.name.startswith(".")}
+    assert left == {"config.yaml", "notes.txt"}
+
+
+def test_a_run_without_a_checkpoint_cannot_be_what_must_go_on(begun):
+    assert "has no complete checkpoint" in refusal(begun, Resume.must)[0]
+
+
+@pytest.mark.parametrize("resume", [Resume.auto, Resume.must])
+def test_a_run_with_a_checkpoint_goes_on_from_the_newest(saved, resume):
+    checkpoint = begin_or_resume(saved, resume, config())
+    assert checkpoint.state["num_rounds"] == 8
+    assert (saved / "metrics.jsonl").exists()
+
+
+def test_never_refuses_a_run_with_or_without_a_checkpoint(begun, saved):
+    for directory in (begun, saved):
+        assert "holds a run already" in refusal(directory, Resume.never)[0]
+
+
+@pytest.mark.parametrize("resume", [Resume.auto, Resume.must])
+def test_a_damaged_checkpoint_is_not_passed_over(saved, resume):
+    (saved / "checkpoints" / "round_000008" / "weights").write_bytes(b"1235")
+    (problem,) = refusal(saved, resume)
+    assert problem.startswith(f"run.resume={resume.value}: ") and "round_000008/weights" in problem
+
+
+@pytest.mark.parametrize("resume", [Resume.auto, Resume.never])
+@pytest.mark.parametrize("name", ["wandb", "model", "checkpoints", "policy"])
+def test_what_no_run_made_is_never_removed(tmp_path, resume, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "years of work").touch()
+    (problem,) = refusal(tmp_path, resume)
+    assert problem.startswith(f"run.dir={tmp_path}: has {name}, which no run")
+
+
+def test_a_run_that_was_killed_while_it_was_set_up_begins_anew(tmp_path):
+    begin_or_resume(tmp_path, Resume.auto, config())
+    (tmp_path / "model").mkdir()
+    assert begin_or_resume(tmp_path, Resume.auto, config()) is None
+    assert not (tmp_path / "model").exists()
+
+
+# --- another configuration ----------------------------------------------------------------------
+
+
+def test_every_changed_key_is_refused_by_name_with_both_values(saved):
+    changes = {"objective__beta": 0.5, "algorithm__pairing__min_margin": 0.25, "seed": 7}
+    problems = refusal(saved, **changes)
+    assert [problem.split(": ")[0] for problem in problems] == [
+        "algorithm.pairing.min_margin=0.25",
+        "objective.beta=0.5",
+        "seed=7",
+    ]
+    assert "has 0.1;" in problems[1] and "has 1;" in problems[2]
+
+
+def test_another_choice_of_a_group_is_refused(saved):
+    problems = refusal(saved, objective=SimPOConfig())
+    assert [problem.split(": ")[0] for problem in problems] == [
+        "objective.anchor=None",
+        "objective.beta=2.0",
+        "objective.label_smoothing=None",
+        "objective.margin=0.5",
+        "objective.nll_coef=None",
+    ]
+
+
+def test_what_does_not_change_the_learning_may_change(saved):
+    checkpoint = begin_or_resume(
+        saved,
+        Resume.auto,
+        config(
+            num_rounds=500,
+            run__checkpoint_every=7,
+            eval__every=3,
+            tracking__project="other",
+            cluster__address="auto",
+            placement__gpus=True,
+            experiment="demo",
+        ),
+    )
+    assert checkpoint.state["num_rounds"] == 8

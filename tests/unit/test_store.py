@@ -1,0 +1,180 @@
+"""Preferences in Parquet and numbers in `metrics.jsonl`, as they are on disk."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf import store
+from rlhf.records import (
+    Collected,
+    Completion,
+    Dropped,
+    DropReason,
+    Judgement,
+    Message,
+    Preference,
+    Prompt,
+)
+from rlhf.store import MetricsLog, PreferenceStore, read_metrics
+
+PROMPT = Prompt("p1", (Message("system", "sum"), Message("user", "1+1=")), token_ids=(1,))
+
+
+def completion(sample: int, text: str, **changes: Any) -> Completion:
+    fields = {"truncated": False, "policy_version": 4} | changes
+    tokens = tuple(range(len(text) + 1))
+    return Completion("p1", sample, tokens, tuple(-1.0 for _ in tokens), text, **fields)
+
+
+@pytest.fixture
+def collected() -> Collected:
+    good, bad = completion(0, "2"), completion(1, "11", policy_version=3)
+    same, cut = completion(2, "2"), completion(3, "999", truncated=True)
+    return Collected(
+        prompt=PROMPT,
+        completions=(good, bad, same, cut),
+        judgement=Judgement((1.0, 0.25, 1.0, None), "verifier/integer@1"),
+        preferences=(Preference(PROMPT, good, bad, 1.0, 0.25, "verifier/integer@1", weight=0.5),),
+        dropped=(
+            Dropped(DropReason.TIE, good, same),
+            Dropped(DropReason.TRUNCATED, rejected=cut),
+            Dropped(DropReason.SHORT_GROUP),
+        ),
+    )
+
+
+def test_every_preference_is_kept_with_its_provenance(tmp_path: Path, collected: Collected) -> None:
+    PreferenceStore(tmp_path).write(7, [collected])
+    assert [path.name for path in (tmp_path / "preferences").iterdir()] == ["round_000007.parquet"]
+    trained, *_ = store.read(tmp_path).to_pylist()
+    assert trained == {
+        "round": 7,
+        "prompt_id": "p1",
+        "prompt": "1+1=",
+        "chosen": "2",
+        "chosen_tokens": 2,
+        "chosen_truncated": False,
+        "chosen_score": 1.0,
+        "chosen_policy_version": 4,
+        "chosen_sample": 0,
+        "rejected": "11",
+        "rejected_tokens": 3,
+        "rejected_truncated": False,
+        "rejected_score": 0.25,
+        "rejected_policy_version": 3,
+        "rejected_sample": 1,
+        "margin": 0.75,
+        "weight": 0.5,
+        "judge": "verifier/integer@1",
+        "dropped": None,
+    }
+
+
+def test_what_was_dropped_is_kept_with_why(tmp_path: Path, collected: Collected) -> None:
+    PreferenceStore(tmp_path).write(0, [collected])
+    _, tie, cut, short = store.read(tmp_path).to_pylist()
+    assert (tie["dropped"], tie["chosen_sample"], tie["rejected_sample"]) == ("tie", 0, 2)
+    assert (tie["margin"], tie["weight"], tie["judge"]) == (0.0, None, "verifier/integer@1")
+    assert (cut["dropped"], cut["chosen"], cut["rejected"]) == ("truncated", None, "999")
+    assert (cut["rejected_score"], cut["margin"]) == (None, None)
+    assert (short["dropped"], short["chosen"], short["rejected"]) == ("short_group", None, None)
+
+
+def test_all_rounds_are_read_in_order(tmp_path: Path, collected: Collected) -> None:
+    kept = PreferenceStore(tmp_path)
+    for round in (10, 2, 0):
+        kept.write(round, [collected])
+    kept.write(3, [])
+    assert store.read(tmp_path)["round"].unique().to_pylist() == [0, 2, 10]
+
+
+def test_reading_before_the_first_round_gives_an_empty_table(tmp_path: Path) -> None:
+    table = store.read(tmp_path)
+    assert table.schema == store.SCHEMA
+    assert table.num_rows == 0
+
+
+def test_the_same_round_gives_the_same_bytes(tmp_path: Path, collected: Collected) -> None:
+    for directory in (tmp_path / "one", tmp_path / "two"):
+        PreferenceStore(directory).write(0, [collected, collected])
+    one, two = (path.read_bytes() for path in tmp_path.rglob("*.parquet"))
+    assert one == two
+
+
+def test_a_score_that_is_missing_from_a_group_is_an_error(
+    tmp_path: Path, collected: Collected
+) -> None:
+    short = Judgement(collected.judgement.scores[:-1], collected.judgement.judge)
+    wrong = Collected(PROMPT, collected.completions, short, (), collected.dropped)
+    with pytest.raises(ValueError, match="shorter"):
+        PreferenceStore(tmp_path).write(0, [wrong])
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "metrics.jsonl"
+
+
+def test_a_line_is_the_round_the_version_and_sorted_metrics(path: Path) -> None:
+    MetricsLog(path).write(0, {"rollout/b": 2.5, "judge/a": 1, "policy/c": float("1e-7")})
+    line = '{"round": 0, "policy_version": 1, "judge/a": 1, "policy/c": 1e-07, "rollout/b": 2.5}\n'
+    assert path.read_text() == line
+
+
+@pytest.mark.parametrize("eval_first", [True, False])
+def test_an_evaluation_joins_the_line_of_its_round(path: Path, eval_first: bool) -> None:
+    log = MetricsLog(path)
+    log.write(-1, {"eval/score_mean": 0.1})
+    log.write(0, {"policy/loss": 0.7})
+    parts = [{"policy/loss": 0.6}, {"eval/score_mean": 0.2}]
+    for part in reversed(parts) if eval_first else parts:
+        log.write(1, part)
+    log.write(2, {"policy/loss": 0.5})
+    assert log.read() == [
+        {"round": -1, "policy_version": 0, "eval/score_mean": 0.1},
+        {"round": 0, "policy_version": 1, "policy/loss": 0.7},
+        {"round": 1, "policy_version": 2, "eval/score_mean": 0.2, "policy/loss": 0.6},
+        {"round": 2, "policy_version": 3, "policy/loss": 0.5},
+    ]
+    assert list(log.read()[2]) == ["round", "policy_version", "eval/score_mean", "policy/loss"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_is_not_finite_is_null(path: Path, value: float) -> None:
+    MetricsLog(path).write(0, {"policy/grad_norm": value})
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    record = json.loads(path.read_text(), parse_constant=refuse)
+    assert record["policy/grad_norm"] is None
+
+
+def test_resuming_removes_what_comes_again(path: Path) -> None:
+    killed = MetricsLog(path)
+    for round in range(-1, 5):
+        killed.write(round, {"policy/loss": float(round)})
+    resumed = MetricsLog(path, start_round=3)
+    assert [record["round"] for record in read_metrics(path)] == [-1, 0, 1, 2]
+    resumed.write(2, {"eval/score_mean": 0.5})
+    resumed.write(3, {"policy/loss": 30.0})
+    assert [record["policy/loss"] for record in resumed.read()] == [-1.0, 0.0, 1.0, 2.0, 30.0]
+    assert resumed.read()[3]["eval/score_mean"] == 0.5
+    assert [p.name for p in path.parent.iterdir()] == ["metrics.jsonl"]
+
+
+def test_starting_over_removes_everything(path: Path) -> None:
+    MetricsLog(path).write(-1, {"eval/score_mean": 0.5})
+    assert MetricsLog(path, start_round=0).read() == []
+
+
+def test_half_a_line_of_a_killed_run_is_passed_over(path: Path) -> None:
+    MetricsLog(path).write(0, {"policy/loss": 0.5})
+    with path.open("a") as file:
+        file.write('{"round": 1, "policy_ver')
+    assert [record["round"] for record in read_metrics(path)] == [0]
+    MetricsLog(path, start_round=1).write(1, {"policy/loss": 0.4})
+    assert [record["policy/loss"] for record in read_metrics(path)] == [0.5, 0.4]

@@ -1,0 +1,334 @@
+"""What people see of a run, with wandb and without."""
+
+import io
+import json
+import os
+import signal
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import wandb
+from rich.console import Console
+from wandb.proto import wandb_internal_pb2
+
+from rlhf.config import TrackingConfig, WandbMode
+from rlhf.metrics import collection_metrics
+from rlhf.records import Collected, Completion, Judgement, Message, Prompt
+from rlhf.stages import Tracker
+from rlhf.tracking import RunTracker, Terminal, mask_secrets, sample_rows
+
+OFF = TrackingConfig(wandb=WandbMode.disabled)
+OFFLINE = TrackingConfig(wandb=WandbMode.offline, table_every=2, table_rows=2)
+TIMES = {"time/collect_s": 1.0, "time/round_s": 2.0}
+
+
+@pytest.fixture(autouse=True)
+def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """wandb as on a machine where nobody has logged in, and that has no network."""
+    wandb.teardown()
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    yield
+    wandb.teardown()
+
+
+@pytest.fixture
+def collected() -> list[Collected]:
+    groups = []
+    for id in ("a", "b"):
+        completions = tuple(
+            Completion(id, sample, (1, 2), (-0.5, -0.5), f"{id}{sample}", False, 0)
+            for sample in range(2)
+        )
+        prompt = Prompt(id, (Message("user", f"{id}?"),), (1,))
+        groups.append(Collected(prompt, completions, Judgement((1.0, None), "fake@1"), (), ()))
+    return groups
+
+
+def start(
+    run: Path, config: TrackingConfig = OFF, **changes: Any
+) -> tuple[RunTracker, io.StringIO]:
+    shown = io.StringIO()
+    arguments: dict[str, Any] = {"resolved": {"seed": 1}, "name": "test", "num_rounds": 4} | changes
+    return RunTracker(run, config, **arguments, console=Console(file=shown)), shown
+
+
+def train(tracker: RunTracker, collected: list[Collected], *rounds: int) -> None:
+    for round in rounds:
+        metrics = collection_metrics(collected, policy_version=round)
+        tracker.log(round, collected, metrics | TIMES | {"policy/loss": 0.5})
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def untimed(run: Path) -> list[dict[str, Any]]:
+    return [{n: v for n, v in one.items() if n != "time/elapsed_s"} for one in records(run)]
+
+
+def sent(file: Path) -> list[Any]:
+    """wandb's records in a `.wandb` file: a LevelDB log of protocol buffers after 7 bytes."""
+    data, found, part, position = file.read_bytes(), [], b"", 7
+    while position + 7 <= len(data):
+        if (left := 32768 - position % 32768) < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, position)
+        part += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(part)
+            found.append(record)
+            part = b""
+    return found
+
+
+def history(file: Path) -> list[dict[str, Any]]:
+    return [
+        {
+            "/".join(item.nested_key) or item.key: json.loads(item.value_json)
+            for item in one.history.item
+        }
+        for one in sent(file)
+        if one.WhichOneof("record_type") == "history"
+    ]
+
+
+def test_it_is_a_tracker(tmp_path: Path) -> None:
+    tracker: Tracker = start(tmp_path)[0]
+    assert tracker is not None
+
+
+def test_a_run_leaves_lines_and_a_summary(tmp_path: Path, collected: list[Collected]) -> None:
+    tracker, _ = start(tmp_path)
+    tracker.log_eval(0, {"score_mean": 0.25, "time/evaluate_s": 0.5})
+    train(tracker, collected, 0)
+    tracker.log_eval(2, {"score_mean": 0.75})
+    train(tracker, collected, 1)
+    tracker.close("completed")
+    tracker.close("failed")
+    lines = records(tmp_path)
+    assert [(line["round"], line["policy_version"]) for line in lines] == [(-1, 0), (0, 1), (1, 2)]
+    assert [line.get("eval/score_mean") for line in lines] == [0.25, None, 0.75]
+    # It depends on the clock, and but for `time/*` equal runs are to have equal files.
+    assert "rollout/tokens_per_s" not in lines[1]
+    assert all(list(line)[2:] == sorted(list(line)[2:]) for line in lines)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert list(summary) == [
+        "status",
+        "rounds",
+        "eval",
+        "throughput",
+        "counts",
+        "time_s",
+    ]
+    assert summary["status"] == "completed"
+    assert summary["eval"] == {"before": {"score_mean": 0.25}, "after": {"score_mean": 0.75}}
+    assert summary["throughput"]["completions_per_s"] == 8 / 4
+    assert summary["time_s"]["collect"] == 2.0
+    assert summary["time_s"]["evaluate"] == 0.5
+    assert summary["time_s"]["total"] >= lines[-1]["time/elapsed_s"]
+
+
+def test_a_line_is_on_disk_when_log_returns(tmp_path: Path, collected: list[Collected]) -> None:
+    tracker, _ = start(tmp_path)
+    for round in range(3):
+        train(tracker, collected, round)
+        assert len(records(tmp_path)) == round + 1
+
+
+def test_a_resumed_run_is_summed_as_a_whole(tmp_path: Path, collected: list[Collected]) -> None:
+    killed, _ = start(tmp_path)
+    killed.log_eval(0, {"score_mean": 0.25})
+    train(killed, collected, 0, 1, 2)
+    elapsed_s = records(tmp_path)[2]["time/elapsed_s"]
+    resumed, _ = start(tmp_path, start_round=2)
+    train(resumed, collected, 2, 3)
+    resumed.log_eval(4, {"score_mean": 0.5})
+    resumed.close("completed")
+    assert [record["round"] for record in records(tmp_path)] == [-1, 0, 1, 2, 3]
+    assert records(tmp_path)[-1]["time/elapsed_s"] > elapsed_s
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["rounds"] == 4
+    assert summary["counts"]["completions"] == 16
+    assert summary["time_s"]["round"] == 8.0
+    assert summary["eval"] == {"before": {"score_mean": 0.25}, "after": {"score_mean": 0.5}}
+
+
+def test_a_number_that_is_not_finite_is_told_once(tmp_path: Path) -> None:
+    tracker, shown = start(tmp_path)
+    for round in range(2):
+        tracker.log(round, [], {"policy/grad_norm": float("nan"), "policy/loss": 0.5})
+    tracker.close("failed")
+    assert [record["policy/grad_norm"] for record in records(tmp_path)] == [None, None]
+    assert shown.getvalue().count("policy/grad_norm") == 1
+
+
+def test_wandb_offline_has_the_run(tmp_path: Path, collected: list[Collected]) -> None:
+    tracker, shown = start(
+        tmp_path, OFFLINE, resolved={"seed": 1, "judge": {"api_key": "hunter2"}}, name="my run"
+    )
+    tracker.log_eval(0, {"score_mean": 0.25})
+    train(tracker, collected, 0, 1)
+    tracker.close("completed")
+    (file,) = (tmp_path / "wandb").rglob("*.wandb")
+    assert file.name == f"run-{tracker.wandb_id}.wandb"
+    found = sent(file)
+    (run,) = [one.run for one in found if one.WhichOneof("record_type") == "run"]
+    config = {update.key: json.loads(update.value_json) for update in run.config.update}
+    assert (run.project, run.display_name, config["seed"]) == ("agon", "my run", 1)
+    assert config["judge"] == {"api_key": "***"}
+    axes = [one.metric for one in found if one.WhichOneof("record_type") == "metric"]
+    assert [(axis.name or axis.glob_name, axis.step_metric) for axis in axes] == [
+        ("round", ""),
+        ("*", "round"),
+    ]
+    numbers = [row for row in history(file) if "policy_version" in row]
+    assert [(row["round"], row.get("eval/score_mean")) for row in numbers] == [
+        (-1, 0.25),
+        (0, None),
+        (1, None),
+    ]
+    documented = {"rollout/length_mean", "judge/score_mean", "preference/count", "staleness/mean"}
+    assert documented | {"policy/loss", "time/round_s"} <= numbers[1].keys()
+    (table,) = (file.parent / "files" / "media" / "table").glob("samples*.json")
+    assert json.loads(table.read_text()) == {
+        "columns": ["prompt", "completion", "score", "truncated", "policy_version"],
+        "data": [["a?", "a0", 1.0, False, 0], ["b?", "b0", 1.0, False, 0]],
+    }
+    everything = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+    assert b"hunter2" not in everything
+    assert "wandb" not in shown.getvalue()
+
+
+def test_a_resumed_offline_run_has_the_whole_history(
+    tmp_path: Path, collected: list[Collected]
+) -> None:
+    killed, _ = start(tmp_path, OFFLINE)
+    train(killed, collected, 0, 1, 2)
+    killed.close("failed")
+    (first,) = (tmp_path / "wandb").rglob("*.wandb")
+    first.parent.rename(first.parent.with_name("first"))
+    resumed, _ = start(tmp_path, OFFLINE, start_round=2, wandb_id=killed.wandb_id)
+    train(resumed, collected, 2, 3)
+    resumed.close("completed")
+    (file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    assert file.name == first.name
+    assert [row["round"] for row in history(file) if "policy/loss" in row] == [0, 1, 2, 3]
+
+
+def test_wandb_that_cannot_start_changes_nothing_else(
+    tmp_path: Path, collected: list[Collected]
+) -> None:
+    for name in ("with", "without"):
+        run = tmp_path / name
+        run.mkdir()
+        if name == "without":
+            (run / "wandb").write_text("where wandb's directory should be")
+        tracker, shown = start(run, OFFLINE)
+        train(tracker, collected, 0, 1)
+        tracker.close("completed")
+        assert shown.getvalue().count("warning: wandb cannot start") == (name == "without")
+    assert untimed(tmp_path / "with") == untimed(tmp_path / "without")
+    assert (tmp_path / "without" / "summary.json").exists()
+
+
+def test_wandb_that_dies_is_told_once_and_changes_nothing_else(
+    tmp_path: Path, collected: list[Collected]
+) -> None:
+    tracker, shown = start(tmp_path, OFFLINE)
+    train(tracker, collected, 0)
+    children = psutil.Process().children(recursive=True)
+    (service,) = [child for child in children if child.name() == "wandb-core"]
+    service.send_signal(signal.SIGKILL)
+    service.wait(timeout=10)
+    train(tracker, collected, 1, 2, 3)
+    tracker.close("completed")
+    assert shown.getvalue().count("warning: wandb has failed") == 1
+    assert [record["round"] for record in records(tmp_path)] == [0, 1, 2, 3]
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "completed"
+
+
+def test_without_an_account_online_becomes_offline(
+    tmp_path: Path, collected: list[Collected]
+) -> None:
+    tracker, shown = start(tmp_path, TrackingConfig(wandb=WandbMode.online))
+    train(tracker, collected, 0)
+    tracker.close("completed")
+    assert "wandb cannot go online, so it stays offline: No API key" in shown.getvalue()
+    (file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    assert [row["round"] for row in history(file) if "policy/loss" in row] == [0]
+
+
+def test_disabled_leaves_no_trace(tmp_path: Path, collected: list[Collected]) -> None:
+    tracker, _ = start(tmp_path)
+    train(tracker, collected, 0)
+    tracker.close("completed")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "summary.json"]
+
+
+def test_sample_rows_are_spread_over_the_round(collected: list[Collected]) -> None:
+    rows = [["a?", "a0"], ["a?", "a1"], ["b?", "b0"], ["b?", "b1"]]
+    for num_rows, expected in ((1, rows[:1]), (2, rows[::2]), (3, rows[::2]), (9, rows)):
+        assert [row[:2] for row in sample_rows(collected, num_rows)] == expected
+    assert sample_rows(collected, 4)[1] == ["a?", "a1", None, False, 0]
+    assert sample_rows([], 4) == []
+
+
+def test_secrets_are_masked_and_units_are_not() -> None:
+    config = {
+        "max_tokens": 5,
+        "hf_token": "x",
+        "key": "x",
+        "judges": [{"apiKey": "x", "api_key": None, "url": "https://me:pass@host/v1"}],
+        "aws_secret_access_key": "x",
+        "password": 123,
+        "tokenizer": "t",
+        "monkey": "m",
+    }
+    assert mask_secrets(config) == {
+        "max_tokens": 5,
+        "hf_token": "***",
+        "key": "***",
+        "judges": [{"apiKey": "***", "api_key": None, "url": "https://***@host/v1"}],
+        "aws_secret_access_key": "***",
+        "password": "***",
+        "tokenizer": "t",
+        "monkey": "m",
+    }
+
+
+def test_lines_come_first_last_and_once_a_second() -> None:
+    shown, now_s = io.StringIO(), 0.0
+    terminal = Terminal(9, console=Console(file=shown), clock=lambda: now_s)
+    for round in range(8):
+        terminal.round(round, {"judge/score_mean": 0.5, "policy/loss": None})
+        now_s += 0.4
+    terminal.print("a line [longer] " + 30 * "than most ")
+    terminal.close()
+    lines = shown.getvalue().splitlines()
+    assert lines[:3] == [f"round {round}/9 | score 0.500" for round in (1, 4, 7)]
+    assert lines[3] == "a line [longer] " + 30 * "than most "
+    assert lines[4:] == ["round 8/9 | score 0.500"]
+
+
+def test_a_terminal_has_a_bar_and_notes_above_it() -> None:
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=80, _environ={})
+    terminal = Terminal(9, start_round=3, console=console)
+    terminal.advance("warm-up", 1, 1, "loss 0.5000")
+    terminal.round(3, {"judge/score_mean": 0.5})
+    terminal.print("starting 1 rollout worker")
+    terminal.close()
+    assert "starting 1 rollout worker\n" in shown.getvalue()
+    assert "4/9" in shown.getvalue()
+    assert "score 0.500" in shown.getvalue()
