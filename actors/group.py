@@ -7,9 +7,14 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from rlhf.dispatch import WorkerDied
+from rlhf.problems import InputError, RunFailed
+
+
+class WorkerFailed(RunFailed):
+    """A worker raised an error of its own. Names worker, node and cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +41,18 @@ class Worker:
         try:
             async for chunk in self.handle.serve.remote(requests):
                 yield await chunk
-        except RayActorError as error:
-            raise WorkerDied(self.describe(error)) from error
+        except (RayActorError, RayTaskError) as error:
+            raise self.described(error) from error
 
-    def describe(self, error: Exception) -> str:
-        first_line = str(error).strip().splitlines()[0]
-        return f"{self.name} on node {self.node_id[:8]}: {first_line}"
+    def described(self, error: RayActorError | RayTaskError) -> Exception:
+        """What to raise instead: the worker's name, its node, and the cause."""
+        where = f"{self.name} on node {self.node_id[:8]}"
+        if isinstance(error, RayActorError):
+            # Its last line is the cause, also of an actor that could not be created.
+            return WorkerDied(f"{where}: {str(error).strip().splitlines()[-1].strip()}")
+        if isinstance(error.cause, InputError):
+            return error.cause
+        return WorkerFailed(f"{where}: {type(error.cause).__name__}: {error.cause}\n{error}")
 
 
 def start_workers(
@@ -73,15 +84,15 @@ async def call_all(
 ) -> list[Any]:
     """The results of one method on every worker, in order; the first failure ends the wait.
 
-    Raises WorkerDied, naming the worker, if one is lost or silent.
+    Raises WorkerDied if one is lost or silent, and WorkerFailed if one raises; both name it.
     """
 
     async def one(worker: Worker) -> Any:
         try:
             async with asyncio.timeout(timeout_s):
                 return await getattr(worker.handle, method).remote(*arguments)
-        except RayActorError as error:
-            raise WorkerDied(worker.describe(error)) from error
+        except (RayActorError, RayTaskError) as error:
+            raise worker.described(error) from error
         except (TimeoutError, GetTimeoutError) as error:
             cause = f"{worker.name} did not finish `{method}` within {timeout_s:g} s"
             raise WorkerDied(cause) from error

@@ -25,6 +25,7 @@ from rlhf.objectives import (
     log_ratios,
     pair_loss,
 )
+from rlhf.problems import RunFailed
 from rlhf.records import Preference, PreferenceBatch, Tokens
 from rlhf.schedules import learning_rate
 from rlhf.seeds import derive_seed
@@ -32,7 +33,7 @@ from rlhf.stages import Metrics
 from rlhf.tensor_files import TensorReader, TensorWriter
 
 
-class NonFiniteGradient(Exception):
+class NonFiniteGradient(RunFailed):
     """Too many optimizer steps in a row had to be skipped."""
 
 
@@ -104,7 +105,8 @@ class PolicyRank:
         """Trains on a round's preferences; metrics are weighted means over pairs and steps."""
         plan, pairs = self._plan, batch.preferences
         order_seed = derive_seed(plan.seed, "order", batch.round)
-        steps = optimizer_steps(len(pairs), plan.policy.batch_size, plan.epochs, order_seed)
+        prompts = [pair.prompt.id for pair in pairs]
+        steps = optimizer_steps(prompts, plan.policy.batch_size, plan.epochs, order_seed)
         sums = torch.zeros(len(PAIR_METRICS) + 1, dtype=torch.float64)
         norms, skipped, rate = [], 0, 0.0
         for k, indices in enumerate(steps):

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from actors.policy import PolicyService
 from actors.rollout import RolloutService
+from rlhf.problems import RunFailed
 from rlhf.records import Prompt, Tokens
 from rlhf.seeds import derive_seed
 from rlhf.stages import Metrics
@@ -26,7 +27,7 @@ from rlhf.stages import Metrics
 BUCKET_BYTES = 1 << 29
 
 
-class WeightsDiffer(Exception):
+class WeightsDiffer(RunFailed):
     """A rollout worker does not compute what the policy computes; says which."""
 
 

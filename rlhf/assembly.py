@@ -1,6 +1,6 @@
 """The composition root: a configuration becomes workers, services and a run.
 
-Only this file and the entry points (`rlhf.__main__`, `rlhf.evaluate`) know actors and clusters.
+Only this file and the entry points (`rlhf.launch`, `rlhf.evaluate`) know actors and clusters.
 """
 
 from dataclasses import dataclass

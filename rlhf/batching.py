@@ -42,17 +42,25 @@ def unique(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
     return list(place), places
 
 
-def optimizer_steps(num_rows: int, batch_size: int, epochs: int, seed: int) -> list[list[int]]:
+def optimizer_steps(
+    groups: Sequence[Hashable], batch_size: int, epochs: int, seed: int
+) -> list[list[int]]:
     """Rows of each optimizer step: every epoch a new order, cut into steps of nearly equal size.
 
-    Equal rather than full steps with a small rest: a step of three pairs is mostly noise.
+    `groups` names the group of each row, its prompt: a group stays together, so that a completion
+    of several pairs is computed in one step and not in all. Equal rather than full steps with a
+    small rest: a step of three pairs is mostly noise.
     """
+    members: dict[Hashable, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
     steps: list[list[int]] = []
     for epoch in range(epochs):
-        order = list(range(num_rows))
-        random.Random(seed + epoch).shuffle(order)
-        num_steps = -(-num_rows // batch_size)
-        cuts = [num_rows * i // num_steps for i in range(num_steps + 1)] if num_rows else []
+        shuffled = list(members.values())
+        random.Random(seed + epoch).shuffle(shuffled)
+        order = [row for group in shuffled for row in group]
+        num_steps = -(-len(order) // batch_size)
+        cuts = [len(order) * i // num_steps for i in range(num_steps + 1)] if order else []
         steps += [order[a:b] for a, b in pairwise(cuts)]
     return steps
 

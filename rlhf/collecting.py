@@ -5,6 +5,7 @@ from typing import Protocol
 
 from rlhf.config import RoundConfig
 from rlhf.dispatch import RequestFailed
+from rlhf.problems import RunFailed
 from rlhf.records import Collected, Prompt
 from rlhf.seeds import derive_seed
 from rlhf.stages import Algorithm
@@ -16,7 +17,7 @@ class Schedule(Protocol):
     def round(self, index: int) -> list[Prompt]: ...
 
 
-class PromptsFailed(Exception):
+class PromptsFailed(RunFailed):
     """More prompts of a round failed than `round.max_failed` allows."""
 
 

@@ -13,20 +13,22 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
+from rlhf.problems import RunFailed
+
 Request = TypeVar("Request")
 Asked = TypeVar("Asked", contravariant=True)
 Result = TypeVar("Result")
 
 
-class WorkerDied(Exception):
+class WorkerDied(RunFailed):
     """A worker is gone; its unfinished requests can be asked of another. Names worker and cause."""
 
 
-class StageFailed(Exception):
+class StageFailed(RunFailed):
     """No worker is left to ask, or one request outlived every worker that tried it."""
 
 
-class RequestFailed(Exception):
+class RequestFailed(RunFailed):
     """This one request cannot be served; others can."""
 
 

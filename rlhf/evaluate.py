@@ -17,9 +17,8 @@ from hydra import compose, initialize_config_dir
 
 from actors.group import wait_ready
 from cluster.session import session
-from rlhf.__main__ import EXPECTED, report, typed
+from rlhf.__main__ import EXPECTED, checked, report
 from rlhf.assembly import make_evaluation, read_inputs, roles, start_judge, start_rollout
-from rlhf.checks import config_problems
 from rlhf.config import Config, register_schemas
 from rlhf.problems import InputError
 from rlhf.run_directory import OVERRIDES
@@ -36,9 +35,7 @@ def evaluate(directory: Path, overrides: list[str]) -> Metrics:
     own = [f"run.dir={directory}", f"model.path={directory / 'policy'}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("train", [*stored, *own, *overrides])
-    config = typed(composed)
-    if problems := config_problems(config):
-        raise InputError(problems)
+    config = checked(composed)
     with tempfile.TemporaryDirectory() as scratch:
         inputs = read_inputs(config, Path(scratch))
     needed = [role for role in roles(config) if role.name in ("rollout", "judge")]

@@ -1,4 +1,4 @@
-"""The one exception for input that a person has to correct."""
+"""The two exceptions that `python -m rlhf` puts into words rather than into a traceback."""
 
 from collections.abc import Sequence
 
@@ -16,6 +16,11 @@ class InputError(Exception):
 
     def __str__(self) -> str:
         return "\n".join(self.problems)
+
+
+class RunFailed(Exception):
+    """The run cannot go on; `main` prints the message and exits with 1. Each way to fail is a
+    subclass, and names the worker, the node and the cause where there are such."""
 
 
 def some(values: Sequence[object], limit: int = 5) -> str:

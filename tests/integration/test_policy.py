@@ -1,5 +1,6 @@
 """Policy ranks on real Ray actors and real DeepSpeed."""
 
+import asyncio
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from actors.group import Allotment, call_all, start_workers, stop_workers
+from actors.group import Allotment, WorkerFailed, call_all, start_workers, stop_workers
 from actors.policy import InitialPolicy, PolicyPlan, PolicyRank, PolicyService
 from rlhf.config import DPOConfig, DType, PolicyConfig
+from rlhf.dispatch import WorkerDied
 from rlhf.logprobs import sum_logprobs
 from rlhf.records import Completion, Preference, PreferenceBatch, Prompt, SidePair, Tokens
 from rlhf.tensor_files import TensorReader
@@ -115,7 +117,7 @@ async def test_ranks_skip_a_non_finite_step_together_and_stop_after_several(tiny
         metrics = await service.update(broken)
         assert metrics["policy/skipped_steps"] == metrics["policy/num_steps"] == 2
         await service.export(tmp_path / "after")
-        with pytest.raises(Exception, match="3 optimizer steps in a row had a non-finite"):
+        with pytest.raises(WorkerFailed, match="3 optimizer steps in a row had a non-finite"):
             await service.update(broken)
     original = AutoModelForCausalLM.from_pretrained(tiny_model).state_dict()
     after = AutoModelForCausalLM.from_pretrained(tmp_path / "after").state_dict()
@@ -154,5 +156,7 @@ async def test_a_lost_rank_is_named(tiny_model):
     async with policy(tiny_model) as service:
         (rank,) = service._ranks
         stop_workers([rank])
-        with pytest.raises(Exception, match="policy-0 on node"):
-            await call_all([rank], "finish_warmup", timeout_s=30)
+        with pytest.raises(WorkerDied, match="policy-0 on node"):
+            for _ in range(300):  # Ray kills in its own time
+                await call_all([rank], "finish_warmup", timeout_s=30)
+                await asyncio.sleep(0.1)

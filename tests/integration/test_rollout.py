@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from transformers import AutoModelForCausalLM
 
-from actors.group import Allotment, start_workers, stop_workers, wait_ready
+from actors.group import Allotment, WorkerFailed, start_workers, stop_workers, wait_ready
 from actors.rollout import RolloutService, RolloutWorker
 from actors.weight_sync import ProbedPublisher, WeightsDiffer, pack
 from rlhf.config import DType, TransformersRolloutConfig, Transport, VllmRolloutConfig
@@ -115,7 +115,9 @@ async def test_published_weights_arrive_and_a_half_published_tie_is_found_out(en
             with pytest.raises(WeightsDiffer, match=r"rollout-0 differs from the policy by 0\.\d"):
                 await ProbedPublisher(half, half, service, probe, 1e-3).publish(2)
         else:
-            with pytest.raises(ValueError, match=r"version 2 lack \['lm_head.weight'\]"):
+            with pytest.raises(
+                WorkerFailed, match=r"rollout-0 .* version 2 lack \['lm_head.weight'\]"
+            ):
                 await half.carry(2)
 
 

@@ -168,7 +168,7 @@ def test_gsm8k_goes_through_with_a_reward_model(tmp_path, gsm8k, byte_model):
         (["policy.num_ranks=many"], ["policy.num_ranks"]),
         (
             ["policy.num_ranks=3", "objective.beta=-1", "eval.num_prompts=0"],
-            ["policy.batch_size=1024", "objective.beta=-1.0", "eval.num_prompts=0"],
+            ["policy.batch_size=512", "objective.beta=-1.0", "eval.num_prompts=0"],
         ),
         (["placement=disaggregated"], ["3 GPUs are needed (policy 1, rollout 1, reference 1)"]),
         (["round.prompts=9000"], ["9000"]),

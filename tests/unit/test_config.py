@@ -128,7 +128,9 @@ def test_a_configuration_is_plain_values_for_files(demo):
 @pytest.mark.parametrize(
     "override, told",
     [
-        ("objective.betta=1", "betta"),
+        ("objective.betta=1", "did you mean objective.beta? objective has beta, label_smoothing"),
+        ("algorithm.pairing.ruel=x", "did you mean algorithm.pairing.rule? algorithm.pairing has"),
+        ("run_dir=x", "there is no such key; did you mean round? there are algorithm, objective"),
         ("objctive=dpo", "objctive"),
         ("policy.batch_size=1.5", "could not be converted to Integer"),
         ("objective.beta=large", "could not be converted to Float"),
