@@ -23,9 +23,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.integrations import HfDeepSpeedConfig
 
-from rlhf.config import DType, PolicyConfig
+from rlhf.config.models import DType, Optimizer, PolicyConfig
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = {Optimizer.adamw: ("exp_avg", "exp_avg_sq"), Optimizer.rmsprop: ("square_avg",)}
 BETAS = (0.9, 0.95)
 """A short memory for the second moment: a round of fresh preferences may differ from the last."""
 
@@ -67,7 +67,8 @@ class DeepSpeedEngine:
             )
             model = get_peft_model(model, lora)
         trainable = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trainable, betas=BETAS, weight_decay=config.weight_decay)
+        optimizer = _optimizer(trainable, config)
+        self._moments = MOMENTS[config.optimizer]
         self._engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, model_parameters=trainable, config=settings
         )
@@ -178,12 +179,12 @@ class DeepSpeedEngine:
         for name, parameter in self._named_trainable():
             if masters is None:
                 yield f"master/{name}", safe_get_full_fp32_param(parameter)
-                for moment in MOMENTS:
+                for moment in self._moments:
                     yield f"{moment}/{name}", safe_get_full_optimizer_state(parameter, moment)
             else:
                 master = masters[parameter]
                 yield f"master/{name}", master.detach()
-                for moment in MOMENTS:
+                for moment in self._moments:
                     yield f"{moment}/{name}", self._optimizer.state[master][moment]
 
     def num_steps(self) -> int:
@@ -196,7 +197,7 @@ class DeepSpeedEngine:
         masters = self._stage_0_masters()
         for name, parameter in self._named_trainable():
             master = read(f"master/{name}").to(self.device)
-            moments = {moment: read(f"{moment}/{name}").to(self.device) for moment in MOMENTS}
+            moments = {moment: read(f"{moment}/{name}").to(self.device) for moment in self._moments}
             if masters is not None:
                 own = masters[parameter]
                 own.data.copy_(master)
@@ -234,6 +235,12 @@ class DeepSpeedEngine:
             for lows, highs in zip(outer.fp16_groups, outer.fp32_groups, strict=True)
             for low, high in zip(lows, highs, strict=True)
         }
+
+
+def _optimizer(parameters: Sequence[Tensor], config: PolicyConfig) -> torch.optim.Optimizer:
+    if config.optimizer is Optimizer.rmsprop:
+        return torch.optim.RMSprop(parameters, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(parameters, betas=BETAS, weight_decay=config.weight_decay)
 
 
 def _settings(dtype: DType, config: PolicyConfig) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 import ray
 
 from actors.group import Worker
-from rlhf.config import JudgeConfig
+from rlhf.config.judges import JudgeConfig
 from rlhf.dispatch import Dispatcher
 from rlhf.judges import Group, build_judge
-from rlhf.records import Completion, Judgement, Prompt
+from rlhf.records import Completion, Prompt, Verdict
 
 
 class JudgeWorker:
@@ -20,7 +20,7 @@ class JudgeWorker:
     async def ready(self) -> str:
         return ray.get_runtime_context().get_node_id()
 
-    async def serve(self, groups: Sequence[Group]) -> AsyncIterator[list[tuple[int, Judgement]]]:
+    async def serve(self, groups: Sequence[Group]) -> AsyncIterator[list[tuple[int, Verdict]]]:
         yield list(enumerate(self._judge.judge(groups)))
 
 
@@ -28,8 +28,8 @@ class JudgeService:
     """`rlhf.stages.Judge` on Ray."""
 
     def __init__(self, workers: Sequence[Worker], timeout_s: float) -> None:
-        self._dispatcher: Dispatcher[Group, Judgement] = Dispatcher(workers, timeout_s=timeout_s)
+        self._dispatcher: Dispatcher[Group, Verdict] = Dispatcher(workers, timeout_s=timeout_s)
 
-    async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Judgement:
+    async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Verdict:
         key = (prompt.id, completions[0].policy_version, completions[0].token_ids)
         return await self._dispatcher.submit(key, Group(prompt, tuple(completions)))

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from actors.group import Worker, call_all
 from rlhf.batching import optimizer_steps, rank_micro_batches, unique
-from rlhf.config import DType, ObjectiveConfig, PolicyConfig
+from rlhf.config.models import DType, PolicyConfig
+from rlhf.config.objectives import ObjectiveConfig
 from rlhf.logprobs import completion_logprobs, pad
 from rlhf.objectives import (
     Anchors,
+    Judged,
     PairLogprobs,
     SideLogprobs,
     anchors_needed,
@@ -31,6 +33,10 @@ from rlhf.schedules import learning_rate
 from rlhf.seeds import derive_seed
 from rlhf.stages import Metrics
 from rlhf.tensor_files import TensorReader, TensorWriter
+
+
+class StaleAnchor(RunFailed):
+    """The `previous` anchor of a batch is not the policy that is about to be trained."""
 
 
 class NonFiniteGradient(RunFailed):
@@ -57,6 +63,8 @@ class PolicyRank:
     def __init__(self, plan: PolicyPlan) -> None:
         self._plan = plan
         self._skipped_in_a_row = 0
+        self._version = 0
+        """Rounds that the policy has been trained for."""
         self._sender: Any = None
 
     def rendezvous(self) -> tuple[str, int]:
@@ -104,16 +112,28 @@ class PolicyRank:
     def update(self, batch: PreferenceBatch) -> Metrics:
         """Trains on a round's preferences; metrics are weighted means over pairs and steps."""
         plan, pairs = self._plan, batch.preferences
+        if "previous" in batch.anchors and batch.round != self._version:
+            raise StaleAnchor(
+                f"round {batch.round} was compared with the policy of that round, and the policy "
+                f"has been trained for {self._version} rounds"
+            )
+        self._version = batch.round + 1
+        if plan.policy.restart_every_round:
+            self._engine.reset_optimizer()
         order_seed = derive_seed(plan.seed, "order", batch.round)
         prompts = [pair.prompt.id for pair in pairs]
         steps = optimizer_steps(prompts, plan.policy.batch_size, plan.epochs, order_seed)
         sums = torch.zeros(len(PAIR_METRICS) + 1, dtype=torch.float64)
+        drift = torch.zeros(1, dtype=torch.float64)
         norms, skipped, rate = [], 0, 0.0
         for k, indices in enumerate(steps):
-            rate = learning_rate(plan.policy, (batch.round + k / len(steps)) / plan.num_rounds)
+            within = k / len(steps)
+            restart = plan.policy.restart_every_round
+            progress = within if restart else (batch.round + within) / plan.num_rounds
+            rate = learning_rate(plan.policy, progress)
             chosen = [pairs[i] for i in indices]
             anchors = {name: [sides[i] for i in indices] for name, sides in batch.anchors.items()}
-            loss = self._pair_loss(chosen, anchors, sums)
+            loss = self._pair_loss(chosen, anchors, sums, drift if k == 0 else None)
             result = self._step([_both_sides(pair) for pair in chosen], loss, rate)
             skipped += not result.applied
             norms += [result.grad_norm] if result.applied else []
@@ -124,13 +144,23 @@ class PolicyRank:
         means = {f"policy/{k}": v / weight for k, v in zip(PAIR_METRICS, values, strict=True)}
         if norms:
             means["policy/grad_norm"] = sum(norms) / len(norms)
+        if "previous" in batch.anchors:
+            means["policy/anchor_gap"] = self._over_ranks(drift, torch.distributed.ReduceOp.MAX)[0]
         counts = {"policy/num_steps": float(len(steps)), "policy/skipped_steps": float(skipped)}
         return means | counts | {"policy/lr": rate}
 
     def _pair_loss(
-        self, pairs: Sequence[Preference], anchors: Mapping[str, Sequence], sums: Tensor
+        self,
+        pairs: Sequence[Preference],
+        anchors: Mapping[str, Sequence],
+        sums: Tensor,
+        drift: Tensor | None,
     ) -> Callable[[Sequence[int]], Tensor]:
-        """The loss of some of one step's pairs, which also adds their numbers to `sums`."""
+        """The loss of some of one step's pairs, which also adds their numbers to `sums`.
+
+        `drift` gets the largest distance in nats from the `previous` anchor, which before a
+        round's first step is the policy itself: anything but 0 is an error in masks or templates.
+        """
         total_weight = sum(pair.weight for pair in pairs)
         device = self._engine.device
 
@@ -149,8 +179,12 @@ class PolicyRank:
                 for name, values in anchors.items()
             }
             weight_B = torch.tensor([pair.weight for pair in mine], device=device)
-            loss_B = pair_loss(self._plan.objective, policy, others)
+            loss_B = pair_loss(self._plan.objective, policy, others, _judged(mine, device))
             with torch.no_grad():
+                if drift is not None and "previous" in others:
+                    ratios = log_ratios(policy, others["previous"])
+                    furthest = torch.cat([ratios.chosen_B, ratios.rejected_B]).abs().max()
+                    drift.clamp_(min=furthest.item())
                 numbers = _pair_metrics(self._plan.objective, loss_B, policy, others)
                 sums.add_((torch.stack([*numbers, torch.ones_like(loss_B)]) @ weight_B).cpu())
             return (loss_B * weight_B).sum() / total_weight
@@ -169,10 +203,10 @@ class PolicyRank:
             return self._logprobs_BC([Tokens((0,), (0,))]) * 0.0
         return completion_logprobs(self._engine.model, pad(rows, self._engine.device))
 
-    def _over_ranks(self, sums: Tensor) -> list[float]:
-        sums = sums.to(self._engine.device)
-        torch.distributed.all_reduce(sums)
-        return sums.tolist()
+    def _over_ranks(self, values: Tensor, how: Any = torch.distributed.ReduceOp.SUM) -> list[float]:
+        values = values.to(self._engine.device)
+        torch.distributed.all_reduce(values, how)
+        return values.tolist()
 
     def _check_finite(self, applied: bool) -> None:
         self._skipped_in_a_row = 0 if applied else self._skipped_in_a_row + 1
@@ -229,6 +263,7 @@ class PolicyRank:
             for name, value in self._engine.state():
                 writer.write(name, value)
             writer.note("num_steps", self._engine.num_steps())
+            writer.note("version", self._version)
         with TensorWriter(Path(directory) / f"rng_rank_{self._rank}") as writer:
             writer.write("torch", torch.get_rng_state())
             if torch.cuda.is_available():
@@ -237,6 +272,7 @@ class PolicyRank:
     def load(self, directory: str) -> None:
         reader = TensorReader(Path(directory) / "policy")
         self._engine.load_state(reader.read, reader.notes["num_steps"])
+        self._version = reader.notes["version"]
         own = Path(directory) / f"rng_rank_{self._rank}"
         if own.exists():  # more ranks than when it was saved start with their own seed
             torch.set_rng_state(TensorReader(own).read("torch"))
@@ -251,6 +287,23 @@ def _both_sides(pair: Preference) -> Tokens:
     """Stands for a pair's two rows when forward passes are packed."""
     longer = max(pair.chosen.token_ids, pair.rejected.token_ids, key=len)
     return Tokens(pair.prompt.token_ids * 2, longer * 2)
+
+
+def _judged(pairs: Sequence[Preference], device: torch.device) -> Judged:
+    columns = zip(
+        *(
+            (
+                pair.win_prob,
+                pair.chosen_score,
+                pair.rejected_score,
+                pair.chosen.mixture,
+                pair.rejected.mixture,
+            )
+            for pair in pairs
+        ),
+        strict=True,
+    )
+    return Judged(*(torch.tensor(column, device=device) for column in columns))
 
 
 def _pair_metrics(

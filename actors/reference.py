@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from actors.group import Worker
-from rlhf.config import DType, ReferenceConfig
+from rlhf.config.models import DType, ReferenceConfig
 from rlhf.dispatch import Dispatcher
 from rlhf.logprobs import sum_logprobs
 from rlhf.records import Tokens

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig
 
 from actors.group import Worker, call_all
-from rlhf.config import (
+from rlhf.config.models import (
     DType,
     RolloutConfig,
     TransformersRolloutConfig,
@@ -92,7 +92,16 @@ class RolloutWorker:
             [draft.token_ids for draft in drafts], skip_special_tokens=True
         )
         return tuple(
-            Completion(request.prompt_id, i, *draft[:2], text, draft.truncated, version)
+            Completion(
+                prompt_id=request.prompt_id,
+                sample=i,
+                token_ids=draft.token_ids,
+                logprobs=draft.logprobs,
+                text=text,
+                truncated=draft.truncated,
+                policy_version=version,
+                mixture=request.sampling.mixture,
+            )
             for i, (draft, text) in enumerate(zip(drafts, texts, strict=True))
         )
 
@@ -105,6 +114,10 @@ class RolloutWorker:
 
     async def logprobs(self, rows: Sequence[Tokens]) -> list[list[float]]:
         return await self._engine.logprobs(rows)
+
+    async def load_initial(self, path: str) -> None:
+        """Keeps the initial policy beside the policy, to sample from it and from mixtures."""
+        self._engine.load_initial(path)  # type: ignore[attr-defined]
 
     async def weight_transfer(self, step: str, argument: Any = None) -> None:
         """One step of vLLM's weight-transfer protocol, for transports between GPUs."""

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from actors.rollout import Draft, Drafts, GenerationRequest
 from rlhf.batching import micro_batches
-from rlhf.config import DType, TransformersRolloutConfig
+from rlhf.config.models import DType, TransformersRolloutConfig
 from rlhf.dispatch import Failure
 from rlhf.logprobs import row_logprobs
 from rlhf.records import Sampling, Tokens
@@ -29,6 +30,8 @@ class TransformersEngine:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype.value))
         self._model.to(self._device).eval()
+        self._dtype = dtype
+        self._initial: Any = None
         self._config = config
         self._end_token_ids = torch.tensor(list(end_token_ids), device=self._device)
 
@@ -48,6 +51,18 @@ class TransformersEngine:
                 chosen = [indices[i] for i in batch]
                 yield list(zip(chosen, self._sample([requests[i] for i in chosen]), strict=True))
 
+    def load_initial(self, path: str) -> None:
+        """Keeps the initial policy too, for sampling from it and from mixtures with it."""
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, self._dtype.value))
+        self._initial = model.to(self._device).eval()
+
+    def _players(self, mixture: float) -> list[tuple[Any, float]]:
+        """Models and their weights in the mixture; those of weight 0 are left out."""
+        if mixture and self._initial is None:
+            raise RuntimeError("the initial policy has not been loaded")
+        both = [(self._model, 1 - mixture), (self._initial, mixture)]
+        return [(model, weight) for model, weight in both if weight]
+
     @torch.inference_mode()
     def _sample(self, requests: Sequence[GenerationRequest]) -> list[Drafts]:
         """R = prompts x completions rows; each row's randomness depends on its own seed alone."""
@@ -61,7 +76,12 @@ class TransformersEngine:
             ]
         )
         uniforms_RT = torch.from_numpy(uniforms_RT).to(self._device, torch.float32)
-        logits_RV, cache, attention_RT = self._prefill(requests, n)
+        players = self._players(sampling.mixture)
+        begun = [self._prefill(model, requests, n) for model, _ in players]
+        weights = [weight for _, weight in players]
+        logits_RV = _mixed([logits for logits, _, _ in begun], weights)
+        caches = [cache for _, cache, _ in begun]
+        attention_RT = begun[0][2]
         position_R = attention_RT.sum(1)
         alive_R = torch.ones(len(position_R), dtype=torch.bool, device=self._device)
         tokens, logprobs, alive = [], [], []
@@ -74,12 +94,16 @@ class TransformersEngine:
             if t + 1 == limit or not alive_R.any():
                 break
             attention_RT = torch.cat([attention_RT, torch.ones_like(attention_RT[:, :1])], 1)
-            logits_RV = self._model(
-                input_ids=token_R[:, None],
-                attention_mask=attention_RT,
-                position_ids=position_R[:, None],
-                past_key_values=cache,
-            ).logits[:, -1]
+            steps = [
+                model(
+                    input_ids=token_R[:, None],
+                    attention_mask=attention_RT,
+                    position_ids=position_R[:, None],
+                    past_key_values=cache,
+                ).logits[:, -1]
+                for (model, _), cache in zip(players, caches, strict=True)
+            ]
+            logits_RV = _mixed(steps, weights)
             position_R = position_R + 1
         drafts = [
             Draft(tuple(row[:length]), tuple(values[:length]), truncated)
@@ -94,7 +118,7 @@ class TransformersEngine:
         return [tuple(drafts[i : i + n]) for i in range(0, len(drafts), n)]
 
     def _prefill(
-        self, requests: Sequence[GenerationRequest], n: int
+        self, model: Any, requests: Sequence[GenerationRequest], n: int
     ) -> tuple[Tensor, DynamicCache, Tensor]:
         """Runs each prompt once and repeats its cache for its n completions."""
         width = max(len(request.token_ids) for request in requests)
@@ -105,7 +129,7 @@ class TransformersEngine:
             attention[i, width - len(request.token_ids) :] = 1
         ids, attention = ids.to(self._device), attention.to(self._device)
         cache = DynamicCache()
-        logits = self._model(
+        logits = model(
             input_ids=ids,
             attention_mask=attention,
             position_ids=(attention.cumsum(1) - 1).clamp(min=0),
@@ -128,6 +152,17 @@ class TransformersEngine:
 
     async def logprobs(self, rows: Sequence[Tokens]) -> list[list[float]]:
         return row_logprobs(self._model, rows, self._config.max_batch_tokens, self._device)
+
+
+def _mixed(logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Logits of the normalised product of the models' probabilities, each to its weight (Munos et
+    al. 2023, arXiv 2312.00886, Section 4)."""
+    if len(logits) == 1:
+        return logits[0]
+    both = [
+        one.float().log_softmax(-1) * weight for one, weight in zip(logits, weights, strict=True)
+    ]
+    return torch.stack(both).sum(0)
 
 
 def _draw(logits_RV: Tensor, uniform_R: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:

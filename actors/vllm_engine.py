@@ -37,7 +37,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from actors.rollout import Draft, Drafts, GenerationRequest
-from rlhf.config import DType, Transport, VllmRolloutConfig
+from rlhf.config.models import DType, Transport, VllmRolloutConfig
 from rlhf.dispatch import Failure
 from rlhf.records import Tokens
 

@@ -13,7 +13,7 @@ from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactor
 from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
-from rlhf.config import Transport
+from rlhf.config.models import Transport
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,12 +23,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from actors.rollout import GenerationRequest, end_token_ids
 from actors.transformers_engine import TransformersEngine
 from rlhf.batching import unique
-from rlhf.config import ArithmeticConfig, DPOConfig, DType, Rendering, TransformersRolloutConfig
+from rlhf.config.data import ArithmeticConfig
+from rlhf.config.models import DType, Rendering, TransformersRolloutConfig
+from rlhf.config.objectives import DPOConfig
 from rlhf.data.prompts import PromptSchedule, load_data
 from rlhf.data.rendering import Renderer
 from rlhf.judges.verifiers import integer_score
 from rlhf.logprobs import completion_logprobs, pad
-from rlhf.objectives import PairLogprobs, SideLogprobs, pair_loss
+from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
 from rlhf.records import Sampling, Tokens
 from rlhf.seeds import derive_seed
 
@@ -104,7 +106,10 @@ class Bare:
             reference = completion_logprobs(self.reference, padded).sum(1)[places].chunk(2)
         lengths = torch.ones(len(chosen)), torch.ones(len(chosen))
         loss_B = pair_loss(
-            DPOConfig(), PairLogprobs(*policy, *lengths), {"initial": SideLogprobs(*reference)}
+            DPOConfig(),
+            PairLogprobs(*policy, *lengths),
+            {"initial": SideLogprobs(*reference)},
+            Judged(*[torch.ones(len(chosen))] * 5),
         )
         ((loss_B * weight_B).sum() / weight_B.sum()).backward()
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)

@@ -30,6 +30,8 @@ class Anchors:
         anchors = {}
         for name, source in self.sources.items():
             found = await source.logprobs(rows)
+            if len(found) != len(rows):
+                raise ValueError(f"anchor {name!r} gave {len(found)} numbers for {len(rows)} rows")
             values = [found[place] for place in places]
             anchors[name] = [
                 SidePair(*both) for both in zip(values[::2], values[1::2], strict=True)

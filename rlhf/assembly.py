@@ -3,41 +3,45 @@
 Only this file and the entry points (`rlhf.launch`, `rlhf.evaluate`) know actors and clusters.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from actors.group import Allotment, Worker, start_workers, wait_ready
 from actors.judge import JudgeService, JudgeWorker
+from actors.llm_judge import check_llm_judge, start_llm_judge
 from actors.policy import InitialPolicy, PolicyPlan, PolicyRank, PolicyService
 from actors.reference import ReferenceService, ReferenceWorker
 from actors.rollout import RolloutService, RolloutWorker
 from actors.weight_sync import Carrier, GpuCarrier, ObjectStoreCarrier, ProbedPublisher, make_probe
 from cluster.placement import Role
 from rlhf.algorithms.online import OnlineDPO
+from rlhf.algorithms.self_play import SelfPlay
 from rlhf.anchors import Anchors
 from rlhf.collecting import RoundCollector
-from rlhf.config import (
-    AlgorithmConfig,
-    Config,
-    DType,
-    OnlineDPOConfig,
-    RewardModelConfig,
-    TinyModelConfig,
-    Transport,
-    VerifierConfig,
-    VllmRolloutConfig,
-)
+from rlhf.config import Config
+from rlhf.config.algorithms import AlgorithmConfig, OnlineDPOConfig, SelfPlayConfig
+from rlhf.config.judges import GameConfig, LLMJudgeConfig, RewardModelConfig, VerifierConfig
+from rlhf.config.models import DType, TinyModelConfig, Transport, VllmRolloutConfig
 from rlhf.data.prompts import Data, PromptSchedule, load_data
 from rlhf.data.rendering import Renderer
-from rlhf.evaluation import HeldoutEvaluation
+from rlhf.evaluation import (
+    GameEvaluation,
+    Heldout,
+    ScoreEvaluation,
+    WinRateEvaluation,
+    earlier_shares,
+)
+from rlhf.games import read_game
 from rlhf.judges import needs_answers
-from rlhf.judges.reward_model import find_reward_model
+from rlhf.judges.endpoint import endpoint_judge
+from rlhf.judges.model_files import ModelJudgeConfig, find_model
 from rlhf.objectives import anchors_needed
 from rlhf.problems import InputError
 from rlhf.records import Sampling
-from rlhf.stages import Algorithm, Logprobs
+from rlhf.stages import Algorithm, Evaluation, Judge, Logprobs
+from rlhf.store import read_metrics
 from rlhf.tiny import build_tiny_model
 
 PROBE_TOKENS = 16
@@ -68,8 +72,12 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     except (OSError, ValueError) as error:
         raise InputError([f"model.path={path}: {str(error).splitlines()[0]}"]) from error
     problems = []
-    if isinstance(config.judge, RewardModelConfig):
-        find_reward_model(config.judge)
+    if isinstance(config.judge, ModelJudgeConfig):
+        find_model(config.judge)
+    if isinstance(config.judge, GameConfig):
+        read_game(config.judge.game)
+    if isinstance(config.judge, LLMJudgeConfig):
+        check_llm_judge(config.judge)
     if len(tokenizer) > model.vocab_size:
         problems.append(
             f"model.path={path}: its tokenizer has {len(tokenizer)} tokens and the model only "
@@ -105,11 +113,15 @@ def roles(config: Config) -> list[Role]:
     rollout_gpus = shared
     if isinstance(config.rollout, VllmRolloutConfig):
         rollout_gpus *= config.rollout.tensor_parallel
-    judge_gpus = gpu if isinstance(config.judge, RewardModelConfig) else 0.0
+    judge = config.judge
+    judge_gpus = 0.0 if isinstance(judge, VerifierConfig | GameConfig) else gpu
+    if isinstance(judge, LLMJudgeConfig) and isinstance(config.rollout, VllmRolloutConfig):
+        judge_gpus *= config.rollout.tensor_parallel
+    is_elsewhere = isinstance(judge, LLMJudgeConfig) and judge.endpoint is not None
     needed = [
         Role("policy", config.policy.num_ranks, 1, shared),
         Role("rollout", config.rollout.num_workers, 1, rollout_gpus),
-        Role("judge", config.judge.num_workers, 1, judge_gpus),
+        Role("judge", 0 if is_elsewhere else judge.num_workers, 1, judge_gpus),
     ]
     if _needs_reference_workers(config):
         needed.append(Role("reference", config.reference.num_workers, 1, gpu))
@@ -145,6 +157,14 @@ def start_policy(config: Config, inputs: Inputs) -> PolicyService:
     return PolicyService(ranks, config.cluster.call_timeout_s)
 
 
+def samples_initial_policy(config: Config) -> bool:
+    """Whether completions of the initial policy, or of a mixture with it, are asked for."""
+    algorithm = config.algorithm
+    return isinstance(algorithm, SelfPlayConfig) and bool(
+        algorithm.num_initial or algorithm.num_mixture
+    )
+
+
 def start_rollout(config: Config, path: str) -> tuple[RolloutService, list[Worker]]:
     arguments = (path, config.model.dtype, config.rollout, transport(config), config.seed)
     workers = start_workers(RolloutWorker, _allotment(config, "rollout"), *arguments)
@@ -154,7 +174,15 @@ def start_rollout(config: Config, path: str) -> tuple[RolloutService, list[Worke
     return RolloutService(workers, calls_per_worker=calls, timeout_s=timeout_s), workers
 
 
-def start_judge(config: Config) -> tuple[JudgeService, list[Worker]]:
+def start_judge(config: Config) -> tuple[Judge, list[Worker]]:
+    judge, timeout_s = config.judge, config.cluster.call_timeout_s
+    if isinstance(judge, LLMJudgeConfig) and judge.endpoint is not None:
+        return endpoint_judge(judge), []
+    if isinstance(judge, LLMJudgeConfig):
+        allotment = _allotment(config, "judge")
+        return start_llm_judge(
+            judge, config.rollout, config.model.dtype, allotment, timeout_s, config.seed
+        )
     workers = start_workers(JudgeWorker, _allotment(config, "judge"), config.judge)
     return JudgeService(workers, config.cluster.call_timeout_s), workers
 
@@ -225,28 +253,33 @@ def sampling(config: Config) -> Sampling:
     )
 
 
-def make_algorithm(config: Config, rollout: RolloutService, judge: JudgeService) -> Algorithm:
+def make_algorithm(config: Config, rollout: RolloutService, judge: Judge) -> Algorithm:
     if isinstance(config.algorithm, OnlineDPOConfig):
-        return OnlineDPO(rollout, judge, sampling(config), config.algorithm.pairing)
+        return OnlineDPO(rollout, judge, sampling(config), config.algorithm)
+    if isinstance(config.algorithm, SelfPlayConfig):
+        return SelfPlay(rollout, judge, sampling(config), config.algorithm)
     raise TypeError(f"no algorithm for {type(config.algorithm).__name__}")
 
 
 def make_collector(
-    config: Config, inputs: Inputs, rollout: RolloutService, judge: JudgeService
+    config: Config, inputs: Inputs, rollout: RolloutService, judge: Judge
 ) -> RoundCollector:
     algorithm = make_algorithm(config, rollout, judge)
-    return RoundCollector(algorithm, inputs.schedule, config.round, config.seed)
+    limit = config.judge.max_failure_rate
+    return RoundCollector(algorithm, inputs.schedule, config.round, limit, config.seed)
 
 
 def make_evaluation(
-    config: Config, inputs: Inputs, rollout: RolloutService, judge: JudgeService
-) -> HeldoutEvaluation:
-    return HeldoutEvaluation(
-        rollout,
-        judge,
-        inputs.data.heldout,
-        config.eval,
-        sampling(config),
-        config.seed,
-        is_verifier=isinstance(config.judge, VerifierConfig),
-    )
+    config: Config, inputs: Inputs, rollout: RolloutService, judge: Judge, directory: Path
+) -> Evaluation:
+    """What suits the judge; `directory` is the run's, where earlier evaluations are found."""
+    sampled = replace(sampling(config), num_completions=config.eval.num_samples)
+    prompts = inputs.data.heldout[: config.eval.num_prompts]
+    heldout = Heldout(rollout, prompts, sampled, config.seed)
+    if isinstance(config.judge, GameConfig):
+        game = read_game(config.judge.game)
+        history = earlier_shares(game, read_metrics(directory / "metrics.jsonl"))
+        return GameEvaluation(heldout, game, history)
+    if isinstance(config.judge, VerifierConfig | RewardModelConfig):
+        return ScoreEvaluation(heldout, judge, isinstance(config.judge, VerifierConfig))
+    return WinRateEvaluation(heldout, judge, directory / "initial_completions.json")

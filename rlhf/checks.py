@@ -8,13 +8,31 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from rlhf.config import (
-    Config,
+from rlhf.config import Config
+from rlhf.config.algorithms import Label, Score, SelfPlayConfig
+from rlhf.config.judges import LLMJudgeConfig
+from rlhf.config.models import (
     TinyModelConfig,
     TransformersRolloutConfig,
     Transport,
     VllmRolloutConfig,
 )
+from rlhf.config.objectives import (
+    DPOConfig,
+    GPOConfig,
+    INPOConfig,
+    LNDPOConfig,
+    NashMDConfig,
+    Optimism,
+    RDPOConfig,
+    RSOConfig,
+    SimPOConfig,
+    SLiCConfig,
+    SPPOConfig,
+    VPOConfig,
+    XPOConfig,
+)
+from rlhf.judges.llm import llm_judge_problems
 
 _LIMITS = {
     "above": ("above", operator.gt),
@@ -24,12 +42,16 @@ _LIMITS = {
 }
 
 
+LABELLED = (DPOConfig, RDPOConfig, RSOConfig, SLiCConfig, SimPOConfig, LNDPOConfig)
+"""Objectives that know no win probability."""
+
+
 def config_problems(config: Config) -> list[str]:
     """One line for each thing that cannot be: key, value, what is allowed, how to fix it."""
-    return [*_unknown(config, ""), *_out_of_range(config, ""), *_contradictions(config)]
+    return [*unknown_keys(config, ""), *out_of_range(config, ""), *_contradictions(config)]
 
 
-def _unknown(section: Any, prefix: str) -> Iterator[str]:
+def unknown_keys(section: Any, prefix: str) -> Iterator[str]:
     """Keys that `+key=value` put where nothing reads them."""
     known = {field.name for field in dataclasses.fields(section)}
     for name in sorted(vars(section).keys() - known):
@@ -38,14 +60,14 @@ def _unknown(section: Any, prefix: str) -> Iterator[str]:
         yield f"{prefix}{name}={getattr(section, name)}: there is no such key{hint}"
     for name in sorted(known):
         if dataclasses.is_dataclass(value := getattr(section, name)):
-            yield from _unknown(value, f"{prefix}{name}.")
+            yield from unknown_keys(value, f"{prefix}{name}.")
 
 
-def _out_of_range(section: Any, prefix: str) -> Iterator[str]:
+def out_of_range(section: Any, prefix: str) -> Iterator[str]:
     for field in dataclasses.fields(section):
         key, value = f"{prefix}{field.name}", getattr(section, field.name)
         if dataclasses.is_dataclass(value):
-            yield from _out_of_range(value, f"{key}.")
+            yield from out_of_range(value, f"{key}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             for name, (words, holds) in _LIMITS.items():
                 limit = field.metadata.get(name)
@@ -80,12 +102,15 @@ def _contradictions(config: Config) -> Iterator[str]:
         )
     if isinstance(rollout, TransformersRolloutConfig):
         longest = rollout.max_prompt_tokens + rollout.max_completion_tokens
-        rows = config.algorithm.num_completions
+        rows = max(1, config.algorithm.num_completions)
         if longest * rows > rollout.max_batch_tokens:
             yield (
                 f"rollout.max_batch_tokens={rollout.max_batch_tokens}: one prompt's "
                 f"{rows} completions may come to {longest * rows} tokens; raise it to that"
             )
+    yield from _self_play_problems(config)
+    if isinstance(config.judge, LLMJudgeConfig):
+        yield from llm_judge_problems(config.judge)
     demonstrated = getattr(config.data, "demonstration_column", "") is not None
     if config.warmup.steps and not demonstrated:
         yield (
@@ -94,6 +119,61 @@ def _contradictions(config: Config) -> Iterator[str]:
         )
     if not isinstance(config.model, TinyModelConfig):
         yield from _model_problems(config.model.path)
+
+
+def _self_play_problems(config: Config) -> Iterator[str]:
+    algorithm, objective = config.algorithm, config.objective
+    name = type(objective).__name__.removesuffix("Config").lower()
+    if isinstance(objective, INPOConfig) and objective.tau * objective.step_size >= 1:
+        yield (
+            f"objective.tau={objective.tau:g}: tau·step_size = "
+            f"{objective.tau * objective.step_size:g} is the weight of the initial policy; it must "
+            f"be below 1, so tau below {1 / objective.step_size:g}"
+        )
+    if not isinstance(algorithm, SelfPlayConfig):
+        if isinstance(objective, SPPOConfig | GPOConfig | NashMDConfig | XPOConfig):
+            yield f"objective={name}: needs an algorithm of self-play, such as algorithm={name}"
+        return
+    players = algorithm.num_completions + algorithm.num_mixture + algorithm.num_initial
+    if players < 2:
+        yield (
+            f"algorithm.num_completions={algorithm.num_completions}: with num_mixture and "
+            f"num_initial there are {players} completions per prompt; at least 2 must play"
+        )
+    if players > algorithm.num_completions and not isinstance(
+        config.rollout, TransformersRolloutConfig
+    ):
+        yield (
+            "algorithm.num_initial, algorithm.num_mixture: the initial policy is sampled by "
+            "rollout=transformers only, which runs it beside the policy; set rollout=transformers"
+        )
+    if algorithm.label is Label.soft and isinstance(objective, LABELLED):
+        yield (
+            f"algorithm.label=soft: objective={name} takes the chosen side for the winner; set "
+            "algorithm.label=hard or sampled"
+        )
+    wanted = {SPPOConfig: Score.win_prob, GPOConfig: Score.log_odds}.get(type(objective))
+    if wanted and algorithm.score is not wanted:
+        yield f"algorithm.score={algorithm.score.value}: objective={name} needs {wanted.value}"
+    explores = isinstance(objective, XPOConfig) or (
+        isinstance(objective, VPOConfig) and objective.optimism is Optimism.online
+    )
+    if explores and not algorithm.num_initial:
+        yield f"algorithm.num_initial=0: objective={name} explores away from the initial policy"
+    if isinstance(objective, NashMDConfig):
+        yield from _nash_md_problems(algorithm)
+
+
+def _nash_md_problems(algorithm: SelfPlayConfig) -> Iterator[str]:
+    if algorithm.label is not Label.soft:
+        yield f"algorithm.label={algorithm.label.value}: objective=nash_md needs soft labels"
+    if not algorithm.num_completions:
+        yield "algorithm.num_completions=0: objective=nash_md trains on the policy's own"
+    if algorithm.temperature != 1 or algorithm.top_p != 1:
+        yield (
+            f"algorithm.temperature={algorithm.temperature:g}, top_p={algorithm.top_p:g}: "
+            "objective=nash_md follows the gradient of what is sampled, so both must be 1"
+        )
 
 
 def _model_problems(path: str) -> Iterator[str]:

@@ -1,9 +1,10 @@
 """One round of collecting: the algorithm's coroutine on every prompt, bounded, with deadlines."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
-from rlhf.config import RoundConfig
+from rlhf.config.run import RoundConfig
 from rlhf.dispatch import RequestFailed
 from rlhf.problems import RunFailed
 from rlhf.records import Collected, Prompt
@@ -21,13 +22,23 @@ class PromptsFailed(RunFailed):
     """More prompts of a round failed than `round.max_failed` allows."""
 
 
+class JudgeFailed(RunFailed):
+    """More judgements of a round failed than `judge.max_failure_rate` allows."""
+
+
 class RoundCollector:
     """Collects whole rounds; a prompt that fails, fails alone and is counted."""
 
     def __init__(
-        self, algorithm: Algorithm, schedule: Schedule, config: RoundConfig, seed: int
+        self,
+        algorithm: Algorithm,
+        schedule: Schedule,
+        config: RoundConfig,
+        max_failure_rate: float,
+        seed: int,
     ) -> None:
         self._algorithm = algorithm
+        self._max_failure_rate = max_failure_rate
         self._schedule = schedule
         self._config = config
         self._seed = seed
@@ -55,4 +66,14 @@ class RoundCollector:
 
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(one(prompt)) for prompt in self._schedule.round(round)]
-        return [task.result() for task in running if task.result() is not None]  # type: ignore[misc]
+        collected = [result for task in running if (result := task.result()) is not None]
+        self._check_judge(round, collected)
+        return collected
+
+    def _check_judge(self, round: int, collected: Sequence[Collected]) -> None:
+        failed = [failed for one in collected for failed in one.judgement.failed]
+        if failed and sum(failed) / len(failed) > self._max_failure_rate:
+            raise JudgeFailed(
+                f"round {round}: {collected[0].judgement.judge} failed on {sum(failed)} of "
+                f"{len(failed)} and judge.max_failure_rate={self._max_failure_rate:g}"
+            )

@@ -16,13 +16,34 @@ from rlhf.store import read_metrics
 BLUE, ORANGE, GREEN, RED = "#0072b2", "#e07b00", "#009e73", "#c8382e"
 PURPLE, GREY = "#8a5fbf", "#9a9a9a"
 
+
+class Evaluation(NamedTuple):
+    """A way to evaluate, as a panel shows it."""
+
+    title: str
+    axis: str
+    labels: Mapping[str, str]
+    """By key without `eval/`."""
+    is_share: bool = True
+
+
 EVALUATIONS = (
-    ("Held-out accuracy", "answers that are correct", ("sampled_accuracy", "greedy_accuracy")),
-    ("Distance from equilibrium", "exploitability", ("exploitability",)),
-    ("Satisfied held-out users", "share of users", ("satisfied_rate",)),
-    ("Held-out score", "mean score of the judge", ("score_mean",)),
+    Evaluation(
+        "Held-out accuracy",
+        "answers that are correct",
+        {"sampled_accuracy": "sampled", "greedy_accuracy": "greedy"},
+    ),
+    Evaluation(
+        "Distance from equilibrium",
+        "exploitability",
+        {"exploitability": "last policy", "exploitability_average": "average policy"},
+        is_share=False,
+    ),
+    Evaluation("Wins against the initial policy", "share of prompts", {"win_rate": "policy"}),
+    Evaluation("Satisfied held-out users", "share of users", {"satisfied_rate": "policy"}),
+    Evaluation("Held-out score", "mean score of the judge", {"score_mean": ""}, is_share=False),
 )
-"""Title, axis label, and keys without `eval/`; a run is shown by the first that it has."""
+"""A run is shown by the first that it has."""
 
 OUTCOMES = {
     "preference/count": ("trained on", BLUE),
@@ -41,6 +62,8 @@ STAGES = {
     "time/evaluate_s": ("evaluate", RED),
     "time/checkpoint_s": ("checkpoint", GREY),
 }
+
+SHARE = "eval/share_"
 
 LOWEST_GAP = 1e-9
 """Nats per token; a smaller gap is rounding, and a logarithmic axis has no 0."""
@@ -65,8 +88,8 @@ def draw_curves(metrics_jsonl: Path, png: Path, max_logprob_gap: float | None = 
     """
     curves = _curves(read_metrics(metrics_jsonl))
     panels: list[tuple[set[str], Callable[[Axes, Curves], None]]] = [
-        ({f"eval/{name}" for *_, names in EVALUATIONS for name in names}, _draw_evaluation),
-        ({"judge/score_mean"}, _draw_score),
+        ({f"eval/{name}" for one in EVALUATIONS for name in one.labels}, _draw_evaluation),
+        _answers_panel(curves),
         ({"policy/loss", "policy/margin"}, _draw_loss),
         ({"policy/chosen_logratio", "policy/rejected_logratio"}, _draw_logratios),
         ({"preference/count"}, _draw_preferences),
@@ -123,18 +146,47 @@ def _headline(curves: Curves, num_rounds: int) -> str:
 
 
 def _draw_evaluation(axes: Axes, curves: Curves) -> None:
-    title, label, names = next(
-        one for one in EVALUATIONS if any(f"eval/{name}" in curves for name in one[2])
-    )
-    _label(axes, title, label)
-    shown = {name: curves[f"eval/{name}"] for name in names if f"eval/{name}" in curves}
-    for (name, curve), color in zip(shown.items(), (BLUE, ORANGE), strict=False):
-        text = name.removesuffix("_accuracy")
+    shown = next(one for one in EVALUATIONS if any(f"eval/{name}" in curves for name in one.labels))
+    _label(axes, shown.title, shown.axis)
+    known = {name: curves[f"eval/{name}"] for name in shown.labels if f"eval/{name}" in curves}
+    for (name, curve), color in zip(known.items(), (BLUE, ORANGE), strict=False):
+        text = shown.labels[name]
         axes.plot(*curve, color=color, marker="o", markersize=4, linewidth=2, label=text)
-    if len(names) > 1:
+    if {"eval/exploitability_low", "eval/exploitability_high"} <= curves.keys():
+        low, high = (curves[f"eval/exploitability_{end}"] for end in ("low", "high"))
+        axes.fill_between(low.rounds, low.values, high.values, color=BLUE, alpha=0.15)
+    if shown.is_share:
         axes.set_ylim(0, 1.02)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.legend(loc="lower right")
+    elif shown.labels.keys() & {"exploitability"}:
+        axes.set_ylim(bottom=0)
+    if len(shown.labels) > 1:
+        axes.legend(loc="best")
+
+
+def _answers_panel(curves: Curves) -> tuple[set[str], Callable[[Axes, Curves], None]]:
+    """What is known of the answers: their shares in a game, else their scores."""
+    shares = {name for name in curves if name.startswith(SHARE)}
+    if shares:
+        return shares, _draw_shares
+    if "judge/win_prob_mean" in curves:  # scores against one's own group are 1/2 on average
+        return {"judge/win_prob_mean"}, _draw_win_prob
+    return {"judge/score_mean"}, _draw_score
+
+
+def _draw_shares(axes: Axes, curves: Curves) -> None:
+    _label(axes, "What the policy answers", "share of held-out answers")
+    names = sorted(name for name in curves if name.startswith(SHARE))
+    for name in names:
+        axes.plot(*curves[name], linewidth=2, label=name.removeprefix(SHARE))
+    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.legend(loc="best")
+
+
+def _draw_win_prob(axes: Axes, curves: Curves) -> None:
+    _label(axes, "How sure the judge is", "win probability of the chosen side")
+    _draw_smoothed(axes, curves["judge/win_prob_mean"], BLUE)
 
 
 def _draw_score(axes: Axes, curves: Curves) -> None:

@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 from actors.group import wait_ready
 from cluster.session import session
 from rlhf.__main__ import EXPECTED, checked, report
-from rlhf.assembly import make_evaluation, read_inputs, roles, start_judge, start_rollout
+from rlhf.assembly import Inputs, make_evaluation, read_inputs, roles, start_judge, start_rollout
 from rlhf.config import Config, register_schemas
 from rlhf.problems import InputError
 from rlhf.run_directory import OVERRIDES
@@ -40,14 +40,14 @@ def evaluate(directory: Path, overrides: list[str]) -> Metrics:
         inputs = read_inputs(config, Path(scratch))
     needed = [role for role in roles(config) if role.name in ("rollout", "judge")]
     with session(config.cluster.address, needed):
-        return asyncio.run(_evaluate(config, inputs))
+        return asyncio.run(_evaluate(config, inputs, directory))
 
 
-async def _evaluate(config: Config, inputs) -> Metrics:
+async def _evaluate(config: Config, inputs: Inputs, directory: Path) -> Metrics:
     rollout, rollout_workers = start_rollout(config, inputs.model_path)
     judge, judge_workers = start_judge(config)
     await wait_ready([*rollout_workers, *judge_workers], config.cluster.start_timeout_s)
-    return await make_evaluation(config, inputs, rollout, judge).evaluate()
+    return await make_evaluation(config, inputs, rollout, judge, directory).evaluate()
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from rlhf.assembly import (
     max_logprob_gap,
     read_inputs,
     roles,
+    samples_initial_policy,
     start_anchors,
     start_judge,
     start_policy,
@@ -26,6 +27,7 @@ from rlhf.checks import plain
 from rlhf.config import Config
 from rlhf.curves import draw_curves
 from rlhf.loop import Run, train
+from rlhf.objectives import implied_target
 from rlhf.run_directory import CHECKPOINTS, CONFIG, OVERRIDES, begin_or_resume, claimed
 from rlhf.stages import Metrics
 from rlhf.store import PreferenceStore
@@ -66,7 +68,7 @@ def launch(config: Config, overrides: list[str]) -> float:
                     directory / "metrics.jsonl", directory / "curves.png", max_logprob_gap(config)
                 )
         tracker.note(f"everything is in {directory}")
-    return last.get("sampled_accuracy", last.get("score_mean", float("nan")))
+    return objective_value(last)
 
 
 async def _run(
@@ -82,15 +84,19 @@ async def _run(
     judge, judge_workers = start_judge(config)
     started = ", ".join(f"{role.count} {role.name}" for role in roles(config))
     tracker.note(f"starting workers: {started}")
+    if (target := implied_target(config.objective)) is not None:
+        tracker.note(f"largest target of the objective: {target:g} nats")
     await policy.connect()
     initial_path = await _bring_policy(config, directory, inputs, checkpoint, policy, tracker)
     anchors = await start_anchors(config, policy, initial_path)
     await wait_ready([*rollout_workers, *judge_workers], wait_s)
+    if samples_initial_policy(config):
+        await rollout.each("load_initial", initial_path)
 
     first_round = checkpoint.state["num_rounds"] if checkpoint else 0
     publisher = make_publisher(config, inputs, policy, rollout)
     await publisher.publish(first_round)
-    evaluation = LastKept(make_evaluation(config, inputs, rollout, judge))
+    evaluation = LastKept(make_evaluation(config, inputs, rollout, judge, directory))
     if first_round == 0:
         tracker.log_eval(0, await evaluation.evaluate())
     checkpoints = RoundCheckpoints(
@@ -146,6 +152,14 @@ async def _bring_policy(
         await policy.export(initial)
         inputs.tokenizer.save_pretrained(initial)
     return str(initial) if initial.exists() else inputs.model_path
+
+
+def objective_value(evaluation: Metrics) -> float:
+    """The one number of an evaluation that a sweep should raise."""
+    if "exploitability" in evaluation:
+        return -evaluation["exploitability"]
+    known = (evaluation.get(name) for name in ("sampled_accuracy", "win_rate", "score_mean"))
+    return next((value for value in known if value is not None), float("nan"))
 
 
 class LastKept:

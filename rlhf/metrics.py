@@ -2,12 +2,21 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from statistics import fmean
 from typing import Any, TypeGuard
 
-from rlhf.records import Collected, Completion, DropReason, Judgement, Prompt
+from rlhf.records import (
+    Collected,
+    Comparison,
+    Completion,
+    DropReason,
+    Judgement,
+    Prompt,
+    Verdict,
+)
 
-Group = tuple[Prompt, tuple[Completion, ...], Judgement]
+Group = tuple[Prompt, tuple[Completion, ...], Verdict]
 """A prompt, the completions it drew, and what the judge thinks of them."""
 
 CORRECT_SCORE = 1.0
@@ -35,7 +44,8 @@ def collection_metrics(collected: Sequence[Collected], policy_version: int) -> d
     identical texts. A score that is not finite is one that the judge failed to give.
     """
     completions = [completion for one in collected for completion in one.completions]
-    scores = [score for one in collected for score in one.judgement.scores]
+    verdicts = [one.judgement for one in collected if isinstance(one.judgement, Judgement)]
+    scores = [score for verdict in verdicts for score in verdict.scores]
     groups = [one.completions for one in collected if one.completions]
     metrics: dict[str, float] = {
         "rollout/num_prompts": len(collected),
@@ -50,9 +60,33 @@ def collection_metrics(collected: Sequence[Collected], policy_version: int) -> d
         "rollout/unique_rate": (len({c.text for c in group}) / len(group) for group in groups),
         "staleness/mean": (policy_version - c.policy_version for c in completions),
         "judge/score_mean": (score for score in scores if _is_valid(score)),
-        "judge/invalid_rate": (not _is_valid(score) for score in scores),
+        "judge/invalid_rate": (failed for one in collected for failed in one.judgement.failed),
     }
-    return metrics | _means(means) | _preference_metrics(collected)
+    return metrics | _means(means) | _preference_metrics(collected) | _comparison_metrics(collected)
+
+
+def _comparison_metrics(collected: Sequence[Collected]) -> dict[str, float]:
+    """What only a pairwise judge gives; `judge/cycle_rate` is the share of cycles among the
+    completions taken three at a time, of those where every two were compared and none tie."""
+    comparisons = [o.judgement for o in collected if isinstance(o.judgement, Comparison)]
+    if not comparisons:
+        return {}
+    orders = (c.order_disagreement for c in comparisons if c.order_disagreement is not None)
+    return _means(
+        {
+            "judge/win_prob_mean": (p.win_prob for one in collected for p in one.preferences),
+            "judge/order_disagreement": orders,
+            "judge/cycle_rate": (cycle for c in comparisons for cycle in _cycles(c)),
+        }
+    )
+
+
+def _cycles(comparison: Comparison) -> Iterable[bool]:
+    matrix = comparison.win_prob
+    for i, j, k in combinations(range(len(matrix)), 3):
+        sides = matrix[i][j], matrix[j][k], matrix[k][i]
+        if all(side is not None and side != 0.5 for side in sides):
+            yield len({side > 0.5 for side in sides if side is not None}) == 1
 
 
 def _preference_metrics(collected: Sequence[Collected]) -> dict[str, float]:
@@ -88,18 +122,24 @@ def evaluation_metrics(
     scores = list(_judged(sampled))
     means: dict[str, Iterable[float]] = {
         "score_mean": scores,
-        "length_mean": (len(completion.token_ids) for completion in drawn),
-        "truncated_rate": (completion.truncated for completion in drawn),
         "invalid_rate": (
-            not _is_valid(score)
-            for *_, judgement in (*sampled, *greedy)
-            for score in judgement.scores
+            failed for *_, verdict in (*sampled, *greedy) for failed in verdict.failed
         ),
     }
     if is_verifier:
         means["sampled_accuracy"] = (score >= CORRECT_SCORE for score in scores)
         means["greedy_accuracy"] = (score >= CORRECT_SCORE for score in _judged(greedy))
-    return _means(means)
+    return completion_metrics(drawn) | _means(means)
+
+
+def completion_metrics(completions: Sequence[Completion]) -> dict[str, float]:
+    """What completions look like, whatever the judge says: lengths in tokens, and truncations."""
+    return _means(
+        {
+            "length_mean": (len(completion.token_ids) for completion in completions),
+            "truncated_rate": (completion.truncated for completion in completions),
+        }
+    )
 
 
 def run_summary(

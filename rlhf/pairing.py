@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from rlhf.config import PairingConfig, PairRule, Truncated
-from rlhf.records import Completion, Dropped, DropReason, Judgement, Preference, Prompt
+from rlhf.config.algorithms import OnlineDPOConfig, PairRule, Truncated
+from rlhf.records import Completion, Dropped, DropReason, Preference, Prompt, Verdict
 
 
 class Scored(NamedTuple):
@@ -25,8 +25,8 @@ class Scored(NamedTuple):
 def pair(
     prompt: Prompt,
     completions: Sequence[Completion],
-    judgement: Judgement,
-    config: PairingConfig,
+    judgement: Verdict,
+    config: OnlineDPOConfig,
     seed: int,
 ) -> tuple[tuple[Preference, ...], tuple[Dropped, ...]]:
     """Preferences whose weights sum to 1, unless there are none, and what was dropped on the way.
@@ -61,7 +61,7 @@ def pair(
     return preferences, tuple(dropped)
 
 
-def _check_group(prompt: Prompt, completions: Sequence[Completion], judgement: Judgement) -> None:
+def _check_group(prompt: Prompt, completions: Sequence[Completion], judgement: Verdict) -> None:
     group = f"prompt {prompt.id!r}"
     strangers = sorted({c.prompt_id for c in completions} - {prompt.id})
     if strangers:
@@ -77,7 +77,7 @@ def _check_group(prompt: Prompt, completions: Sequence[Completion], judgement: J
 
 
 def _rank(
-    completions: Sequence[Completion], judgement: Judgement, truncated: Truncated
+    completions: Sequence[Completion], judgement: Verdict, truncated: Truncated
 ) -> tuple[list[Scored], list[Dropped]]:
     """The completions that may enter a pair, best first, and those that may not."""
     usable: list[Scored] = []
@@ -99,7 +99,7 @@ def _rank(
 
 
 def _would_be_pairs(
-    ranked: list[Scored], config: PairingConfig, seed: int
+    ranked: list[Scored], config: OnlineDPOConfig, seed: int
 ) -> list[tuple[Scored, Scored]]:
     match config.rule:
         case PairRule.best_worst:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import combinations
+from math import isfinite
 from typing import NamedTuple
 
 
@@ -42,6 +44,9 @@ class Sampling:
     temperature: float = 1.0
     """0 is greedy."""
     top_p: float = 1.0
+    mixture: float = 0.0
+    """Weight of the initial policy in what is sampled from, token by token: π^(1-c)·π_initial^c,
+    normalised. 0 is the policy, 1 the initial policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +59,15 @@ class Completion:
     token_ids: tuple[int, ...]
     """As the engine emitted them, with the end token if and only if the policy emitted it."""
     logprobs: tuple[float, ...]
-    """Nats per token under the policy itself: before temperature and top-p."""
+    """Nats per token under the policy or mixture that drew it: before temperature and top-p."""
     text: str
     """Without special tokens."""
     truncated: bool
     """It met the token limit before the policy ended it."""
     policy_version: int
     """The version that had been published when sampling began."""
+    mixture: float = 0.0
+    """As in `Sampling`: 0 if the policy itself drew it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,55 @@ class Judgement:
     """One per completion, higher is better; None where the judge itself failed."""
     judge: str
     """Name and version, such as `verifier/integer@1`."""
+
+    @property
+    def failed(self) -> tuple[bool, ...]:
+        """Of everything that the judge was asked, whether it failed to answer."""
+        return tuple(score is None or not isfinite(score) for score in self.scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a pairwise judge thinks of one group of completions."""
+
+    win_prob: tuple[tuple[float | None, ...], ...]
+    """[i][j]: the probability that completion i is preferred to j, so that [i][j] + [j][i] = 1 and
+    [i][i] = 1/2; None where the judge itself failed."""
+    judge: str
+    """Name and version."""
+    order_disagreement: float | None = None
+    """Mean distance between the two probabilities that one pair got in its two orders; None for a
+    judge that sees no order. 1 for a judge that always prefers what it reads first."""
+
+    def __post_init__(self) -> None:
+        for i, row in enumerate(self.win_prob):
+            for j, value in enumerate(row):
+                other = self.win_prob[j][i]
+                if (value is None) != (other is None) or (
+                    value is not None and other is not None and abs(value + other - 1) > 1e-6
+                ):
+                    raise ValueError(
+                        f"{self.judge} prefers {i} to {j} with {value} and {j} to {i} with {other}"
+                    )
+
+    @property
+    def failed(self) -> tuple[bool, ...]:
+        """Of everything that the judge was asked, whether it failed to answer: once per pair."""
+        size = range(len(self.win_prob))
+        return tuple(self.win_prob[i][j] is None for i, j in combinations(size, 2))
+
+    @property
+    def scores(self) -> tuple[float | None, ...]:
+        """Each completion's mean win probability against the others; None if it has none."""
+        means = []
+        for i, row in enumerate(self.win_prob):
+            others = [value for j, value in enumerate(row) if j != i and value is not None]
+            means.append(sum(others) / len(others) if others else None)
+        return tuple(means)
+
+
+Verdict = Judgement | Comparison
+"""What a judge gives: scores, or every two completions compared."""
 
 
 class DropReason(StrEnum):
@@ -95,6 +151,8 @@ class Preference:
     judge: str
     weight: float = 1.0
     """Share of its prompt, so that a prompt with many pairs counts once."""
+    win_prob: float = 1.0
+    """Probability that the chosen side is preferred: 1 for a plain label."""
 
     def __post_init__(self) -> None:
         if not self.prompt.id == self.chosen.prompt_id == self.rejected.prompt_id:
@@ -123,7 +181,7 @@ class Collected:
 
     prompt: Prompt
     completions: tuple[Completion, ...]
-    judgement: Judgement
+    judgement: Verdict
     preferences: tuple[Preference, ...]
     dropped: tuple[Dropped, ...]
 
@@ -149,7 +207,8 @@ class PreferenceBatch:
     round: int
     preferences: Sequence[Preference]
     anchors: Mapping[str, Sequence[SidePair]]
-    """By anchor name (`initial`, `previous`): summed log-probabilities, in the same order."""
+    """By anchor name (`initial`, `previous`): summed log-probabilities, in the same order. Those of
+    `previous` are the policy's own after `round` rounds, and of no use to any other version."""
 
     def __post_init__(self) -> None:
         for name, pairs in self.anchors.items():

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from rlhf.checkpoint import Checkpoint, CheckpointDamaged, newest_checkpoint
-from rlhf.config import Resume
+from rlhf.config.run import Resume
 from rlhf.problems import InputError
 
 CONFIG = "config.yaml"

@@ -2,7 +2,7 @@
 
 import math
 
-from rlhf.config import PolicyConfig, Schedule
+from rlhf.config.models import PolicyConfig, Schedule
 
 
 def learning_rate(config: PolicyConfig, progress: float) -> float:

@@ -10,11 +10,11 @@ from typing import Protocol
 from rlhf.records import (
     Collected,
     Completion,
-    Judgement,
     PreferenceBatch,
     Prompt,
     Sampling,
     Tokens,
+    Verdict,
 )
 
 Metrics = dict[str, float]
@@ -34,8 +34,8 @@ class Rollout(Protocol):
 class Judge(Protocol):
     """Decides how good completions are."""
 
-    async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Judgement:
-        """Scores in the order of `completions`."""
+    async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Verdict:
+        """In the order of `completions`."""
         ...
 
 

@@ -19,6 +19,7 @@ _SIDE_TYPES = {
     "_score": pa.float64(),
     "_policy_version": pa.int32(),
     "_sample": pa.int32(),
+    "_mixture": pa.float32(),
 }
 
 SCHEMA = pa.schema(
@@ -30,6 +31,7 @@ SCHEMA = pa.schema(
         *(pa.field(f"rejected{name}", kind) for name, kind in _SIDE_TYPES.items()),
         pa.field("margin", pa.float64()),
         pa.field("weight", pa.float64()),
+        pa.field("win_prob", pa.float64()),
         pa.field("judge", pa.string(), nullable=False),
         pa.field("dropped", pa.string()),
     ]
@@ -72,6 +74,7 @@ def _rows(round: int, one: Collected) -> Iterator[dict[str, Any]]:
             **_side("rejected", preference.rejected, preference.rejected_score),
             "margin": preference.margin,
             "weight": preference.weight,
+            "win_prob": preference.win_prob,
             "judge": preference.judge,
         }
     scores = dict(zip(one.completions, one.judgement.scores, strict=True))
@@ -101,6 +104,7 @@ def _side(side: str, completion: Completion | None, score: float | None) -> dict
         f"{side}_score": score,
         f"{side}_policy_version": completion.policy_version,
         f"{side}_sample": completion.sample,
+        f"{side}_mixture": completion.mixture,
     }
 
 

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rlhf.config import TinyModelConfig, Vocabulary
+from rlhf.config.models import TinyModelConfig, Vocabulary
 from rlhf.problems import InputError
 
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"

@@ -26,7 +26,7 @@ from rich.text import Text
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
-from rlhf.config import TrackingConfig, WandbMode
+from rlhf.config.run import TrackingConfig, WandbMode
 from rlhf.metrics import run_summary
 from rlhf.records import Collected
 from rlhf.store import MetricsLog, write_atomically
@@ -35,6 +35,7 @@ Status = Literal["completed", "failed", "stopped"]
 
 SHOWN = {
     "judge/score_mean": "score {:.3f}",
+    "judge/win_prob_mean": "win prob {:.2f}",
     "preference/count": "preferences {:.0f}",
     "policy/loss": "loss {:.4f}",
     "policy/margin": "margin {:.3f}",

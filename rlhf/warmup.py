@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from rlhf.config import WarmupConfig
+from rlhf.config.run import WarmupConfig
 from rlhf.records import Prompt, Tokens
 from rlhf.seeds import derive_seed
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rlhf.config import PairingConfig
+from rlhf.config.algorithms import OnlineDPOConfig
 from rlhf.pairing import pair
 from rlhf.records import Collected, Prompt, Sampling
 from rlhf.stages import Judge, Rollout
@@ -15,10 +15,10 @@ class OnlineDPO:
     rollout: Rollout
     judge: Judge
     sampling: Sampling
-    pairing: PairingConfig
+    config: OnlineDPOConfig
 
     async def collect(self, prompt: Prompt, seed: int) -> Collected:
         completions = await self.rollout.generate(prompt, self.sampling, seed)
         judgement = await self.judge.judge(prompt, completions)
-        preferences, dropped = pair(prompt, completions, judgement, self.pairing, seed)
+        preferences, dropped = pair(prompt, completions, judgement, self.config, seed)
         return Collected(prompt, completions, judgement, preferences, dropped)

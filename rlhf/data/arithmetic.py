@@ -2,7 +2,7 @@
 
 import random
 
-from rlhf.config import ArithmeticConfig
+from rlhf.config.data import ArithmeticConfig
 from rlhf.data.rendering import Row
 from rlhf.problems import InputError
 from rlhf.records import Message

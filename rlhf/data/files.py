@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow.parquet import ParquetFile
 
-from rlhf.config import FilesConfig
+from rlhf.config.data import FilesConfig
 from rlhf.data.rendering import Row
 from rlhf.problems import InputError, some
 from rlhf.records import Message
@@ -54,9 +54,9 @@ def _columns(config: FilesConfig) -> dict[str, Column]:
     """By field of `Row`."""
     answer = partial(_answer, marker=config.answer_marker)
     wanted = {
-        "messages": ("prompt_column", config.prompt_column, _messages),
+        "messages": ("prompt_column", config.prompt_column, read_messages),
         "answer": ("answer_column", config.answer_column, answer),
-        "demonstration": ("demonstration_column", config.demonstration_column, _text),
+        "demonstration": ("demonstration_column", config.demonstration_column, read_text),
         "id": ("id_column", config.id_column, _scalar),
     }
     return {field: (k, name, to) for field, (k, name, to) in wanted.items() if name is not None}
@@ -97,13 +97,13 @@ def _read(key: str, path: str, columns: Mapping[str, Column], problems: list[str
         # Numbered rows need ids that are unique over all files.
         prefix = "heldout:" if key == "heldout_path" else ""
         prefix += f"{file.relative_to(root)}:" if root.is_dir() else ""
-        rows += _FileReader(file, columns, prefix).read(problems)
+        rows += FileReader(file, columns, prefix).read(problems)
     if not rows and not problems:
         problems.append(f"data.{key}={path}: it has no rows; give a file with prompts")
     return rows
 
 
-class _FileReader:
+class FileReader:
     """Reads one file, and gathers its faults so that each kind takes one line."""
 
     def __init__(self, file: Path, columns: Mapping[str, Column], prefix: str) -> None:
@@ -211,7 +211,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def _text(value: object) -> str:
+def read_text(value: object) -> str:
     if value is None:
         raise ValueError("is null or missing")
     if not isinstance(value, str):
@@ -231,12 +231,12 @@ def _scalar(value: object) -> str:
         return str(value)
     if isinstance(value, float):
         raise ValueError("must be text or a whole number, not float; write it as text")
-    return _text(value)
+    return read_text(value)
 
 
-def _messages(value: object) -> tuple[Message, ...]:
+def read_messages(value: object) -> tuple[Message, ...]:
     if not isinstance(value, list):
-        return (Message("user", _text(value)),)
+        return (Message("user", read_text(value)),)
     if not value:
         raise ValueError("is a conversation without messages")
     messages = []
@@ -245,7 +245,7 @@ def _messages(value: object) -> tuple[Message, ...]:
             raise ValueError("must be text, or a list of messages with `role` and `content`")
         if item["role"] not in ROLES:
             raise ValueError(f"has the role {item['role']!r}; allowed: {', '.join(ROLES)}")
-        messages.append(Message(item["role"], _text(item["content"])))
+        messages.append(Message(item["role"], read_text(item["content"])))
     if messages[-1].role != "user":
         raise ValueError(f"must end with a message of the user, not of the {messages[-1].role}")
     return tuple(messages)

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rlhf.config import ArithmeticConfig, DataConfig, FilesConfig, Overlong
+from rlhf.config.data import ArithmeticConfig, DataConfig, FilesConfig, GameDataConfig, Overlong
 from rlhf.data.arithmetic import arithmetic_rows
 from rlhf.data.files import file_rows
+from rlhf.data.game import game_rows
 from rlhf.data.rendering import Renderer, Row
 from rlhf.problems import InputError, some
 from rlhf.records import Prompt
@@ -66,6 +67,8 @@ def _rows(config: DataConfig, needs_answers: bool, seed: int) -> tuple[list[Row]
         return arithmetic_rows(config, seed)
     if isinstance(config, FilesConfig):
         return file_rows(config, needs_answers)
+    if isinstance(config, GameDataConfig):
+        return game_rows(config, seed)
     raise TypeError(f"no source of data for {type(config).__name__}")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from rlhf.config import Rendering
+from rlhf.config.models import Rendering
 from rlhf.problems import InputError
 from rlhf.records import Message
 

@@ -3,8 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from rlhf.config import JudgeConfig, RewardModelConfig, VerifierConfig
-from rlhf.records import Completion, Judgement, Prompt
+from rlhf.config.judges import (
+    GameConfig,
+    GPMConfig,
+    JudgeConfig,
+    PairModelConfig,
+    RewardModelConfig,
+    VerifierConfig,
+)
+from rlhf.records import Completion, Prompt, Verdict
 
 
 class Group(NamedTuple):
@@ -17,8 +24,8 @@ class Group(NamedTuple):
 class GroupJudge(Protocol):
     """Judges groups, called by one worker for whatever became ready together."""
 
-    def judge(self, groups: Sequence[Group]) -> list[Judgement]:
-        """One judgement per group, in order; a score is None where the judge itself failed."""
+    def judge(self, groups: Sequence[Group]) -> Sequence[Verdict]:
+        """One per group, in order; None in place of a number where the judge itself failed."""
         ...
 
 
@@ -37,9 +44,30 @@ def _reward_model(config: RewardModelConfig) -> GroupJudge:
     return RewardModel(config)
 
 
+def _pair_model(config: PairModelConfig) -> GroupJudge:
+    from rlhf.judges.pair_model import PairModel
+
+    return PairModel(config)
+
+
+def _gpm(config: GPMConfig) -> GroupJudge:
+    from rlhf.judges.gpm import GPM
+
+    return GPM(config)
+
+
+def _game(config: GameConfig) -> GroupJudge:
+    from rlhf.judges.game import GameJudge
+
+    return GameJudge(config)
+
+
 JUDGES: dict[type, Callable[..., GroupJudge]] = {
     VerifierConfig: _verifier,
     RewardModelConfig: _reward_model,
+    PairModelConfig: _pair_model,
+    GPMConfig: _gpm,
+    GameConfig: _game,
 }
 
 

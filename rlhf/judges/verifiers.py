@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
-from rlhf.config import Check, VerifierConfig
+from rlhf.config.judges import Check, VerifierConfig
 from rlhf.judges import Group
 from rlhf.records import Judgement
 

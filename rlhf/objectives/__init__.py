@@ -9,34 +9,42 @@ from typing import Any
 
 from torch import Tensor
 
-from rlhf.config import (
+from rlhf.config.objectives import (
     Anchor,
     DPOConfig,
+    GPOConfig,
+    INPOConfig,
     IPOConfig,
     LNDPOConfig,
+    NashMDConfig,
     ObjectiveConfig,
     RDPOConfig,
     RSOConfig,
     SimPOConfig,
     SLiCConfig,
+    SPPOConfig,
+    VPOConfig,
+    XPOConfig,
 )
-from rlhf.objectives import pairwise
-from rlhf.objectives.pairwise import Anchors, PairLogprobs, SideLogprobs, log_ratios
+from rlhf.objectives import pairwise, self_play
+from rlhf.objectives.pairs import Anchors, Judged, PairLogprobs, SideLogprobs, log_ratios, margin
 
 __all__ = [
     "OBJECTIVES",
     "Anchors",
+    "Judged",
     "Objective",
     "PairLogprobs",
     "SideLogprobs",
     "anchors_needed",
     "implicit_margin",
+    "implied_target",
     "log_ratios",
     "pair_loss",
 ]
 
 # The first argument is the key's own schema, which a dict type cannot say.
-Objective = Callable[[Any, PairLogprobs, Anchors], Tensor]
+Objective = Callable[[Any, PairLogprobs, Anchors, Judged], Tensor]
 
 OBJECTIVES: dict[type[ObjectiveConfig], Objective] = {
     DPOConfig: pairwise.dpo,
@@ -46,12 +54,24 @@ OBJECTIVES: dict[type[ObjectiveConfig], Objective] = {
     SLiCConfig: pairwise.slic,
     SimPOConfig: pairwise.simpo,
     LNDPOConfig: pairwise.ln_dpo,
+    SPPOConfig: self_play.sppo,
+    INPOConfig: self_play.inpo,
+    GPOConfig: self_play.gpo,
+    NashMDConfig: self_play.nash_md,
+    XPOConfig: self_play.xpo,
+    VPOConfig: self_play.vpo,
 }
 
 
-def pair_loss(config: ObjectiveConfig, policy: PairLogprobs, anchors: Anchors) -> Tensor:
+def pair_loss(
+    config: ObjectiveConfig, policy: PairLogprobs, anchors: Anchors, judged: Judged
+) -> Tensor:
     """The objective's loss per pair, `(B,)`; `anchors` has at least those that it needs."""
-    return OBJECTIVES[type(config)](config, policy, anchors)
+    if judged.win_prob_B.shape != policy.chosen_B.shape:
+        raise ValueError(
+            f"judgements of {len(judged.win_prob_B)} pairs for {len(policy.chosen_B)} pairs"
+        )
+    return OBJECTIVES[type(config)](config, policy, anchors, judged)
 
 
 def anchors_needed(config: ObjectiveConfig) -> tuple[str, ...]:
@@ -69,4 +89,21 @@ def implicit_margin(config: ObjectiveConfig, policy: PairLogprobs, anchors: Anch
     """
     needed = anchors_needed(config)
     sides = log_ratios(policy, anchors[needed[0]]) if needed else policy
-    return pairwise.margin(sides).detach()
+    return margin(sides).detach()
+
+
+def implied_target(config: ObjectiveConfig) -> float | None:
+    """The largest target of a squared loss, in nats (IPO under `reduce=mean`: per token).
+
+    That of a pair's margin (INPO, IPO) or of one side's log-ratio (SPPO, GPO); None for a loss
+    that has no such target.
+    """
+    match config:
+        case SPPOConfig(step_size=step_size) | INPOConfig(step_size=step_size):
+            return step_size / 2
+        case IPOConfig(tau=tau):
+            return 1 / (2 * tau)
+        case GPOConfig(max_target=max_target):
+            return max_target
+        case _:
+            return None

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from rlhf.config import TinyModelConfig, Vocabulary
+from rlhf.config.models import TinyModelConfig, Vocabulary
 from rlhf.tiny import build_tiny_model
 
 

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from actors.group import Allotment, WorkerFailed, call_all, start_workers, stop_workers
 from actors.policy import InitialPolicy, PolicyPlan, PolicyRank, PolicyService
-from rlhf.config import DPOConfig, DType, PolicyConfig
+from rlhf.config.models import DType, PolicyConfig
+from rlhf.config.objectives import DPOConfig
 from rlhf.dispatch import WorkerDied
 from rlhf.logprobs import sum_logprobs
 from rlhf.records import Completion, Preference, PreferenceBatch, Prompt, SidePair, Tokens

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from actors.group import Allotment, WorkerFailed, start_workers, stop_workers, wait_ready
 from actors.rollout import RolloutService, RolloutWorker
 from actors.weight_sync import ProbedPublisher, WeightsDiffer, pack
-from rlhf.config import DType, TransformersRolloutConfig, Transport, VllmRolloutConfig
+from rlhf.config.models import DType, TransformersRolloutConfig, Transport, VllmRolloutConfig
 from rlhf.logprobs import row_logprobs
 from rlhf.records import Prompt, Sampling, Tokens
 

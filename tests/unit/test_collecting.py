@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from rlhf.collecting import PromptsFailed, RoundCollector
-from rlhf.config import RoundConfig
+from rlhf.collecting import JudgeFailed, PromptsFailed, RoundCollector
+from rlhf.config.run import RoundConfig
 from rlhf.dispatch import RequestFailed
 from rlhf.records import Collected, Judgement, Message, Prompt
 
@@ -23,6 +23,7 @@ class Fake:
         self.seeds: dict[str, int] = {}
         self.finished: list[str] = []
         self.now = self.peak = 0
+        self.unjudged = ""
         self._prompts = prompts(ids)
         self._behaviour = behaviour
 
@@ -38,7 +39,8 @@ class Fake:
             self.finished.append(prompt.id)
         finally:
             self.now -= 1
-        return Collected(prompt, (), Judgement((), "fake@1"), (), ())
+        score = None if prompt.id in self.unjudged else 1.0
+        return Collected(prompt, (), Judgement((score,), "fake@1"), (), ())
 
 
 async def at_once() -> None:
@@ -55,7 +57,7 @@ async def refused() -> None:
 
 async def collect(fake: Fake, round: int = 0, seed: int = 1, **limits) -> str:
     """The ids of the prompts that something came of."""
-    collector = RoundCollector(fake, fake, RoundConfig(**limits), seed)
+    collector = RoundCollector(fake, fake, RoundConfig(**limits), 0.25, seed)
     async with asyncio.timeout(5):
         return "".join(one.prompt.id for one in await collector.collect(round))
 
@@ -69,6 +71,15 @@ async def test_what_comes_back_is_in_the_order_of_the_prompts():
     fake = Fake("cab", c=first.wait, b=last)
     assert await collect(fake) == "cab"
     assert fake.finished != ["c", "a", "b"]
+
+
+async def test_a_judge_that_fails_too_often_ends_the_round():
+    fake = Fake("abcdefgh")
+    fake.unjudged = "ab"
+    assert await collect(fake) == "abcdefgh"
+    fake.unjudged = "abc"
+    with pytest.raises(JudgeFailed, match=r"fake@1 failed on 3 of 8 and judge.max_failure_rate="):
+        await collect(fake)
 
 
 async def test_prompts_that_fail_fail_alone_as_long_as_they_are_few():

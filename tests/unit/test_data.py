@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
-from rlhf.config import ArithmeticConfig, FilesConfig, Overlong, Rendering, Vocabulary
+from rlhf.config.data import ArithmeticConfig, FilesConfig, Overlong
+from rlhf.config.models import Rendering, Vocabulary
 from rlhf.data.prompts import PromptSchedule, load_data
 from rlhf.data.rendering import Renderer
 from rlhf.problems import InputError

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rlhf.config import (
-    SCHEMAS,
+from rlhf.config import SCHEMAS
+from rlhf.config.objectives import (
     Anchor,
     DPOConfig,
     IPOConfig,
@@ -23,6 +23,7 @@ from rlhf.config import (
 )
 from rlhf.objectives import (
     OBJECTIVES,
+    Judged,
     PairLogprobs,
     SideLogprobs,
     anchors_needed,
@@ -64,6 +65,17 @@ def one_pair(
     )
 
 
+def plain_labels(policy: PairLogprobs) -> Judged:
+    ones_B, zeros_B = torch.ones_like(policy.chosen_B), torch.zeros_like(policy.chosen_B)
+    return Judged(ones_B, ones_B, zeros_B, zeros_B, zeros_B)
+
+
+def plain_loss(
+    config: ObjectiveConfig, policy: PairLogprobs, anchors: dict[str, SideLogprobs]
+) -> Tensor:
+    return pair_loss(config, policy, anchors, plain_labels(policy))
+
+
 def one_anchor(chosen: float, rejected: float) -> dict[str, SideLogprobs]:
     return {"initial": SideLogprobs(vector(chosen), vector(rejected))}
 
@@ -74,13 +86,13 @@ def loss_of(
     anchor: tuple[float, float] = (-11.0, -11.5),
     lengths: tuple[int, int] = (5, 8),
 ) -> float:
-    return pair_loss(config, one_pair(*policy, lengths), one_anchor(*anchor)).item()
+    return plain_loss(config, one_pair(*policy, lengths), one_anchor(*anchor)).item()
 
 
 def gradients(
     config: ObjectiveConfig, policy: PairLogprobs, anchors: dict[str, SideLogprobs]
 ) -> tuple[float, float]:
-    loss_B = pair_loss(config, policy, anchors)
+    loss_B = plain_loss(config, policy, anchors)
     chosen_B, rejected_B = torch.autograd.grad(loss_B.sum(), (policy.chosen_B, policy.rejected_B))
     return chosen_B.item(), rejected_B.item()
 
@@ -246,14 +258,14 @@ def test_nll_is_a_mean_over_each_pairs_own_tokens(config: ObjectiveConfig) -> No
         torch.tensor([7, 7]),
     )
     anchors = {"initial": SideLogprobs(vector(-30.0, -30.0), vector(-30.0, -30.0))}
-    assert pair_loss(config, policy, anchors).tolist() == pytest.approx([10.0, 0.5], abs=1e-12)
+    assert plain_loss(config, policy, anchors).tolist() == pytest.approx([10.0, 0.5], abs=1e-12)
 
 
 @pytest.mark.parametrize("config", ALL, ids=repr)
 def test_pairs_do_not_mix(config: ObjectiveConfig) -> None:
     policies = [(-10.0, -12.0, 5, 8), (-3.0, -2.5, 2, 2), (-40.0, -41.0, 33, 12)]
     anchors = [(-11.0, -11.5), (-3.0, -3.0), (-39.0, -44.0)]
-    batch_3 = pair_loss(
+    batch_3 = plain_loss(
         config,
         PairLogprobs(*(torch.tensor(column) for column in zip(*policies, strict=True))),
         {"initial": SideLogprobs(*(vector(*side) for side in zip(*anchors, strict=True)))},
@@ -271,7 +283,7 @@ def test_extreme_margins_stay_finite_in_float32(config: ObjectiveConfig, gap: fl
     chosen_B = vector(gap, dtype=torch.float32).requires_grad_()
     zero_B = torch.zeros(1)
     one_token_B = torch.ones(1)
-    loss_B = pair_loss(
+    loss_B = plain_loss(
         config,
         PairLogprobs(chosen_B, zero_B, one_token_B, one_token_B),
         {"initial": SideLogprobs(zero_B, zero_B)},
@@ -292,9 +304,9 @@ def test_loss_and_margin_use_the_configured_anchor(config: type) -> None:
     assert anchors_needed(moving) == ("previous",)
     assert implicit_margin(config(), policy, both).item() == pytest.approx(1.5)
     assert implicit_margin(moving, policy, both).item() == pytest.approx(5.0)
-    expected = pair_loss(config(), policy, {"initial": previous})
-    assert pair_loss(moving, policy, both).item() == expected.item()
-    assert pair_loss(config(), policy, both).item() != expected.item()
+    expected = plain_loss(config(), policy, {"initial": previous})
+    assert plain_loss(moving, policy, both).item() == expected.item()
+    assert plain_loss(config(), policy, both).item() != expected.item()
 
 
 @pytest.mark.parametrize("config", [SLiCConfig(), SimPOConfig()], ids=repr)
@@ -302,7 +314,7 @@ def test_objectives_without_anchor_ask_for_none(config: ObjectiveConfig) -> None
     policy = one_pair(-10.0, -12.0, grad=True)
     margin_B = implicit_margin(config, policy, {})
     assert anchors_needed(config) == ()
-    assert pair_loss(config, policy, {}).shape == (1,)
+    assert plain_loss(config, policy, {}).shape == (1,)
     assert margin_B.item() == 2.0
     assert not margin_B.requires_grad
 
@@ -349,4 +361,4 @@ def test_token_counts_that_would_broadcast_are_refused() -> None:
 def test_anchor_that_would_broadcast_is_refused() -> None:
     policy = PairLogprobs(torch.zeros(2), torch.zeros(2), torch.ones(2), torch.ones(2))
     with pytest.raises(ValueError, match="anchor of 1 pairs for 2"):
-        pair_loss(DPOConfig(), policy, one_anchor(0.0, 0.0))
+        plain_loss(DPOConfig(), policy, one_anchor(0.0, 0.0))

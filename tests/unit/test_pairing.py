@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.config import PairingConfig, PairRule, Truncated
+from rlhf.config.algorithms import OnlineDPOConfig, PairRule, Truncated
 from rlhf.pairing import pair
 from rlhf.records import (
     Completion,
@@ -68,7 +68,7 @@ def drops(dropped: Sequence[Dropped]) -> list[tuple[str, int | None, int | None]
     ]
 
 
-def pair_up(given_group: Group, config: PairingConfig, seed: int = 0) -> Paired:
+def pair_up(given_group: Group, config: OnlineDPOConfig, seed: int = 0) -> Paired:
     return pair(PROMPT, *given_group, config, seed)
 
 
@@ -89,7 +89,7 @@ def groups(draw: st.DrawFn) -> Group:
 
 
 configs = st.builds(
-    PairingConfig,
+    OnlineDPOConfig,
     rule=st.sampled_from(PairRule),
     truncated=st.sampled_from(Truncated),
     min_margin=st.sampled_from([0.0, 0.15, 1.0]),
@@ -102,7 +102,7 @@ seeds = st.integers(0, 2**32)
 
 
 def test_best_worst_takes_the_extremes() -> None:
-    preferences, dropped = pair_up(group(0.4, -2.0, 3.0, 0.0), PairingConfig())
+    preferences, dropped = pair_up(group(0.4, -2.0, 3.0, 0.0), OnlineDPOConfig())
     (only,) = preferences
     assert (only.prompt, only.chosen.text, only.rejected.text) == (PROMPT, "answer 2", "answer 1")
     assert (only.chosen_score, only.rejected_score, only.margin) == (3.0, -2.0, 5.0)
@@ -111,12 +111,12 @@ def test_best_worst_takes_the_extremes() -> None:
 
 
 def test_best_worst_breaks_ties_by_sample_index() -> None:
-    preferences, _ = pair_up(group(0.0, 1.0, 0.0, 1.0), PairingConfig())
+    preferences, _ = pair_up(group(0.0, 1.0, 0.0, 1.0), OnlineDPOConfig())
     assert samples(preferences) == [(1, 2)]
 
 
 def test_all_pairs_takes_every_strict_order() -> None:
-    config = PairingConfig(rule=PairRule.all_pairs)
+    config = OnlineDPOConfig(rule=PairRule.all_pairs)
     preferences, dropped = pair_up(group(1.0, 0.0, 2.0, 1.0), config)
     assert set(samples(preferences)) == {(2, 0), (2, 3), (2, 1), (0, 1), (3, 1)}
     assert [one.weight for one in preferences] == pytest.approx([0.2] * 5)
@@ -125,11 +125,13 @@ def test_all_pairs_takes_every_strict_order() -> None:
 
 def test_all_pairs_of_two_are_best_worst() -> None:
     both = group(0.0, 1.0)
-    assert pair_up(both, PairingConfig(rule=PairRule.all_pairs)) == pair_up(both, PairingConfig())
+    assert pair_up(both, OnlineDPOConfig(rule=PairRule.all_pairs)) == pair_up(
+        both, OnlineDPOConfig()
+    )
 
 
 def test_correct_wrong_draws_from_both_sets_alike() -> None:
-    config = PairingConfig(rule=PairRule.correct_wrong)
+    config = OnlineDPOConfig(rule=PairRule.correct_wrong)
     mixed = group(1.0, 0.0, 1.0, 0.5, 0.0)
     drawn = Counter(
         pair for seed in range(600) for pair in samples(pair_up(mixed, config, seed)[0])
@@ -139,14 +141,14 @@ def test_correct_wrong_draws_from_both_sets_alike() -> None:
 
 
 def test_correct_wrong_passes_over_what_ties_with_the_best() -> None:
-    config = PairingConfig(rule=PairRule.correct_wrong, min_margin=0.5)
+    config = OnlineDPOConfig(rule=PairRule.correct_wrong, min_margin=0.5)
     near = group(1.0, 0.9, 0.8, 0.0)
     assert all(samples(pair_up(near, config, seed)[0]) == [(0, 3)] for seed in range(20))
 
 
 @pytest.mark.parametrize("rule", PairRule)
 def test_rules_follow_the_seed_alone(rule: PairRule) -> None:
-    config = PairingConfig(rule=rule)
+    config = OnlineDPOConfig(rule=rule)
     random.seed(1)
     first = pair_up(group(1.0, 0.0, 1.0, 0.0), config, seed=11)
     state = random.getstate()
@@ -162,7 +164,7 @@ def test_rules_follow_the_seed_alone(rule: PairRule) -> None:
 
 @pytest.mark.parametrize("rule", [PairRule.best_worst, PairRule.correct_wrong])
 def test_a_tied_group_drops_one_pair(rule: PairRule) -> None:
-    preferences, dropped = pair_up(group(1.0, 1.0, 1.0), PairingConfig(rule=rule))
+    preferences, dropped = pair_up(group(1.0, 1.0, 1.0), OnlineDPOConfig(rule=rule))
     assert preferences == ()
     assert drops(dropped) == [("tie", 0, 2)]
 
@@ -170,7 +172,7 @@ def test_a_tied_group_drops_one_pair(rule: PairRule) -> None:
 @pytest.mark.parametrize(("gap", "num_kept"), [(0.25, 0), (0.5, 0), (0.75, 1)])
 @pytest.mark.parametrize("rule", PairRule)
 def test_margins_up_to_the_minimum_are_ties(rule: PairRule, gap: float, num_kept: int) -> None:
-    config = PairingConfig(rule=rule, min_margin=0.5)
+    config = OnlineDPOConfig(rule=rule, min_margin=0.5)
     preferences, dropped = pair_up(group(gap, 0.0), config)
     assert len(preferences) == num_kept
     assert [one.reason for one in dropped] == [DropReason.TIE] * (1 - num_kept)
@@ -180,13 +182,13 @@ def test_margins_up_to_the_minimum_are_ties(rule: PairRule, gap: float, num_kept
 @pytest.mark.parametrize("rule", PairRule)
 def test_identical_sides_are_dropped(rule: PairRule, scores: tuple[float, float]) -> None:
     same = [completion(0, "2"), completion(1, "2")], judged(*scores)
-    preferences, dropped = pair_up(same, PairingConfig(rule=rule))
+    preferences, dropped = pair_up(same, OnlineDPOConfig(rule=rule))
     assert preferences == ()
     assert drops(dropped) == [("identical", 0, 1)]
 
 
 def test_text_alone_or_tokens_alone_make_sides_identical() -> None:
-    config = PairingConfig(truncated=Truncated.keep)
+    config = OnlineDPOConfig(truncated=Truncated.keep)
     same_text = [completion(0, "2"), completion(1, "2", truncated=True)]
     assert same_text[0].token_ids != same_text[1].token_ids
     same_tokens = [
@@ -200,7 +202,7 @@ def test_text_alone_or_tokens_alone_make_sides_identical() -> None:
 
 
 def test_weights_count_kept_pairs_only() -> None:
-    config = PairingConfig(rule=PairRule.all_pairs)
+    config = OnlineDPOConfig(rule=PairRule.all_pairs)
     completions = [completion(0, "2"), completion(1, "2"), completion(2, "3")]
     preferences, dropped = pair_up((completions, judged(1.0, 0.5, 0.0)), config)
     assert [(one.chosen.sample, one.weight) for one in preferences] == [(0, 0.5), (1, 0.5)]
@@ -208,13 +210,13 @@ def test_weights_count_kept_pairs_only() -> None:
 
 
 def test_truncated_completions_are_dropped() -> None:
-    preferences, dropped = pair_up(group(5.0, 1.0, 0.0, -5.0, truncated=(0, 3)), PairingConfig())
+    preferences, dropped = pair_up(group(5.0, 1.0, 0.0, -5.0, truncated=(0, 3)), OnlineDPOConfig())
     assert samples(preferences) == [(1, 2)]
     assert drops(dropped) == [("truncated", None, 0), ("truncated", None, 3)]
 
 
 def test_penalised_truncation_takes_the_lowest_score() -> None:
-    config = PairingConfig(truncated=Truncated.penalise)
+    config = OnlineDPOConfig(truncated=Truncated.penalise)
     preferences, dropped = pair_up(group(1.0, 0.25, 5.0, truncated=(2,)), config)
     (only,) = preferences
     assert (only.chosen.sample, only.rejected.sample) == (0, 2)
@@ -224,14 +226,14 @@ def test_penalised_truncation_takes_the_lowest_score() -> None:
 
 @pytest.mark.parametrize("rule", PairRule)
 def test_all_penalised_is_a_tie(rule: PairRule) -> None:
-    config = PairingConfig(rule=rule, truncated=Truncated.penalise)
+    config = OnlineDPOConfig(rule=rule, truncated=Truncated.penalise)
     preferences, dropped = pair_up(group(1.0, 0.0, truncated=(0, 1)), config)
     assert preferences == ()
     assert [one.reason for one in dropped] == [DropReason.TIE]
 
 
 def test_kept_truncation_may_win() -> None:
-    config = PairingConfig(truncated=Truncated.keep)
+    config = OnlineDPOConfig(truncated=Truncated.keep)
     preferences, dropped = pair_up(group(1.0, 0.0, truncated=(0,)), config)
     assert samples(preferences) == [(0, 1)]
     assert dropped == ()
@@ -239,13 +241,13 @@ def test_kept_truncation_may_win() -> None:
 
 @pytest.mark.parametrize("failure", [None, math.nan, math.inf, -math.inf])
 def test_a_failed_judgement_is_missing_rather_than_bad(failure: float | None) -> None:
-    preferences, dropped = pair_up(group(1.0, failure, 0.0), PairingConfig())
+    preferences, dropped = pair_up(group(1.0, failure, 0.0), OnlineDPOConfig())
     assert samples(preferences) == [(0, 2)]
     assert drops(dropped) == [("judge_failed", None, 1)]
 
 
 def test_a_failed_judgement_is_not_penalised_either() -> None:
-    config = PairingConfig(truncated=Truncated.penalise)
+    config = OnlineDPOConfig(truncated=Truncated.penalise)
     preferences, dropped = pair_up(group(1.0, 0.0, None, truncated=(2,)), config)
     assert samples(preferences) == [(0, 1)]
     assert drops(dropped) == [("judge_failed", None, 2)]
@@ -253,7 +255,7 @@ def test_a_failed_judgement_is_not_penalised_either() -> None:
 
 @pytest.mark.parametrize("rule", PairRule)
 def test_a_short_group_is_dropped_once(rule: PairRule) -> None:
-    config = PairingConfig(rule=rule, min_group=3)
+    config = OnlineDPOConfig(rule=rule, min_group=3)
     preferences, dropped = pair_up(group(1.0, 0.0, None, 0.5, truncated=(3,)), config)
     assert preferences == ()
     assert drops(dropped) == [
@@ -261,7 +263,7 @@ def test_a_short_group_is_dropped_once(rule: PairRule) -> None:
         ("truncated", None, 3),
         ("short_group", None, None),
     ]
-    assert len(pair_up(group(1.0, 0.0, 0.0), PairingConfig(min_group=3))[0]) == 1
+    assert len(pair_up(group(1.0, 0.0, 0.0), OnlineDPOConfig(min_group=3))[0]) == 1
 
 
 # --- what does not belong together --------------------------------------------------------------
@@ -271,31 +273,31 @@ def test_a_strangers_completion_is_refused() -> None:
     completions = [completion(0), completion(1, prompt_id="p8"), completion(2)]
     mixed = completions, judged(1.0, 0.5, 0.0)
     with pytest.raises(ValueError, match=r"prompt 'p7' was given completions of \['p8'\]"):
-        pair_up(mixed, PairingConfig())
+        pair_up(mixed, OnlineDPOConfig())
 
 
 @pytest.mark.parametrize("scores", [(1.0,), (1.0, 0.0, 0.5)])
 def test_a_wrong_number_of_scores_is_refused(scores: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="'p7' has 2 completions"):
-        pair_up(([completion(0), completion(1)], judged(*scores)), PairingConfig())
+        pair_up(([completion(0), completion(1)], judged(*scores)), OnlineDPOConfig())
 
 
 def test_a_repeated_sample_is_refused() -> None:
     with pytest.raises(ValueError, match="'p7' has two completions with the same sample"):
-        pair_up(([completion(0, "a"), completion(0, "b")], judged(1.0, 0.0)), PairingConfig())
+        pair_up(([completion(0, "a"), completion(0, "b")], judged(1.0, 0.0)), OnlineDPOConfig())
 
 
 def test_a_completion_without_tokens_is_refused() -> None:
     empty = [completion(0), completion(1, text="", truncated=True)], judged(1.0, 0.0)
     with pytest.raises(ValueError, match="'p7' has a completion without tokens"):
-        pair_up(empty, PairingConfig())
+        pair_up(empty, OnlineDPOConfig())
 
 
 # --- what holds for any group -------------------------------------------------------------------
 
 
 @given(any_group=groups(), config=configs, seed=seeds)
-def test_preferences_are_sound(any_group: Group, config: PairingConfig, seed: int) -> None:
+def test_preferences_are_sound(any_group: Group, config: OnlineDPOConfig, seed: int) -> None:
     preferences, _ = pair_up(any_group, config, seed)
     for one in preferences:
         assert one.chosen_score - one.rejected_score > config.min_margin
@@ -308,7 +310,7 @@ def test_preferences_are_sound(any_group: Group, config: PairingConfig, seed: in
 
 @given(any_group=groups(), config=configs, seed=seeds)
 def test_scores_are_the_judges_unless_penalised(
-    any_group: Group, config: PairingConfig, seed: int
+    any_group: Group, config: OnlineDPOConfig, seed: int
 ) -> None:
     completions, judgement = any_group
     said = {one.sample: score for one, score in zip(completions, judgement.scores, strict=True)}
@@ -319,7 +321,7 @@ def test_scores_are_the_judges_unless_penalised(
 
 
 @given(any_group=groups(), config=configs, seed=seeds)
-def test_counts_add_up(any_group: Group, config: PairingConfig, seed: int) -> None:
+def test_counts_add_up(any_group: Group, config: OnlineDPOConfig, seed: int) -> None:
     completions, judgement = any_group
     preferences, dropped = pair_up(any_group, config, seed)
     counts = Counter(one.reason for one in dropped)
@@ -344,7 +346,7 @@ def test_counts_add_up(any_group: Group, config: PairingConfig, seed: int) -> No
 
 @given(any_group=groups(), config=configs, seed=seeds, order=st.randoms(use_true_random=False))
 def test_order_of_completions_does_not_matter(
-    any_group: Group, config: PairingConfig, seed: int, order: random.Random
+    any_group: Group, config: OnlineDPOConfig, seed: int, order: random.Random
 ) -> None:
     completions, judgement = any_group
     rows = list(zip(completions, judgement.scores, strict=True))
@@ -358,7 +360,7 @@ def test_order_does_not_matter_among_ties(rule: PairRule) -> None:
     completions, judgement = group(1.0, 0.0, 1.0, 0.0)
     rows = list(zip(completions, judgement.scores, strict=True))
     outcomes = {
-        pair_up(([c for c, _ in some], judged(*(s for _, s in some))), PairingConfig(rule=rule))
+        pair_up(([c for c, _ in some], judged(*(s for _, s in some))), OnlineDPOConfig(rule=rule))
         for some in permutations(rows)
     }
     assert len(outcomes) == 1

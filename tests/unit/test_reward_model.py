@@ -15,9 +15,10 @@ from transformers import (
     Qwen2ForSequenceClassification,
 )
 
-from rlhf.config import RewardModelConfig, Vocabulary
+from rlhf.config.judges import RewardModelConfig
+from rlhf.config.models import Vocabulary
 from rlhf.judges import Group, build_judge
-from rlhf.judges.reward_model import find_reward_model
+from rlhf.judges.model_files import find_model
 from rlhf.problems import InputError
 from rlhf.records import Completion, Message, Prompt
 from rlhf.tiny import build_tokenizer
@@ -177,7 +178,7 @@ def config(path) -> RewardModelConfig:
 
 def test_dtype(chat):
     judge = build_judge(RewardModelConfig(path=str(chat), dtype="bfloat16"))
-    assert {p.dtype for p in judge._model.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in judge._classifier.model.parameters()} == {torch.bfloat16}
     assert judge.judge([group("a", "?", "x")])[0].scores[0] is not None
 
 
@@ -222,7 +223,7 @@ def test_code_that_comes_with_a_model_never_runs(chat, tmp_path):
 
 def test_all_faults_at_once(tmp_path):
     with pytest.raises(InputError) as caught:
-        find_reward_model(RewardModelConfig(path=str(tmp_path), dtype="float8"))
+        find_model(RewardModelConfig(path=str(tmp_path), dtype="float8"))
     assert len(caught.value.problems) == 3
     assert "judge.dtype=float8: allowed: auto, float32, bfloat16" in caught.value.problems
 

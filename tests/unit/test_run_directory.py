@@ -11,17 +11,13 @@ import yaml
 
 from rlhf.checkpoint import RoundCheckpoints
 from rlhf.checks import plain
-from rlhf.config import (
-    ArithmeticConfig,
-    Config,
-    DPOConfig,
-    OnlineDPOConfig,
-    Resume,
-    SimPOConfig,
-    TinyModelConfig,
-    TransformersRolloutConfig,
-    VerifierConfig,
-)
+from rlhf.config import Config
+from rlhf.config.algorithms import OnlineDPOConfig
+from rlhf.config.data import ArithmeticConfig
+from rlhf.config.judges import VerifierConfig
+from rlhf.config.models import TinyModelConfig, TransformersRolloutConfig
+from rlhf.config.objectives import DPOConfig, SimPOConfig
+from rlhf.config.run import Resume
 from rlhf.problems import InputError
 from rlhf.run_directory import begin_or_resume, claimed
 
@@ -200,10 +196,10 @@ def test_a_run_that_was_killed_while_it_was_set_up_begins_anew(tmp_path):
 
 
 def test_every_changed_key_is_refused_by_name_with_both_values(saved):
-    changes = {"objective__beta": 0.5, "algorithm__pairing__min_margin": 0.25, "seed": 7}
+    changes = {"objective__beta": 0.5, "algorithm__min_margin": 0.25, "seed": 7}
     problems = refusal(saved, **changes)
     assert [problem.split(": ")[0] for problem in problems] == [
-        "algorithm.pairing.min_margin=0.25",
+        "algorithm.min_margin=0.25",
         "objective.beta=0.5",
         "seed=7",
     ]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.config import PolicyConfig, Schedule
+from rlhf.config.models import PolicyConfig, Schedule
 from rlhf.schedules import learning_rate
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlhf.config import DType, TinyModelConfig, Vocabulary
+from rlhf.config.models import DType, TinyModelConfig, Vocabulary
 from rlhf.problems import InputError
 from rlhf.tiny import ARITHMETIC, build_tiny_model
 

@@ -15,7 +15,7 @@ import wandb
 from rich.console import Console
 from wandb.proto import wandb_internal_pb2
 
-from rlhf.config import TrackingConfig, WandbMode
+from rlhf.config.run import TrackingConfig, WandbMode
 from rlhf.metrics import collection_metrics
 from rlhf.records import Collected, Completion, Judgement, Message, Prompt
 from rlhf.stages import Tracker

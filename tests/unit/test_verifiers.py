@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.config import Check, RewardModelConfig, VerifierConfig
+from rlhf.config.judges import Check, RewardModelConfig, VerifierConfig
 from rlhf.judges import Group, build_judge, needs_answers, verifiers
 from rlhf.judges.verifiers import MathProcess, final_answer, integer_score
 from rlhf.records import Completion, Message, Prompt

@@ -1,0 +1,179 @@
+"""The LLM judge on Ray: rollout workers that hold the judge model say how likely A and B are."""
+
+import math
+import re
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer
+
+from actors.group import Allotment, Worker, call_all, start_workers
+from actors.rollout import RolloutWorker
+from rlhf.config.judges import LLMJudgeConfig
+from rlhf.config.models import DType, Rendering, RolloutConfig, Transport, VllmRolloutConfig
+from rlhf.data.rendering import Renderer
+from rlhf.dispatch import Dispatcher
+from rlhf.judges.endpoint import check_endpoint
+from rlhf.judges.llm import LLMJudge
+from rlhf.judges.model_files import find_directory, fingerprint, weight_faults
+from rlhf.judges.template import LABELS, load_template
+from rlhf.problems import InputError
+from rlhf.records import Message, Tokens
+
+ANSWER_TOKENS = 2
+"""The label, and the one token that vLLM generates after it."""
+
+
+class QuestionReader:
+    """Questions as the judge model's token ids, and the two tokens that answer them.
+
+    Raises InputError, naming judge.path, if the model's files or tokenizer cannot be used.
+    """
+
+    def __init__(self, config: LLMJudgeConfig) -> None:
+        assert config.path is not None
+        where = f"judge.path={config.path}"
+        directory = find_directory("judge.path", config.path)
+        if faults := weight_faults(directory):
+            raise InputError([f"{where}: {fault}" for fault in faults])
+        self.model = f"{Path(config.path).name}-{fingerprint(directory)}"
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+            model = AutoConfig.from_pretrained(directory).get_text_config()
+        except (OSError, ValueError) as error:
+            raise InputError([f"{where}: {str(error).splitlines()[0]}"]) from error
+        if tokenizer.eos_token_id is None:
+            raise InputError([f"{where}: its tokenizer has no end token; set its eos_token"])
+        self._renderer = Renderer(tokenizer, Rendering.auto)
+        self.label_ids = _label_ids(tokenizer, where)
+        longest = getattr(model, "max_position_embeddings", None) or math.inf
+        limits = (config.max_tokens, longest - ANSWER_TOKENS, tokenizer.model_max_length)
+        self.max_tokens = int(min(limits))
+        # It would warn of texts that are too long, as if they went on to the model.
+        tokenizer.model_max_length = int(1e30)
+        special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+        # An empty alternative would match everywhere, so there is always one that matches nowhere.
+        self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
+
+    def tokens(self, question: str) -> tuple[int, ...] | None:
+        """Up to where the answer begins: by the chat template, or plainly if there is none.
+
+        None for a question that is too long, or that the chat template refuses.
+        """
+        try:
+            ids = self._renderer.render((Message("user", question),))
+        except ValueError:
+            return None
+        return ids if len(ids) <= self.max_tokens else None
+
+    def clean(self, text: str) -> str:
+        """Breaks the model's special tokens written out in a text, which would end a turn."""
+        return self._special.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
+
+
+def _label_ids(tokenizer: Any, where: str) -> tuple[int, int]:
+    encoded = [tokenizer(label, add_special_tokens=False)["input_ids"] for label in LABELS]
+    for label, ids in zip(LABELS, encoded, strict=True):
+        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+            raise InputError(
+                [
+                    f"{where}: {label!r} is not one token of its vocabulary, so it cannot answer "
+                    f"with it (got {tokenizer.convert_ids_to_tokens(ids)}); take another model"
+                ]
+            )
+    return encoded[0][0], encoded[1][0]
+
+
+class LabelScorer:
+    """A rollout worker as the dispatcher sees it: asked not for text but for the two labels."""
+
+    def __init__(self, worker: Worker, label_ids: tuple[int, int], timeout_s: float) -> None:
+        self.name = worker.name
+        self._worker = worker
+        self._label_ids = label_ids
+        self._timeout_s = timeout_s
+
+    async def call(
+        self, requests: Sequence[tuple[int, ...]]
+    ) -> AsyncGenerator[list[tuple[int, float | None]], None]:
+        """P(A) / (P(A) + P(B)) for each question's next token; None if neither is possible."""
+        rows = [Tokens(ids, (label,)) for ids in requests for label in self._label_ids]
+        (nats,) = await call_all([self._worker], "logprobs", rows, timeout_s=self._timeout_s)
+        pairs = zip(nats[::2], nats[1::2], strict=True)
+        yield [(i, _first_of_two(first, second)) for i, ((first,), (second,)) in enumerate(pairs)]
+
+
+def _first_of_two(first: float, second: float) -> float | None:
+    """The softmax over two log-probabilities, of which one may be -inf."""
+    # By tanh, which overflows nowhere and gives exactly 1 minus itself when the two are swapped.
+    probability = (1 + math.tanh((first - second) / 2)) / 2
+    return probability if math.isfinite(probability) else None
+
+
+class WorkerChooser:
+    """`rlhf.judges.llm.Chooser` by rollout workers."""
+
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        reader: QuestionReader,
+        *,
+        calls_per_worker: int,
+        timeout_s: float,
+    ) -> None:
+        self._reader = reader
+        scorers = [LabelScorer(worker, reader.label_ids, timeout_s) for worker in workers]
+        self._dispatcher: Dispatcher[tuple[int, ...], float | None] = Dispatcher(
+            scorers, calls_per_worker=calls_per_worker, timeout_s=timeout_s
+        )
+
+    async def choose(self, question: str) -> float | None:
+        tokens = self._reader.tokens(question)
+        return None if tokens is None else await self._dispatcher.submit((question,), tokens)
+
+
+def start_llm_judge(
+    config: LLMJudgeConfig,
+    rollout: RolloutConfig,
+    dtype: DType,
+    allotment: Allotment,
+    timeout_s: float,
+    seed: int,
+) -> tuple[LLMJudge, list[Worker]]:
+    """The judge at `judge.path`, and its workers: on the engine of `rollout`, not yet ready."""
+    reader = QuestionReader(config)
+    engine = replace(
+        rollout,
+        num_workers=allotment.count,
+        max_prompt_tokens=reader.max_tokens,
+        max_completion_tokens=ANSWER_TOKENS,
+    )
+    arguments = (config.path, dtype, engine, Transport.object_store, seed)
+    workers = start_workers(RolloutWorker, allotment, *arguments)
+    # vLLM batches continuously, so it gets questions as they come; padded batches gather first.
+    calls = 1024 if isinstance(rollout, VllmRolloutConfig) else 1
+    chooser = WorkerChooser(workers, reader, calls_per_worker=calls, timeout_s=timeout_s)
+    template = load_template(config.template)
+    return LLMJudge(chooser, template, reader.model, clean=reader.clean), workers
+
+
+def check_llm_judge(config: LLMJudgeConfig) -> None:
+    """Tries out the judge before any worker starts; raises InputError if it cannot be one.
+
+    An endpoint is asked one question, in an event loop of its own; of a model only its tokenizer
+    and configuration are read.
+    """
+    if config.endpoint is not None:
+        check_endpoint(config)
+        return
+    reader = QuestionReader(config)
+    if reader.tokens(load_template(config.template).trivial) is None:
+        raise InputError(
+            [
+                f"judge.path={config.path}: does not take a trivial question: it is longer than "
+                f"judge.max_tokens or the model allow ({reader.max_tokens} tokens), or its chat "
+                "template refuses a user's message"
+            ]
+        )

@@ -1,0 +1,130 @@
+"""Every key of the configuration: its type, its default, its range, and what it means.
+
+Defaults live here and are the vetted setting; the YAML files under `conf/` state differences.
+`rlhf.checks` walks these dataclasses and reports everything that is wrong with them at once.
+"""
+
+from dataclasses import dataclass, field
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from rlhf.config.algorithms import AlgorithmConfig, OnlineDPOConfig, SelfPlayConfig
+from rlhf.config.data import ArithmeticConfig, DataConfig, FilesConfig, GameDataConfig
+from rlhf.config.judges import (
+    GameConfig,
+    GPMConfig,
+    JudgeConfig,
+    LLMJudgeConfig,
+    PairModelConfig,
+    RewardModelConfig,
+    VerifierConfig,
+)
+from rlhf.config.models import (
+    ModelConfig,
+    PolicyConfig,
+    ReferenceConfig,
+    RolloutConfig,
+    TinyModelConfig,
+    TransformersRolloutConfig,
+    VllmRolloutConfig,
+    WeightsConfig,
+)
+from rlhf.config.numbers import number
+from rlhf.config.objectives import (
+    DPOConfig,
+    GPOConfig,
+    INPOConfig,
+    IPOConfig,
+    LNDPOConfig,
+    NashMDConfig,
+    ObjectiveConfig,
+    RDPOConfig,
+    RSOConfig,
+    SimPOConfig,
+    SLiCConfig,
+    SPPOConfig,
+    VPOConfig,
+    XPOConfig,
+)
+from rlhf.config.run import (
+    ClusterConfig,
+    EvalConfig,
+    PlacementConfig,
+    RoundConfig,
+    RunConfig,
+    TrackingConfig,
+    WarmupConfig,
+)
+
+
+@dataclass
+class Config:
+    """The whole configuration of `python -m rlhf`."""
+
+    algorithm: AlgorithmConfig = MISSING
+    objective: ObjectiveConfig = MISSING
+    judge: JudgeConfig = MISSING
+    model: ModelConfig = MISSING
+    data: DataConfig = MISSING
+    rollout: RolloutConfig = MISSING
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    placement: PlacementConfig = field(default_factory=PlacementConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    round: RoundConfig = field(default_factory=RoundConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    warmup: WarmupConfig = field(default_factory=WarmupConfig)
+    num_rounds: int = number(100, at_least=1)
+    max_staleness: int = number(0, at_least=0)
+    """Rounds by which collecting may run ahead of training; 0 is strictly on-policy."""
+    seed: int = number(1, at_least=0)
+    experiment: str | None = None
+    """The recipe, for the record."""
+
+
+SCHEMAS: dict[str, dict[str, type]] = {
+    "algorithm": {"online_dpo": OnlineDPOConfig, "self_play": SelfPlayConfig},
+    "objective": {
+        "dpo": DPOConfig,
+        "rdpo": RDPOConfig,
+        "ipo": IPOConfig,
+        "rso": RSOConfig,
+        "slic": SLiCConfig,
+        "simpo": SimPOConfig,
+        "ln_dpo": LNDPOConfig,
+        "sppo": SPPOConfig,
+        "inpo": INPOConfig,
+        "gpo": GPOConfig,
+        "nash_md": NashMDConfig,
+        "xpo": XPOConfig,
+        "vpo": VPOConfig,
+    },
+    "judge": {
+        "verifier": VerifierConfig,
+        "reward_model": RewardModelConfig,
+        "pair_model": PairModelConfig,
+        "gpm": GPMConfig,
+        "llm": LLMJudgeConfig,
+        "game": GameConfig,
+    },
+    "model": {"hf": ModelConfig, "tiny": TinyModelConfig},
+    "data": {"arithmetic": ArithmeticConfig, "files": FilesConfig, "game": GameDataConfig},
+    "rollout": {"transformers": TransformersRolloutConfig, "vllm": VllmRolloutConfig},
+    "cluster": {"cluster": ClusterConfig},
+    "placement": {"placement": PlacementConfig},
+    "tracking": {"tracking": TrackingConfig},
+}
+"""Group -> option -> schema; the YAML files of a group build on these."""
+
+
+def register_schemas() -> None:
+    """Makes the schemas known to Hydra, as `schema/<group>/<option>`."""
+    store = ConfigStore.instance()
+    store.store(name="config_schema", node=Config)
+    for group, options in SCHEMAS.items():
+        for option, schema in options.items():
+            store.store(group=f"schema/{group}", name=option, node=schema)

@@ -1,0 +1,61 @@
+"""Where prompts come from."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+from rlhf.config.numbers import number
+
+
+@dataclass
+class DataConfig:
+    pass
+
+
+@dataclass
+class ArithmeticConfig(DataConfig):
+    """Sums of two numbers, such as `12+34=`, answered by the number alone."""
+
+    num_digits: int = number(2, at_least=1, at_most=6)
+    num_prompts: int = number(7000, at_least=1)
+    num_heldout: int = number(512, at_least=1)
+
+
+class Overlong(Enum):
+    error = "error"
+    drop = "drop"
+
+
+@dataclass
+class FilesConfig(DataConfig):
+    """Prompts in JSONL or Parquet."""
+
+    path: str = MISSING
+    heldout_path: str | None = None
+    """Without it, `heldout_share` of the rows are held out."""
+    heldout_share: float = number(0.05, above=0, below=1)
+    prompt_column: str = "prompt"
+    """Text, or a list of chat messages with `role` and `content`."""
+    answer_column: str | None = None
+    answer_marker: str | None = None
+    """If given, the answer is what follows it in the column: `####` in GSM8K."""
+    demonstration_column: str | None = None
+    """A model answer, for `warmup`."""
+    id_column: str | None = None
+    """Without it, rows are numbered."""
+    overlong: Overlong = Overlong.error
+    """What to do with prompts beyond `rollout.max_prompt_tokens`."""
+
+
+@dataclass
+class GameDataConfig(DataConfig):
+    """One question, asked again and again, with the answers of a known game."""
+
+    game: str = MISSING
+    """Its file: that of `judge.game`, if the judge is to know the answers."""
+    prompt: str = "play:"
+    base: list[float] = field(default_factory=list)
+    """Shares of the answers in the demonstrations, for `warmup`; without any, equal ones."""
+    num_prompts: int = number(4096, at_least=1)
+    num_heldout: int = number(2048, at_least=1)

@@ -1,0 +1,131 @@
+"""The policy: its weights, its copies that sample, and its training."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from omegaconf import MISSING
+
+from rlhf.config.numbers import number
+
+
+class DType(Enum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Rendering(Enum):
+    auto = "auto"
+    """Chat if the tokenizer has a chat template, plain if it has none."""
+    chat = "chat"
+    plain = "plain"
+
+
+@dataclass
+class ModelConfig:
+    path: str = MISSING
+    """A Hugging Face directory, or a hub id where the network allows."""
+    dtype: DType = DType.bfloat16
+    rendering: Rendering = Rendering.auto
+
+
+class Vocabulary(Enum):
+    arithmetic = "arithmetic"
+    """32 characters: digits, operators, a few letters."""
+    bytes = "bytes"
+    """Every UTF-8 byte, so any text."""
+
+
+@dataclass
+class TinyModelConfig(ModelConfig):
+    """A small Llama, made from nothing."""
+
+    path: str = "tiny"
+    dtype: DType = DType.float32
+    vocabulary: Vocabulary = Vocabulary.arithmetic
+    num_layers: int = number(2, at_least=1)
+    width: int = number(128, at_least=8)
+    num_heads: int = number(4, at_least=1)
+
+
+@dataclass
+class RolloutConfig:
+    num_workers: int = number(1, at_least=1)
+    max_prompt_tokens: int = number(1024, at_least=1)
+    max_completion_tokens: int = number(1024, at_least=1)
+
+
+@dataclass
+class TransformersRolloutConfig(RolloutConfig):
+    max_batch_tokens: int = number(65536, at_least=1)
+    """Tokens, prompts and completions together, that one padded batch may come to."""
+
+
+@dataclass
+class VllmRolloutConfig(RolloutConfig):
+    tensor_parallel: int = number(1, at_least=1)
+    """GPUs per worker."""
+    gpu_memory_utilization: float = number(0.85, above=0, at_most=1)
+    cpu_kv_cache_gib: int = number(1, at_least=1)
+    enforce_eager: bool = False
+
+
+class Optimizer(Enum):
+    adamw = "adamw"
+    rmsprop = "rmsprop"
+
+
+class Schedule(Enum):
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+
+
+@dataclass
+class PolicyConfig:
+    num_ranks: int = number(1, at_least=1)
+    zero_stage: int = number(2, at_least=0, at_most=3)
+    batch_size: int = number(64, at_least=1)
+    """Preferences per optimizer step, over all ranks."""
+    micro_batch_tokens: int = number(16384, at_least=1)
+    """Tokens, padding included, that one forward pass of a rank may come to."""
+    learning_rate: float = number(5e-7, above=0)
+    optimizer: Optimizer = Optimizer.adamw
+    schedule: Schedule = Schedule.constant
+    lr_warmup_ratio: float = number(0.0, at_least=0, below=1)
+    """Share of the run in which the learning rate rises from 0."""
+    restart_every_round: bool = False
+    """Begin the schedule anew in every round, and forget the optimizer's moments."""
+    weight_decay: float = number(0.0, at_least=0)
+    max_grad_norm: float = number(1.0, above=0)
+    gradient_checkpointing: bool = False
+    lora_rank: int = number(0, at_least=0)
+    """0 trains every weight."""
+    lora_alpha: int = number(32, at_least=1)
+    max_skipped_steps: int = number(5, at_least=1)
+    """Optimizer steps in a row that may be skipped for a non-finite gradient."""
+
+
+@dataclass
+class ReferenceConfig:
+    num_workers: int = number(1, at_least=1)
+    micro_batch_tokens: int = number(16384, at_least=1)
+
+
+class Transport(Enum):
+    auto = "auto"
+    """`ipc` where vLLM shares the policy's GPU, `nccl` where it has its own, else
+    `object_store`."""
+    object_store = "object_store"
+    """Ray's object store: shared memory within a node."""
+    nccl = "nccl"
+    """From GPU to GPU, by vLLM."""
+    ipc = "ipc"
+    """Within a GPU that policy and rollout share, by vLLM."""
+
+
+@dataclass
+class WeightsConfig:
+    transport: Transport = Transport.auto
+    max_logprob_gap: float | None = None
+    """Nats per token between policy and rollout workers above which the run stops;
+    by default 1e-3 in float32 and 0.1 in bfloat16."""

@@ -1,0 +1,94 @@
+"""`python -m rlhf.reward`: what is trained to judge, on what, and how."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+from rlhf.config.data import Overlong
+from rlhf.config.models import ModelConfig, Schedule
+from rlhf.config.numbers import number
+
+
+class Kind(Enum):
+    bradley_terry = "bradley_terry"
+    """One score per completion, from comparisons; `judge=reward_model` uses it."""
+    regression = "regression"
+    """One score per completion, from scores; `judge=reward_model` uses it."""
+    pair = "pair"
+    """Reads two completions together, as PairRM; `judge=pair_model` uses it."""
+    gpm = "gpm"
+    """An embedding per completion, which can hold cycles; `judge=gpm` uses it."""
+
+
+JUDGE_OF = {
+    Kind.bradley_terry: "reward_model",
+    Kind.regression: "reward_model",
+    Kind.pair: "pair_model",
+    Kind.gpm: "gpm",
+}
+"""The judge that uses what was trained: `judge=...`."""
+
+
+class Margin(Enum):
+    subtract = "subtract"
+    """-log σ(r_chosen - r_rejected - margin)."""
+    scale = "scale"
+    """-margin · log σ(r_chosen - r_rejected)."""
+
+
+@dataclass
+class PreferenceFilesConfig:
+    """Preferences in JSONL or Parquet; rows that have something in `dropped` are passed over."""
+
+    path: str = MISSING
+    """A file, a folder of files, or the directory of a run, whose own preferences are then read."""
+    heldout_path: str | None = None
+    """Without it, the rows of `heldout_share` of the prompts are held out."""
+    heldout_share: float = number(0.05, above=0, below=1)
+    prompt_column: str = "prompt"
+    """Text, or a list of chat messages with `role` and `content`."""
+    chosen_column: str = "chosen"
+    """Text, or a list of chat messages of which the last is the assistant's."""
+    rejected_column: str | None = "rejected"
+    """Only kind=regression can do without."""
+    margin_column: str | None = None
+    """How much better the chosen side is, at least 0; for kind=bradley_terry."""
+    chosen_score_column: str | None = None
+    """What kind=regression fits."""
+    rejected_score_column: str | None = None
+    """The same, of the other side."""
+    overlong: Overlong = Overlong.error
+    """What to do with rows beyond `max_tokens`."""
+
+
+@dataclass
+class RewardTrainingConfig:
+    """The whole configuration of `python -m rlhf.reward`."""
+
+    kind: Kind = Kind.bradley_terry
+    output: str = "${hydra:runtime.output_dir}/model"
+    """The folder that the trained model becomes; it must be empty or absent."""
+    model: ModelConfig = MISSING
+    """What to start from: any causal language model or sequence classifier. Its head is new."""
+    data: PreferenceFilesConfig = field(default_factory=PreferenceFilesConfig)
+    margin: Margin = Margin.subtract
+    """What `data.margin_column` does."""
+    embedding_size: int = number(4, at_least=2)
+    """Of kind=gpm; even."""
+    temperature: float = number(0.1, above=0)
+    """Of kind=gpm: P = σ(score / temperature), and the score lies in [-1, 1]."""
+    epochs: int = number(1, at_least=1)
+    batch_size: int = number(64, at_least=1)
+    """Rows per optimizer step."""
+    max_tokens: int = number(4096, at_least=1)
+    """Prompt and completion together; for kind=pair prompt and both completions."""
+    micro_batch_tokens: int = number(16384, at_least=1)
+    """Tokens, padding included, that one forward pass may come to."""
+    learning_rate: float = number(1e-5, above=0)
+    schedule: Schedule = Schedule.linear
+    lr_warmup_ratio: float = number(0.05, at_least=0, below=1)
+    """Share of the training in which the learning rate rises from 0."""
+    weight_decay: float = number(0.0, at_least=0)
+    max_grad_norm: float = number(1.0, above=0)
+    seed: int = number(1, at_least=0)

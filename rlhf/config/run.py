@@ -1,0 +1,96 @@
+"""How far a run goes, where, and what it shows of itself."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from rlhf.config.numbers import number
+
+
+class Resume(Enum):
+    auto = "auto"
+    """Go on from the newest complete checkpoint in `run.dir`, or start if there is none."""
+    must = "must"
+    """Go on, or fail."""
+    never = "never"
+    """Start in an empty directory, or fail."""
+
+
+@dataclass
+class RunConfig:
+    dir: str = "${hydra:runtime.output_dir}"
+    """Where everything the run leaves behind goes; on storage that all nodes share."""
+    resume: Resume = Resume.auto
+    checkpoint_every: int = number(50, at_least=0)
+    """Rounds between checkpoints, besides the one after the last round."""
+    keep_checkpoints: int = number(2, at_least=1)
+
+
+@dataclass
+class RoundConfig:
+    prompts: int = number(64, at_least=1)
+    """Prompts that are asked in one round."""
+    epochs: int = number(1, at_least=1)
+    """Passes over the round's preferences."""
+    concurrency: int = number(1024, at_least=1)
+    """Prompts in work at the same time."""
+    deadline_s: float = number(1800.0, above=0)
+    """Longest time that one prompt may take before it counts as failed."""
+    max_failed: int = number(0, at_least=0)
+    """Prompts of a round that may fail before the run stops."""
+
+
+@dataclass
+class EvalConfig:
+    every: int = number(0, at_least=0)
+    """Rounds between evaluations, besides those before and after training."""
+    num_prompts: int = number(512, at_least=1)
+    """Held-out prompts that are asked."""
+    num_samples: int = number(1, at_least=1)
+    """Sampled completions per prompt, besides the greedy one."""
+
+
+@dataclass
+class WarmupConfig:
+    """Supervised steps on the data's demonstrations, before the first round."""
+
+    steps: int = number(0, at_least=0)
+    """At most so many; in the last 30 of them the learning rate falls to 0."""
+    stop_loss: float | None = None
+    """Mean token NLL, in nats, at which the fall begins early."""
+    batch_size: int = number(32, at_least=1)
+    learning_rate: float = number(1e-3, above=0)
+
+
+@dataclass
+class ClusterConfig:
+    address: str | None = None
+    """`auto` or an address joins a running Ray cluster; without one, Ray starts here."""
+    threads_per_worker: int = number(1, at_least=1)
+    """Threads that a worker computes with on CPUs; more pay off from some millions of weights."""
+    start_timeout_s: float = number(600.0, above=0)
+    """Longest wait for any worker to be ready."""
+    call_timeout_s: float = number(1800.0, above=0)
+    """Longest wait for any single call to a worker."""
+
+
+@dataclass
+class PlacementConfig:
+    gpus: bool = False
+    """Give every rollout, reference, reward-model and policy worker GPUs of its own."""
+    colocated: bool = False
+    """Let each policy rank share its GPU with a rollout worker, half and half."""
+
+
+class WandbMode(Enum):
+    offline = "offline"
+    online = "online"
+    disabled = "disabled"
+
+
+@dataclass
+class TrackingConfig:
+    wandb: WandbMode = WandbMode.offline
+    project: str = "agon"
+    table_every: int = number(10, at_least=1)
+    """Rounds between tables of sample completions."""
+    table_rows: int = number(16, at_least=1)

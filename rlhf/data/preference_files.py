@@ -1,0 +1,177 @@
+"""JSONL and Parquet files into preferences; whatever is wrong is told by file, column and row."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from rlhf.config.reward import PreferenceFilesConfig
+from rlhf.data.files import SUFFIXES, Column, FileReader, read_messages, read_text
+from rlhf.problems import InputError
+from rlhf.records import Message
+
+_DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row that a judge can learn from."""
+
+    messages: tuple[Message, ...]
+    texts: tuple[str, ...]
+    """Of the chosen side, and of the rejected one if there is one."""
+    targets: tuple[float, ...]
+    """One score per text, if the files have scores."""
+    margin: float | None
+    file: str
+    row: int
+    """From 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """All rows of the files, but for those that a run had dropped."""
+
+    train: list[Example]
+    heldout: list[Example]
+    num_passed_over: int
+    """Rows whose column `dropped` is set."""
+
+
+def read_examples(config: PreferenceFilesConfig) -> Examples:
+    """Raises InputError with everything that is wrong."""
+    problems: list[str] = []
+    columns = _columns(config)
+    train, num_passed_over = _read("path", config.path, columns, problems)
+    heldout: list[Example] = []
+    if config.heldout_path is not None:
+        heldout, passed_over = _read("heldout_path", config.heldout_path, columns, problems)
+        num_passed_over += passed_over
+    if problems:
+        raise InputError(list(dict.fromkeys(problems)))  # both paths may name one file
+    if config.heldout_path is None:
+        train, heldout = _split(train, config.heldout_share)
+    return Examples(train, heldout, num_passed_over)
+
+
+def _columns(config: PreferenceFilesConfig) -> dict[str, Column]:
+    wanted = {
+        "messages": ("prompt_column", config.prompt_column, read_messages),
+        "chosen": ("chosen_column", config.chosen_column, _completion),
+        "rejected": ("rejected_column", config.rejected_column, _completion),
+        "margin": ("margin_column", config.margin_column, _margin),
+        "chosen_score": ("chosen_score_column", config.chosen_score_column, _number),
+        "rejected_score": ("rejected_score_column", config.rejected_score_column, _number),
+    }
+    return {field: (k, name, to) for field, (k, name, to) in wanted.items() if name is not None}
+
+
+def _split(rows: list[Example], heldout_share: float) -> tuple[list[Example], list[Example]]:
+    """By a hash of the prompt, so that no prompt is on both sides."""
+    train, heldout = [], []
+    for row in rows:
+        digest = sha256(repr(row.messages).encode("utf-8", "surrogatepass")).digest()
+        share = int.from_bytes(digest[:8]) / 2**64
+        (heldout if share < heldout_share else train).append(row)
+    if not (train and heldout):
+        raise InputError(
+            [
+                f"data.heldout_share={heldout_share}: of {len(rows)} rows it holds out "
+                f"{len(heldout)}; both parts need rows, so change it or give data.heldout_path"
+            ]
+        )
+    return train, heldout
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def _read(
+    key: str, path: str, columns: Mapping[str, Column], problems: list[str]
+) -> tuple[list[Example], int]:
+    """Every row under `path`, and how many were passed over; what is wrong goes to `problems`."""
+    root = Path(path)
+    if not root.exists():
+        problems.append(f"data.{key}={path}: no such file or folder; correct the path")
+        return [], 0
+    # Of a run's directory only its preferences: it has other JSONL files too.
+    folder = root / "preferences" if (root / "preferences").is_dir() else root
+    files = sorted(folder.rglob("*")) if folder.is_dir() else [folder]
+    if not (files := [file for file in files if file.suffix in SUFFIXES]):
+        problems.append(f"data.{key}={path}: give a .jsonl or .parquet file, or a folder of them")
+        return [], 0
+    known = len(problems)
+    readers = [_PreferenceReader(file, columns) for file in files]
+    for reader in readers:
+        reader.read(problems)
+    examples = [example for reader in readers for example in reader.examples]
+    num_passed_over = sum(reader.num_passed_over for reader in readers)
+    if not examples and len(problems) == known:
+        dropped = f" but {num_passed_over} that a run dropped" if num_passed_over else ""
+        problems.append(f"data.{key}={path}: it has no rows{dropped}; give a file of preferences")
+    return examples, num_passed_over
+
+
+class _PreferenceReader(FileReader):
+    """Reads one file into `examples`."""
+
+    def __init__(self, file: Path, columns: Mapping[str, Column]) -> None:
+        super().__init__(file, {**columns, _DROPPED: (_DROPPED, _DROPPED, str)}, prefix="")
+        self._fields = columns
+        self.examples: list[Example] = []
+        self.num_passed_over = 0
+
+    def _row(self, number: int, record: dict[str, Any]) -> None:
+        if record.get(_DROPPED):
+            self.num_passed_over += 1
+            return
+        values = {}
+        for field, (_, column, convert) in self._fields.items():
+            try:
+                values[field] = convert(record.get(column))
+            except ValueError as error:
+                self._fault(column, str(error), number)
+        if len(values) == len(self._fields):
+            self.examples.append(_example(values, str(self._file), number))
+
+    def _missing(self) -> Iterator[str]:
+        self._columns = self._fields  # a file need not have the other one
+        return super()._missing()
+
+
+def _example(values: Mapping[str, Any], file: str, number: int) -> Example:
+    texts = tuple(values[side] for side in ("chosen", "rejected") if side in values)
+    scores = ("chosen_score", "rejected_score")
+    targets = tuple(values[score] for score in scores if score in values)
+    return Example(values["messages"], texts, targets, values.get("margin"), file, number)
+
+
+# --- values --------------------------------------------------------------------------------------
+
+
+def _completion(value: object) -> str:
+    """Text, which may be empty, or the last message of a conversation."""
+    if isinstance(value, list):
+        last = value[-1] if value else None
+        if not isinstance(last, dict) or last.get("role") != "assistant":
+            raise ValueError("must be text, or a list of messages that ends with the assistant's")
+        value = last.get("content")
+    return "" if value == "" else read_text(value)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        kind = "null or missing" if value is None else f"not a number but {type(value).__name__}"
+        raise ValueError(f"is {kind}")
+    if not math.isfinite(value):
+        raise ValueError("is not finite")
+    return float(value)
+
+
+def _margin(value: object) -> float:
+    margin = _number(value)
+    if margin < 0:
+        raise ValueError("is below 0; exchange the two sides of such rows")
+    return margin

@@ -1,0 +1,126 @@
+"""Known games: who beats whom is given, so how far a policy is from equilibrium can be computed."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from rlhf.problems import InputError
+
+MAX_ANSWERS = 8
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class KnownGame:
+    """A symmetric game: answers, and the probability that one is preferred to another."""
+
+    answers: tuple[str, ...]
+    win_prob: np.ndarray
+    """[i][j]: the probability that answer i is preferred to answer j, A x A."""
+
+    def place(self, text: str) -> int:
+        """An answer's place; that of anything else is behind the last."""
+        text = text.strip()
+        return self.answers.index(text) if text in self.answers else len(self.answers)
+
+    @property
+    def with_other(self) -> np.ndarray:
+        """The matrix with a last row and column for text that is no answer: it always loses."""
+        size = len(self.answers)
+        whole = np.ones((size + 1, size + 1))
+        whole[:size, :size] = self.win_prob
+        whole[size] = 0.0
+        whole[size, size] = 0.5
+        return whole
+
+
+def read_game(path: str) -> KnownGame:
+    """Reads {"answers": [...], "win_prob": [[...], ...]}; raises InputError with all problems."""
+    key = f"judge.game={path}"
+    try:
+        raw = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError([f"{key}: cannot be read ({error.strerror})"]) from error
+    except ValueError as error:
+        raise InputError([f"{key}: is not JSON ({error})"]) from error
+    wanted = '{"answers": ["rock", ...], "win_prob": [[0.5, ...], ...]}'
+    if not isinstance(raw, dict) or {"answers", "win_prob"} - raw.keys():
+        raise InputError([f"{key}: must be {wanted}"])
+    answers, rows = raw["answers"], raw["win_prob"]
+    problems = _answer_problems(answers)
+    if not problems:
+        problems = _matrix_problems(rows, len(answers))
+    if problems:
+        raise InputError([f"{key}: {problem}" for problem in problems])
+    return KnownGame(tuple(answers), np.array(rows, dtype=float))
+
+
+def _answer_problems(answers: object) -> list[str]:
+    if not isinstance(answers, list) or not all(isinstance(a, str) and a.strip() for a in answers):
+        return ["answers must be a list of texts that are not empty"]
+    if not 2 <= len(answers) <= MAX_ANSWERS:
+        return [f"has {len(answers)} answers; allowed are 2 to {MAX_ANSWERS}"]
+    if len({answer.strip() for answer in answers}) < len(answers):
+        return ["two answers are the same"]
+    return []
+
+
+def _matrix_problems(rows: object, size: int) -> list[str]:
+    shape = f"win_prob must be {size} rows of {size} numbers, like the answers"
+    if not isinstance(rows, list) or len(rows) != size:
+        return [shape]
+    if any(not isinstance(row, list) or len(row) != size for row in rows):
+        return [shape]
+    if any(isinstance(v, bool) or not isinstance(v, int | float) for row in rows for v in row):
+        return [shape]
+    problems = []
+    for i in range(size):
+        for j in range(i, size):
+            if not 0 <= rows[i][j] <= 1:
+                problems.append(f"win_prob[{i}][{j}]={rows[i][j]}: must be between 0 and 1")
+            elif abs(rows[i][j] + rows[j][i] - 1) > 1e-6:
+                fix = "0.5" if i == j else f"{1 - rows[i][j]:g}"
+                problems.append(
+                    f"win_prob[{j}][{i}]={rows[j][i]}: must be {fix}, since win_prob[{i}][{j}]="
+                    f"{rows[i][j]}"
+                )
+    return problems
+
+
+def exploitability(game: KnownGame, shares: Sequence[float]) -> float:
+    """How much more than 1/2 the best answer wins against a policy: 0 at the Nash policy.
+
+    `shares`: of every answer, and last of what is none.
+    """
+    return float((game.with_other @ np.asarray(shares)).max() - 0.5)
+
+
+def nash_gap(game: KnownGame, shares: Sequence[float]) -> float:
+    """The duality gap: what both players together gain by deviating from (policy, policy).
+
+    max_y P(y beats policy) - min_y P(policy beats y); in a symmetric game twice the
+    exploitability.
+    """
+    against = game.with_other @ np.asarray(shares)
+    return float(against.max() - (1 - against).min())
+
+
+class Interval(NamedTuple):
+    """A 95 % confidence interval."""
+
+    low: float
+    high: float
+
+
+def exploitability_interval(game: KnownGame, counts: Sequence[int], seed: int) -> Interval:
+    """By the parametric bootstrap: what samples of the same size from these shares would give."""
+    counts_A = np.asarray(counts)
+    rng = np.random.default_rng(seed)
+    drawn_RA = rng.multinomial(counts_A.sum(), counts_A / counts_A.sum(), _RESAMPLES)
+    values_R = (drawn_RA / counts_A.sum() @ game.with_other.T).max(1) - 0.5
+    low, high = np.quantile(values_R, [0.025, 0.975])
+    return Interval(float(low), float(high))

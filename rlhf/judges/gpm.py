@@ -1,0 +1,55 @@
+"""A general preference model: an embedding per completion, and a skew score of any two.
+
+Zhang et al. 2024, arXiv 2410.02197. It can hold cycles, and K completions take K rows.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from rlhf.config.judges import GPMConfig
+from rlhf.judges import Group
+from rlhf.judges.classifiers import Classifier
+from rlhf.judges.model_files import find_model, fingerprint
+from rlhf.records import Comparison
+from rlhf.reward_losses import skew_score, unit
+
+
+class GPM:
+    """Compares completions by a sequence-classification model with an even number of labels.
+
+    On the GPU if there is one. Raises InputError if the model cannot be used.
+    """
+
+    def __init__(self, config: GPMConfig) -> None:
+        directory = find_model(config)
+        self._classifier = Classifier.load(directory, config.dtype, config.max_tokens)
+        self._temperature = config.temperature
+        self._micro_batch_tokens = config.micro_batch_tokens
+        self._name = f"gpm/{directory.name}@{fingerprint(directory)}"
+
+    def judge(self, groups: Sequence[Group]) -> list[Comparison]:
+        """P = σ(score / temperature) of unit embeddings.
+
+        None in the row and the column of a completion that is too long, that the template refuses,
+        or whose embedding is not finite or has no direction.
+        """
+        rows = [
+            self._classifier.encode(group.prompt.messages, completion.text)
+            for group in groups
+            for completion in group.completions
+        ]
+        found = iter(self._classifier.read(rows, self._micro_batch_tokens))
+        return [self._comparison([next(found) for _ in group.completions]) for group in groups]
+
+    def _comparison(self, embeddings: Sequence[list[float] | None]) -> Comparison:
+        size = len(embeddings)
+        matrix: list[list[float | None]] = [[None] * size for _ in range(size)]
+        known = {i: numbers for i, numbers in enumerate(embeddings) if numbers and any(numbers)}
+        unit_KD = unit(torch.tensor(list(known.values()), dtype=torch.float64))
+        score_KK = skew_score(unit_KD[:, None], unit_KD[None, :])
+        win_prob = (score_KK / self._temperature).sigmoid().tolist()
+        for i, row in zip(known, win_prob, strict=True):
+            for j, value in zip(known, row, strict=True):
+                matrix[i][j] = value
+        return Comparison(tuple(map(tuple, matrix)), self._name)

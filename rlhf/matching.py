@@ -1,0 +1,181 @@
+"""A pairwise judge's verdict on one group, to labelled pairs.
+
+What one `Dropped` counts: TRUNCATED a completion, which stands alone under `rejected`; SHORT_GROUP
+the whole prompt, with neither side; IDENTICAL, TIE and JUDGE_FAILED a would-be pair.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+from rlhf.config.algorithms import Label, Score, SelfPlayConfig, SelfPlayRule, Truncated
+from rlhf.records import (
+    Comparison,
+    Completion,
+    Dropped,
+    DropReason,
+    Judgement,
+    Preference,
+    Prompt,
+    Verdict,
+)
+
+_LEAST_PROB = 1e-6
+"""Log-odds are those of a probability at least this far from 0 and 1."""
+
+
+def compared(
+    verdict: Verdict, completions: Sequence[Completion], config: SelfPlayConfig
+) -> Comparison:
+    """The verdict as a matrix; under `penalise` a truncated completion loses to every other.
+
+    Scores become P = σ(difference / `bt_temperature`) (Bradley and Terry 1952): a matrix that can
+    hold no cycle. At temperature 0 the higher score wins for certain, and equal ones tie.
+    """
+    comparison = verdict
+    if isinstance(verdict, Judgement):
+        rows = tuple(
+            tuple(_bradley_terry(a, b, config.bt_temperature) for b in verdict.scores)
+            for a in verdict.scores
+        )
+        comparison = Comparison(rows, verdict.judge)
+    assert isinstance(comparison, Comparison)
+    if config.truncated is not Truncated.penalise:
+        return comparison
+    cut = [completion.truncated for completion in completions]
+    rows = tuple(
+        tuple(
+            value if cut[i] is cut[j] else float(cut[j])
+            for j, value in enumerate(row)
+        )
+        for i, row in enumerate(comparison.win_prob)
+    )  # fmt: skip
+    return Comparison(rows, comparison.judge, comparison.order_disagreement)
+
+
+def _bradley_terry(a: float | None, b: float | None, temperature: float) -> float | None:
+    if a is None or b is None or not (math.isfinite(a) and math.isfinite(b)):
+        return None
+    if temperature == 0:
+        return 0.5 + 0.5 * ((a > b) - (a < b))
+    return 0.5 * (1 + math.tanh((a - b) / (2 * temperature)))
+
+
+def side_scores(comparison: Comparison, config: SelfPlayConfig) -> list[float | None]:
+    """What each completion is worth against the group; None if it was compared with none.
+
+    With `include_self`, a completion's tie with itself counts too (Wu et al. 2024, arXiv
+    2405.00675, Eq. 4.9, takes its K samples for the opponent, and each is one of them).
+    """
+    means = []
+    for i, row in enumerate(comparison.win_prob):
+        others = [value for j, value in enumerate(row) if j != i and value is not None]
+        played = [*others, 0.5] if config.include_self and others else others
+        worth = played if config.score is Score.win_prob else [_log_odds(p) for p in played]
+        means.append(sum(worth) / len(worth) if worth else None)
+    return means
+
+
+def _log_odds(win_prob: float) -> float:
+    held = min(max(win_prob, _LEAST_PROB), 1 - _LEAST_PROB)
+    return math.log(held / (1 - held))
+
+
+class Player(NamedTuple):
+    """A completion that may enter a pair, and its place in the matrix."""
+
+    index: int
+    completion: Completion
+    score: float
+
+
+def match(
+    prompt: Prompt,
+    completions: Sequence[Completion],
+    comparison: Comparison,
+    config: SelfPlayConfig,
+    seed: int,
+) -> tuple[tuple[Preference, ...], tuple[Dropped, ...]]:
+    """Preferences whose weights sum to 1, unless there are none, and what was dropped on the way.
+
+    Which side is `chosen` follows the label, and under `soft` the score (best_worst) or the win
+    probability. Raises ValueError if matrix and completions differ in number.
+    """
+    if len(comparison.win_prob) != len(completions):
+        raise ValueError(
+            f"prompt {prompt.id!r} has {len(completions)} completions but a matrix of "
+            f"{len(comparison.win_prob)}"
+        )
+    players, dropped = _players(completions, comparison, config)
+    if len(players) < 2:
+        return (), (*dropped, Dropped(DropReason.SHORT_GROUP))
+    rng = random.Random(seed)
+    labelled: list[tuple[Player, Player, float]] = []
+    for a, b in _would_be_pairs(players, config.rule):
+        found = _label(a, b, comparison.win_prob[a.index][b.index], config, rng)
+        if isinstance(found, DropReason):
+            dropped.append(Dropped(found, a.completion, b.completion))
+        else:
+            labelled.append(found)
+    preferences = tuple(
+        Preference(
+            prompt=prompt,
+            chosen=chosen.completion,
+            rejected=rejected.completion,
+            chosen_score=chosen.score,
+            rejected_score=rejected.score,
+            judge=comparison.judge,
+            weight=1 / len(labelled),
+            win_prob=win_prob,
+        )
+        for chosen, rejected, win_prob in labelled
+    )
+    return preferences, tuple(dropped)
+
+
+def _players(
+    completions: Sequence[Completion], comparison: Comparison, config: SelfPlayConfig
+) -> tuple[list[Player], list[Dropped]]:
+    players, dropped = [], []
+    scores = side_scores(comparison, config)
+    for i, (completion, score) in enumerate(zip(completions, scores, strict=True)):
+        if completion.truncated and config.truncated is Truncated.drop:
+            dropped.append(Dropped(DropReason.TRUNCATED, rejected=completion))
+        elif score is None:
+            dropped.append(Dropped(DropReason.JUDGE_FAILED, rejected=completion))
+        else:
+            players.append(Player(i, completion, score))
+    return players, dropped
+
+
+def _would_be_pairs(players: list[Player], rule: SelfPlayRule) -> list[tuple[Player, Player]]:
+    match rule:
+        case SelfPlayRule.best_worst:
+            # The sort is stable: equal scores stay in the order of their samples.
+            ranked = sorted(players, key=lambda player: -player.score)
+            return [(ranked[0], ranked[-1])]
+        case SelfPlayRule.all_pairs:
+            return list(combinations(players, 2))
+        case SelfPlayRule.iid:
+            return list(zip(players[::2], players[1::2], strict=False))
+
+
+def _label(
+    a: Player, b: Player, win_prob: float | None, config: SelfPlayConfig, rng: random.Random
+) -> tuple[Player, Player, float] | DropReason:
+    """(chosen, rejected, probability that chosen is preferred), or why there is no such pair."""
+    if a.completion.text == b.completion.text or (a.completion.token_ids == b.completion.token_ids):
+        return DropReason.IDENTICAL
+    if win_prob is None:
+        return DropReason.JUDGE_FAILED
+    if config.label is Label.sampled:
+        return (a, b, 1.0) if rng.random() < win_prob else (b, a, 1.0)
+    ranked = config.rule is SelfPlayRule.best_worst
+    lead = a.score - b.score if ranked else win_prob - 0.5
+    if lead == 0 and (ranked or config.label is Label.hard):
+        return DropReason.TIE
+    if config.label is Label.hard:
+        win_prob = float(lead > 0)
+    return (a, b, win_prob) if lead >= 0 else (b, a, 1 - win_prob)

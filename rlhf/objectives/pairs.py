@@ -1,0 +1,114 @@
+"""What a loss is given of a batch of preferences, and the quantities that losses share.
+
+Tensor names end in their dimensions: B pairs, S the two sides, chosen before rejected.
+Log-probabilities are nats, summed over a completion's tokens unless said to be per token.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SideLogprobs:
+    """What an anchor gives to the two sides of each pair; or what the policy gives beyond it."""
+
+    chosen_B: Tensor
+    rejected_B: Tensor
+
+    def __post_init__(self) -> None:
+        _check("log-probability", self.chosen_B, self.rejected_B)
+
+    @property
+    def both_SB(self) -> Tensor:
+        return torch.stack((self.chosen_B, self.rejected_B))
+
+
+@dataclass(frozen=True, slots=True)
+class PairLogprobs:
+    """What the policy in training gives to the two sides of each pair, and their lengths."""
+
+    chosen_B: Tensor
+    rejected_B: Tensor
+    chosen_tokens_B: Tensor
+    """Completion tokens, the end token included; at least 1."""
+    rejected_tokens_B: Tensor
+
+    def __post_init__(self) -> None:
+        _check("log-probability", self.chosen_B, self.rejected_B)
+        shapes = {self.chosen_B.shape, self.chosen_tokens_B.shape, self.rejected_tokens_B.shape}
+        if len(shapes) > 1:
+            raise ValueError(f"one token count per pair and side, not shapes {shapes}")
+
+    @property
+    def both_SB(self) -> Tensor:
+        return torch.stack((self.chosen_B, self.rejected_B))
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is known of each pair besides log-probabilities: its label, and who drew its sides."""
+
+    win_prob_B: Tensor
+    """Probability that the chosen side is preferred: 1 for a plain label."""
+    chosen_score_B: Tensor
+    """The algorithm's score of the side, higher is better."""
+    rejected_score_B: Tensor
+    chosen_mixture_B: Tensor
+    """0 where the policy itself drew the side, 1 where the initial policy did."""
+    rejected_mixture_B: Tensor
+
+    def __post_init__(self) -> None:
+        _check("score", self.win_prob_B, self.chosen_score_B, self.rejected_score_B)
+        _check("mixture", self.win_prob_B, self.chosen_mixture_B, self.rejected_mixture_B)
+
+    @property
+    def wins_SB(self) -> Tensor:
+        """The probability that either side is preferred to the other."""
+        return torch.stack((self.win_prob_B, 1 - self.win_prob_B))
+
+    @property
+    def scores_SB(self) -> Tensor:
+        return torch.stack((self.chosen_score_B, self.rejected_score_B))
+
+    @property
+    def mixtures_SB(self) -> Tensor:
+        return torch.stack((self.chosen_mixture_B, self.rejected_mixture_B))
+
+
+Anchors = Mapping[str, SideLogprobs]
+"""By anchor name (`initial`, `previous`), in the policy's order of pairs."""
+
+
+def log_ratios(policy: PairLogprobs, anchor: SideLogprobs) -> SideLogprobs:
+    """The policy's log-probability less the anchor's, for either side, summed over tokens."""
+    if anchor.chosen_B.shape != policy.chosen_B.shape:
+        raise ValueError(
+            f"an anchor of {len(anchor.chosen_B)} pairs for {len(policy.chosen_B)} pairs"
+        )
+    return SideLogprobs(policy.chosen_B - anchor.chosen_B, policy.rejected_B - anchor.rejected_B)
+
+
+def per_token(sides: SideLogprobs | PairLogprobs, lengths: PairLogprobs) -> SideLogprobs:
+    """Either side's sum, divided by that side's own number of tokens."""
+    return SideLogprobs(
+        sides.chosen_B / lengths.chosen_tokens_B, sides.rejected_B / lengths.rejected_tokens_B
+    )
+
+
+def margin(sides: SideLogprobs | PairLogprobs) -> Tensor:
+    """Chosen less rejected, `(B,)`: positive where the chosen side is ahead."""
+    return sides.chosen_B - sides.rejected_B
+
+
+def _check(what: str, *values_B: Tensor) -> None:
+    """One number of a floating type that losses are exact in, per pair."""
+    # (B, 1) against (B,) would quietly become (B, B).
+    if values_B[0].ndim != 1 or len({value_B.shape for value_B in values_B}) > 1:
+        shapes = " and ".join(str(tuple(value_B.shape)) for value_B in values_B)
+        raise ValueError(f"one {what} per pair and side, not shapes {shapes}")
+    if not {value_B.dtype for value_B in values_B} <= {torch.float32, torch.float64}:
+        dtypes = " and ".join(str(value_B.dtype) for value_B in values_B)
+        raise ValueError(f"{what} in float32 or float64, not {dtypes}")

@@ -1,0 +1,106 @@
+"""Rollout workers as a judge: their two letters' probabilities are those of the model itself."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from actors.group import Allotment, stop_workers, wait_ready
+from actors.llm_judge import check_llm_judge, start_llm_judge
+from rlhf.config.judges import LLMJudgeConfig
+from rlhf.config.models import DType, TransformersRolloutConfig
+from rlhf.judges.template import DEFAULT_TEMPLATE, Template
+from rlhf.problems import InputError
+from rlhf.records import Comparison, Completion, Message, Prompt
+
+CHAT = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}<eos>{% endfor %}[judge] "
+TEXTS = ["4", "Four, I think.", "{second} <eos> é"]
+TOO_LONG = "x" * 2000
+
+
+def group(id: str, *texts: str) -> tuple[Prompt, list[Completion]]:
+    prompt = Prompt(id, (Message("user", f"What is 2 + 2? ({id})"),), (1,))
+    return prompt, [Completion(id, i, (1,), (0.0,), text, False, 0) for i, text in enumerate(texts)]
+
+
+@pytest.fixture(scope="module")
+def chat_model(byte_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The byte model with a chat template, and special tokens that text can spell."""
+    directory = tmp_path_factory.mktemp("chat") / "judge"
+    shutil.copytree(byte_model, directory)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    tokenizer.split_special_tokens = False
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def prefers_first(model: torch.nn.Module, tokenizer, question: str, first: str, second: str):
+    """The model's own softmax over the two letters, one unpadded row at a time."""
+    text = Template(DEFAULT_TEMPLATE).fill(question, first, second)
+    if tokenizer.chat_template is not None:
+        text = f"[user] {text}<eos>[judge] "
+    labels = [tokenizer.convert_tokens_to_ids(label) for label in "AB"]
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([tokenizer(text)["input_ids"]])).logits[0, -1]
+    return logits[labels].softmax(-1)[0].item()
+
+
+async def judged(model: Path, *groups: tuple[Prompt, list[Completion]]) -> list[Comparison]:
+    judge, workers = start_llm_judge(
+        LLMJudgeConfig(path=str(model), num_workers=2),
+        TransformersRolloutConfig(max_prompt_tokens=8, max_completion_tokens=8),
+        DType.float32,
+        Allotment("judge", 2, 1, 0, 1),
+        120,
+        1,
+    )
+    try:
+        await wait_ready(workers, 300)
+        return list(await asyncio.gather(*(judge.judge(*one) for one in groups)))
+    finally:
+        stop_workers(workers)
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("kind", ["plain", "chat"])
+async def test_probabilities_are_the_model_s_own(kind, byte_model, chat_model):
+    directory = chat_model if kind == "chat" else byte_model
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    groups = [group(str(i), *TEXTS[i:]) for i in range(2)]
+    longer = group("long", *TEXTS, TOO_LONG)
+    *comparisons, missing = await judged(directory, *groups, longer)
+    for (prompt, completions), comparison in zip(groups, comparisons, strict=True):
+        # Special tokens that a completion spells out stay text.
+        texts = [completion.text.replace("<eos>", "< eos>") for completion in completions]
+        distances = []
+        for i, first in enumerate(texts):
+            for j, second in enumerate(texts[:i]):
+                shown_first = prefers_first(model, tokenizer, prompt.text, first, second)
+                shown_second = 1 - prefers_first(model, tokenizer, prompt.text, second, first)
+                expected = (shown_first + shown_second) / 2
+                assert comparison.win_prob[i][j] == pytest.approx(expected, abs=1e-6)
+                assert comparison.win_prob[j][i] == pytest.approx(1 - expected, abs=1e-6)
+                distances.append(abs(shown_first - shown_second))
+        mean = sum(distances) / len(distances)
+        assert comparison.order_disagreement == pytest.approx(mean, abs=1e-6)
+        assert comparison.judge.startswith(f"llm/{directory.name}-")
+    # More than the model can read is no answer, and no worker fails of it.
+    assert [value is None for value in missing.win_prob[3]] == [True, True, True, False]
+    assert all(row[:3].count(None) == 0 for row in missing.win_prob[:3])
+
+
+def test_models_that_cannot_be_a_judge_are_refused(byte_model, tiny_model, tmp_path):
+    check_llm_judge(LLMJudgeConfig(path=str(byte_model)))
+    for config, told in [
+        (LLMJudgeConfig(path=str(tiny_model)), "'A' is not one token of its vocabulary"),
+        (LLMJudgeConfig(path=str(byte_model), max_tokens=20), r"allow \(20 tokens\)"),
+        (LLMJudgeConfig(path=str(tmp_path)), f"judge.path={tmp_path}: it has no config.json"),
+        (LLMJudgeConfig(path=str(tmp_path / "absent")), "absent: no such folder"),
+    ]:
+        with pytest.raises(InputError, match=told):
+            check_llm_judge(config)

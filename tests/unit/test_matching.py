@@ -1,0 +1,176 @@
+"""From a pairwise judge's matrix to labelled pairs."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlhf.config.algorithms import Label, Score, SelfPlayConfig, SelfPlayRule, Truncated
+from rlhf.matching import compared, match, side_scores
+from rlhf.records import Comparison, Completion, DropReason, Judgement, Message, Prompt
+
+PROMPT = Prompt("p", (Message("user", "?"),), (1,))
+
+
+def drawn(*texts: str, truncated: frozenset[int] = frozenset()) -> tuple[Completion, ...]:
+    return tuple(
+        Completion("p", i, (ord(text[0]), len(text)), (0.0, 0.0), text, i in truncated, 0)
+        for i, text in enumerate(texts)
+    )
+
+
+def matrix(*upper: float | None) -> Comparison:
+    """From the entries above the diagonal, row by row."""
+    size = next(n for n in range(1, 10) if n * (n - 1) // 2 == len(upper))
+    values = iter(upper)
+    rows: list[list[float | None]] = [[0.5] * size for _ in range(size)]
+    for i in range(size):
+        for j in range(i + 1, size):
+            value = next(values)
+            rows[i][j], rows[j][i] = value, None if value is None else 1 - value
+    return Comparison(tuple(map(tuple, rows)), "test@1")
+
+
+def play(comparison: Comparison, seed: int = 0, **settings):
+    texts = "abcdefgh"[: len(comparison.win_prob)]
+    return match(PROMPT, drawn(*texts), comparison, SelfPlayConfig(**settings), seed)
+
+
+def sides(preferences) -> list[tuple[str, str, float]]:
+    return [(p.chosen.text, p.rejected.text, pytest.approx(p.win_prob)) for p in preferences]
+
+
+# --- matrices -----------------------------------------------------------------------------------
+
+
+def test_scores_become_bradley_terry_probabilities():
+    verdict = Judgement((2.0, 1.0, 0.0, -1.0, -0.5), "test@1")
+    found = compared(verdict, drawn(*"abcde"), SelfPlayConfig())
+    assert found.win_prob[0][3] == pytest.approx(0.952574, abs=1e-6)
+    means = side_scores(found, SelfPlayConfig())
+    assert means == pytest.approx([0.797714, 0.639674, 0.448332, 0.262622, 0.351657], abs=1e-6)
+    assert sum(means) == pytest.approx(5 / 2)
+    others = side_scores(found, SelfPlayConfig(include_self=False))
+    assert (others[0], others[3]) == pytest.approx((0.872143, 0.203278), abs=1e-6)
+
+
+def test_at_temperature_0_the_higher_score_wins_and_equal_ones_tie():
+    verdict = Judgement((1.0, 0.0, 1.0, None), "test@1")
+    found = compared(verdict, drawn(*"abcd"), SelfPlayConfig(bt_temperature=0))
+    assert found.win_prob[:3] == (
+        (0.5, 1.0, 0.5, None),
+        (0.0, 0.5, 0.0, None),
+        (0.5, 1.0, 0.5, None),
+    )
+    assert found.win_prob[3] == (None,) * 4
+    # Of the six pairs, the three with the last completion.
+    assert sum(found.failed) == 3
+
+
+def test_log_odds_are_those_of_each_opponent_and_0_against_oneself():
+    # Embeddings v=(1,.2),(.6,.5),(-.3,.8) score .38, .86 and .63: sigma of those are the matrix.
+    comparison = matrix(0.5938731, 0.7026606, 0.6524895)
+    scores = side_scores(comparison, SelfPlayConfig(score=Score.log_odds))
+    assert scores == pytest.approx([0.413333, 0.083333, -0.496667], abs=1e-5)
+
+
+def test_certain_wins_have_finite_log_odds():
+    (won, lost) = side_scores(matrix(1.0), SelfPlayConfig(score=Score.log_odds))
+    # Mean of ln(10^6) and, against oneself, 0.
+    assert won == pytest.approx(6.9077554, abs=1e-5) and lost == pytest.approx(-won, abs=1e-5)
+
+
+def test_a_matrix_that_contradicts_itself_is_refused():
+    with pytest.raises(ValueError, match=r"prefers 0 to 1 with 0\.7 and 1 to 0 with 0\.7"):
+        Comparison(((0.5, 0.7), (0.7, 0.5)), "test@1")
+
+
+def test_a_penalised_completion_loses_to_all_that_ended():
+    cut = drawn("a", "b", "c", truncated=frozenset({0, 2}))
+    config = SelfPlayConfig(truncated=Truncated.penalise)
+    found = compared(matrix(0.9, 0.8, 0.3), cut, config).win_prob
+    assert found == ((0.5, 0.0, 0.8), (1.0, 0.5, 1.0), (pytest.approx(0.2), 0.0, 0.5))
+
+
+# --- pairs --------------------------------------------------------------------------------------
+
+CYCLE = matrix(0.9, 0.2, 0.7)
+"""a beats b, b beats c, c beats a; means with itself: .5333, .4333, .5333."""
+
+
+def test_soft_labels_keep_the_probability():
+    preferences, dropped = play(CYCLE, rule=SelfPlayRule.all_pairs)
+    assert sides(preferences) == [("a", "b", 0.9), ("c", "a", 0.8), ("b", "c", 0.7)]
+    assert [p.weight for p in preferences] == [1 / 3] * 3 and not dropped
+    assert preferences[0].chosen_score == pytest.approx(1.6 / 3)
+
+
+def test_hard_labels_are_certain():
+    preferences, _ = play(CYCLE, rule=SelfPlayRule.all_pairs, label=Label.hard)
+    assert sides(preferences) == [("a", "b", 1), ("c", "a", 1), ("b", "c", 1)]
+
+
+def test_sampled_labels_follow_the_probability_and_the_seed():
+    wins = sum(
+        play(matrix(0.7), seed, rule=SelfPlayRule.iid, label=Label.sampled)[0][0].chosen.text == "a"
+        for seed in range(2000)
+    )
+    # 1400 expected; the standard deviation is sqrt(2000 * .21) = 20.5.
+    assert abs(wins - 1400) < 82
+    again = [play(CYCLE, 5, label=Label.sampled) for _ in range(2)]
+    assert again[0] == again[1]
+
+
+def test_best_meets_worst_by_mean_even_where_the_pair_itself_says_otherwise():
+    # Means against the others: a .55, b .5, c .45; and yet c beats a.
+    preferences, _ = play(matrix(0.7, 0.4, 0.7))
+    assert sides(preferences) == [("a", "c", 0.4)]
+    hard, _ = play(matrix(0.7, 0.4, 0.7), label=Label.hard)
+    assert sides(hard) == [("a", "c", 1)]
+
+
+def test_iid_pairs_are_neighbours_and_an_odd_one_stays_out():
+    preferences, _ = play(matrix(*[0.6] * 10), rule=SelfPlayRule.iid)
+    assert sides(preferences) == [("a", "b", 0.6), ("c", "d", 0.6)]
+
+
+def test_what_is_dropped_is_counted():
+    identical = match(
+        PROMPT, drawn("same", "same"), matrix(0.5), SelfPlayConfig(rule=SelfPlayRule.iid), 0
+    )
+    assert [one.reason for one in identical[1]] == [DropReason.IDENTICAL]
+    tie = play(matrix(0.5), rule=SelfPlayRule.iid, label=Label.hard)
+    assert [one.reason for one in tie[1]] == [DropReason.TIE]
+    failed = play(matrix(None, 0.6, 0.6), rule=SelfPlayRule.all_pairs)
+    assert [one.reason for one in failed[1]] == [DropReason.JUDGE_FAILED]
+    assert [p.weight for p in failed[0]] == [0.5, 0.5]
+    alone = play(matrix(None))
+    assert [one.reason for one in alone[1]] == [DropReason.JUDGE_FAILED] * 2 + [
+        DropReason.SHORT_GROUP
+    ]
+    cut = drawn("a", "b", "c", truncated=frozenset({1}))
+    preferences, dropped = match(PROMPT, cut, CYCLE, SelfPlayConfig(rule=SelfPlayRule.iid), 0)
+    assert sides(preferences) == [("c", "a", 0.8)]
+    assert [(one.reason, one.rejected.text) for one in dropped] == [(DropReason.TRUNCATED, "b")]
+
+
+def test_a_soft_tie_of_a_pair_is_kept_since_it_draws_the_sides_together():
+    preferences, dropped = play(matrix(0.5), rule=SelfPlayRule.iid)
+    assert sides(preferences) == [("a", "b", 0.5)] and not dropped
+
+
+@given(
+    st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=6, max_size=6),
+    st.sampled_from(SelfPlayRule),
+    st.sampled_from(Label),
+    st.integers(0, 99),
+)
+def test_weights_are_one_prompt_s_and_every_pair_ends_somewhere(values, rule, label, seed):
+    preferences, dropped = play(matrix(*values), seed, rule=rule, label=label)
+    if preferences:
+        assert sum(p.weight for p in preferences) == pytest.approx(1)
+    for preference in preferences:
+        assert 0 <= preference.win_prob <= 1
+        assert label is Label.soft or preference.win_prob == 1
+        assert rule is SelfPlayRule.best_worst or preference.win_prob >= 0.5
+        assert preference.chosen.text != preference.rejected.text
+    assert preferences or dropped
