@@ -159,7 +159,9 @@ def _would_be_pairs(players: list[Player], rule: SelfPlayRule) -> list[tuple[Pla
         case SelfPlayRule.all_pairs:
             return list(combinations(players, 2))
         case SelfPlayRule.iid:
-            return list(zip(players[::2], players[1::2], strict=False))
+            # By place among all, so that one who drops out does not shift the others' opponents.
+            at = {player.index: player for player in players}
+            return [(at[i], at[i + 1]) for i in at if i % 2 == 0 and i + 1 in at]
 
 
 def _label(

@@ -56,6 +56,7 @@ class GameDataConfig(DataConfig):
     """Its file: that of `judge.game`, if the judge is to know the answers."""
     prompt: str = "play:"
     base: list[float] = field(default_factory=list)
-    """Shares of the answers in the demonstrations, for `warmup`; without any, equal ones."""
+    """Shares of the answers in the demonstrations, for `warmup`. Without any, they fall from the
+    first answer to a quarter of it for the last."""
     num_prompts: int = number(4096, at_least=1)
     num_heldout: int = number(2048, at_least=1)

@@ -15,7 +15,7 @@ def game_rows(config: GameDataConfig, seed: int) -> tuple[list[Row], list[Row]]:
     Raises InputError if the shares do not fit the game.
     """
     game = read_game(config.game)
-    shares = list(config.base) or [1.0] * len(game.answers)
+    shares = list(config.base) or _unequal(len(game.answers))
     if len(shares) != len(game.answers) or min(shares) < 0 or sum(shares) <= 0:
         raise InputError(
             [
@@ -27,6 +27,12 @@ def game_rows(config: GameDataConfig, seed: int) -> tuple[list[Row], list[Row]]:
     answers = rng.choices(game.answers, shares, k=config.num_prompts)
     train = [_row(config, f"train-{i}", answer) for i, answer in enumerate(answers)]
     return train, [_row(config, f"heldout-{i}", None) for i in range(config.num_heldout)]
+
+
+def _unequal(size: int) -> list[float]:
+    """A start that is no equilibrium: each answer is rarer than the one before, the last a quarter
+    as frequent as the first."""
+    return [0.25 ** (i / (size - 1)) for i in range(size)]
 
 
 def _row(config: GameDataConfig, id: str, demonstration: str | None) -> Row:

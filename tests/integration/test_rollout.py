@@ -138,3 +138,26 @@ def test_weights_travel_as_safetensors():
     blob = pack({"a": torch.arange(3.0), "b": torch.ones(2, dtype=torch.bfloat16)})
     assert blob.dtype == np.uint8
     assert safetensors.torch.load(blob.tobytes())["a"].tolist() == [0.0, 1.0, 2.0]
+
+
+async def test_a_mixture_with_the_initial_policy_is_drawn_from_token_by_token(tiny_model):
+    initial = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    policy = moved(tiny_model, 1)
+    async with rollout("transformers", tiny_model) as service:
+        publish = Fixed(policy, service, both_names_of_tied=True)
+        await publish.carry(1)
+        await service.each("load_initial", str(tiny_model))
+        for mixture in (0.25, 1.0):
+            sampling = Sampling(16, 6, mixture=mixture)
+            for completion in await service.generate(prompts(3)[2], sampling, 5):
+                ids = [*prompts(3)[2].token_ids]
+                assert completion.mixture == mixture
+                for token, logprob in zip(completion.token_ids, completion.logprobs, strict=True):
+                    with torch.no_grad():
+                        ours, theirs = (
+                            model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+                            for model in (policy, initial)
+                        )
+                    mixed = ((1 - mixture) * ours + mixture * theirs).log_softmax(-1)
+                    assert logprob == pytest.approx(mixed[token].item(), abs=1e-4)
+                    ids.append(token)

@@ -1,7 +1,6 @@
 """Whole runs from the command line, as people start them."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -10,44 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import SMALL, finish, run, start
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, LlamaConfig
 
 from rlhf.store import read, read_metrics
-
-SMALL = [
-    "experiment=demo",
-    "num_rounds=4",
-    "round.prompts=16",
-    "warmup.steps=40",
-    "eval.num_prompts=32",
-    "eval.every=0",
-    "tracking=disabled",
-    "model.num_layers=1",
-    "model.width=64",
-    "model.num_heads=2",
-]
-
-
-def start(directory: Path, *overrides: str, module: str = "rlhf") -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *overrides, f"run.dir={directory}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=directory.parent,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-
-
-def finish(process: subprocess.Popen, code: int = 0, timeout_s: float = 400) -> str:
-    output, _ = process.communicate(timeout=timeout_s)
-    assert process.returncode == code, output
-    return output
-
-
-def run(directory: Path, *overrides: str, code: int = 0) -> str:
-    return finish(start(directory, *overrides), code)
 
 
 def untimed(directory: Path) -> list[dict]:

@@ -142,6 +142,9 @@ def test_demonstrations_have_the_shares_of_the_base(write):
     # The standard deviation is at most sqrt(.24 / 4000) = .008.
     assert shares == pytest.approx([0.6, 0.3, 0.1], abs=0.03)
     assert {row.demonstration for row in heldout} == {None}
+    unequal, _ = game_rows(GameDataConfig(game=path, num_prompts=4000), seed=1)
+    shares = [sum(row.demonstration == answer for row in unequal) / 4000 for answer in ANSWERS]
+    assert shares == pytest.approx([4 / 7, 2 / 7, 1 / 7], abs=0.03)
     assert len({row.id for row in (*train, *heldout)}) == len(train) + len(heldout)
     with pytest.raises(InputError, match="a share for each of the 3 answers"):
         game_rows(GameDataConfig(game=path, base=[0.5, 0.5]), seed=1)

@@ -148,9 +148,16 @@ def test_what_is_dropped_is_counted():
         DropReason.SHORT_GROUP
     ]
     cut = drawn("a", "b", "c", truncated=frozenset({1}))
-    preferences, dropped = match(PROMPT, cut, CYCLE, SelfPlayConfig(rule=SelfPlayRule.iid), 0)
+    preferences, dropped = match(PROMPT, cut, CYCLE, SelfPlayConfig(rule=SelfPlayRule.all_pairs), 0)
     assert sides(preferences) == [("c", "a", 0.8)]
     assert [(one.reason, one.rejected.text) for one in dropped] == [(DropReason.TRUNCATED, "b")]
+
+
+def test_who_drops_out_leaves_the_other_pairs_as_they_were():
+    cut = drawn(*"abcd", truncated=frozenset({1}))
+    config = SelfPlayConfig(rule=SelfPlayRule.iid)
+    preferences, dropped = match(PROMPT, cut, matrix(*[0.6] * 6), config, 0)
+    assert sides(preferences) == [("c", "d", 0.6)] and len(dropped) == 1
 
 
 def test_a_soft_tie_of_a_pair_is_kept_since_it_draws_the_sides_together():
