@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from actors.group import Allotment, Worker, start_workers, wait_ready
 from actors.judge import JudgeService, JudgeWorker
 from actors.llm_judge import check_llm_judge, start_llm_judge
-from actors.policy import InitialPolicy, PolicyPlan, PolicyRank, PolicyService
+from actors.policy import InitialPolicy, PolicyService
+from actors.policy_rank import PolicyPlan, PolicyRank
 from actors.reference import ReferenceService, ReferenceWorker
 from actors.rollout import RolloutService, RolloutWorker
 from actors.weight_sync import Carrier, GpuCarrier, ObjectStoreCarrier, ProbedPublisher, make_probe

@@ -63,6 +63,15 @@ STAGES = {
     "time/checkpoint_s": ("checkpoint", GREY),
 }
 
+HEADLINES = {
+    "sampled_accuracy": ("sampled accuracy", "{:.0%}"),
+    "greedy_accuracy": ("greedy accuracy", "{:.0%}"),
+    "exploitability": ("exploitability", "{:.3f}"),
+    "exploitability_average": ("of the average policy", "{:.3f}"),
+    "win_rate": ("wins against the initial policy", "{:.0%}"),
+}
+"""What the headline says of an evaluation, without `eval/`, and how."""
+
 SHARE = "eval/share_"
 
 LOWEST_GAP = 1e-9
@@ -138,10 +147,10 @@ def _curves(records: Sequence[Mapping[str, Any]]) -> Curves:
 
 def _headline(curves: Curves, num_rounds: int) -> str:
     parts = [f"{num_rounds} round{'s' if num_rounds > 1 else ''}"]
-    for name in ("sampled", "greedy"):
-        if curve := curves.get(f"eval/{name}_accuracy"):
+    for name, (words, number) in HEADLINES.items():
+        if curve := curves.get(f"eval/{name}"):
             ends = curve.values[[0, -1]] if len(curve.values) > 1 else curve.values
-            parts.append(f"{name} accuracy " + " → ".join(f"{end:.0%}" for end in ends))
+            parts.append(f"{words} " + " → ".join(number.format(end) for end in ends))
     return "   ·   ".join(parts)
 
 
@@ -238,7 +247,10 @@ def _draw_gap(axes: Axes, curves: Curves, limit: float | None) -> None:
         axes.axhline(limit, color=RED, linestyle="--", label="the run stops above this")
         axes.legend(loc="center right")
         highest = max(highest, limit)
-    axes.set_ylim(10 ** np.floor(np.log10(gaps.min())), 2 * 10 ** np.ceil(np.log10(highest)))
+    # Half a decade below the lowest, or a curve of zeros would lie on the frame.
+    axes.set_ylim(
+        10 ** (np.floor(np.log10(gaps.min())) - 0.5), 2 * 10 ** np.ceil(np.log10(highest))
+    )
 
 
 def _draw_two(axes: Axes, curves: Curves, left: str, right: str, label: str) -> Axes | None:

@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from actors.group import Allotment, WorkerFailed, call_all, start_workers, stop_workers
-from actors.policy import InitialPolicy, PolicyPlan, PolicyRank, PolicyService
+from actors.policy import InitialPolicy, PolicyService
+from actors.policy_rank import PolicyPlan, PolicyRank
 from rlhf.config.models import DType, PolicyConfig
 from rlhf.config.objectives import DPOConfig
 from rlhf.dispatch import WorkerDied

@@ -1,0 +1,320 @@
+"""One policy rank: a part of the model in training, under DeepSpeed, in a Ray actor."""
+
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from torch import Tensor
+
+from rlhf.batching import optimizer_steps, rank_micro_batches, unique
+from rlhf.config.models import DType, PolicyConfig
+from rlhf.config.objectives import ObjectiveConfig
+from rlhf.logprobs import completion_logprobs, pad
+from rlhf.objectives import (
+    Anchors,
+    Judged,
+    PairLogprobs,
+    SideLogprobs,
+    anchors_needed,
+    implicit_margin,
+    log_ratios,
+    pair_loss,
+)
+from rlhf.problems import RunFailed
+from rlhf.records import Preference, PreferenceBatch, Tokens
+from rlhf.schedules import learning_rate
+from rlhf.seeds import derive_seed
+from rlhf.stages import Metrics
+from rlhf.tensor_files import TensorReader, TensorWriter
+
+
+class StaleAnchor(RunFailed):
+    """The `previous` anchor of a batch is not the policy that is about to be trained."""
+
+
+class NonFiniteGradient(RunFailed):
+    """Too many optimizer steps in a row had to be skipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyPlan:
+    """What a policy rank needs to know of the run."""
+
+    path: str
+    """Weights to start from."""
+    dtype: DType
+    policy: PolicyConfig
+    objective: ObjectiveConfig
+    epochs: int
+    num_rounds: int
+    seed: int
+
+
+class PolicyRank:
+    """A Ray actor: one DeepSpeed rank. All ranks are called together, with the same arguments."""
+
+    def __init__(self, plan: PolicyPlan) -> None:
+        self._plan = plan
+        self._skipped_in_a_row = 0
+        self._version = 0
+        """Rounds that the policy has been trained for."""
+        self._sender: Any = None
+
+    def rendezvous(self) -> tuple[str, int]:
+        """An address of this node and a port that is free on it, for rank 0."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def connect(self, ranks: Mapping[str, int], address: tuple[str, int]) -> str:
+        """Joins the other ranks and loads the model; `ranks`: actor id -> rank."""
+        from actors.deepspeed_engine import DeepSpeedEngine
+
+        context = ray.get_runtime_context()
+        self._rank, self._num_ranks = ranks[context.get_actor_id()], len(ranks)
+        os.environ |= {
+            "RANK": str(self._rank),
+            "WORLD_SIZE": str(self._num_ranks),
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": address[0],
+            "MASTER_PORT": str(address[1]),
+        }
+        torch.manual_seed(derive_seed(self._plan.seed, "policy rank", self._rank))
+        self._engine = DeepSpeedEngine(self._plan.path, self._plan.dtype, self._plan.policy)
+        return context.get_node_id()
+
+    # --- learning ------------------------------------------------------------------------------
+
+    def supervise(self, rows: Sequence[Tokens], learning_rate: float) -> float:
+        """One supervised step; returns the mean token NLL in nats."""
+        num_tokens = sum(len(row.completion) for row in rows)
+        sums = torch.zeros(1, dtype=torch.float64)
+
+        def loss(indices: Sequence[int]) -> Tensor:
+            total = -self._logprobs_BC([rows[i] for i in indices]).sum() / num_tokens
+            sums[0] += total.item()
+            return total
+
+        self._step(rows, loss, learning_rate)
+        return self._over_ranks(sums)[0]
+
+    def finish_warmup(self) -> None:
+        """Forgets the optimizer's moments, which belong to another objective."""
+        self._engine.reset_optimizer()
+
+    def update(self, batch: PreferenceBatch) -> Metrics:
+        """Trains on a round's preferences; metrics are weighted means over pairs and steps."""
+        plan, pairs = self._plan, batch.preferences
+        if "previous" in batch.anchors and batch.round != self._version:
+            raise StaleAnchor(
+                f"round {batch.round} was compared with the policy of that round, and the policy "
+                f"has been trained for {self._version} rounds"
+            )
+        self._version = batch.round + 1
+        if plan.policy.restart_every_round:
+            self._engine.reset_optimizer()
+        order_seed = derive_seed(plan.seed, "order", batch.round)
+        prompts = [pair.prompt.id for pair in pairs]
+        steps = optimizer_steps(prompts, plan.policy.batch_size, plan.epochs, order_seed)
+        sums = torch.zeros(len(PAIR_METRICS) + 1, dtype=torch.float64)
+        drift = torch.zeros(1, dtype=torch.float64)
+        norms, skipped, rate = [], 0, 0.0
+        for k, indices in enumerate(steps):
+            within = k / len(steps)
+            restart = plan.policy.restart_every_round
+            progress = within if restart else (batch.round + within) / plan.num_rounds
+            rate = learning_rate(plan.policy, progress)
+            chosen = [pairs[i] for i in indices]
+            anchors = {name: [sides[i] for i in indices] for name, sides in batch.anchors.items()}
+            loss = self._pair_loss(chosen, anchors, sums, drift if k == 0 else None)
+            result = self._step([_both_sides(pair) for pair in chosen], loss, rate)
+            skipped += not result.applied
+            norms += [result.grad_norm] if result.applied else []
+            self._check_finite(result.applied)
+        if not steps:
+            return {"policy/num_steps": 0.0}
+        *values, weight = self._over_ranks(sums)
+        means = {f"policy/{k}": v / weight for k, v in zip(PAIR_METRICS, values, strict=True)}
+        if norms:
+            means["policy/grad_norm"] = sum(norms) / len(norms)
+        if "previous" in batch.anchors:
+            means["policy/anchor_gap"] = self._over_ranks(drift, torch.distributed.ReduceOp.MAX)[0]
+        counts = {"policy/num_steps": float(len(steps)), "policy/skipped_steps": float(skipped)}
+        return means | counts | {"policy/lr": rate}
+
+    def _pair_loss(
+        self,
+        pairs: Sequence[Preference],
+        anchors: Mapping[str, Sequence],
+        sums: Tensor,
+        drift: Tensor | None,
+    ) -> Callable[[Sequence[int]], Tensor]:
+        """The loss of some of one step's pairs, which also adds their numbers to `sums`.
+
+        `drift` gets the largest distance in nats from the `previous` anchor, which before a
+        round's first step is the policy itself: anything but 0 is an error in masks or templates.
+        """
+        total_weight = sum(pair.weight for pair in pairs)
+        device = self._engine.device
+
+        def loss(indices: Sequence[int]) -> Tensor:
+            mine = [pairs[i] for i in indices]
+            sides = [Tokens(p.prompt.token_ids, p.chosen.token_ids) for p in mine]
+            sides += [Tokens(p.prompt.token_ids, p.rejected.token_ids) for p in mine]
+            rows, places = unique(sides)
+            if not rows:
+                return self._logprobs_BC(rows).sum()
+            chosen_B, rejected_B = self._logprobs_BC(rows).sum(1)[places].chunk(2)
+            lengths_B = torch.tensor([len(side.completion) for side in sides], device=device)
+            policy = PairLogprobs(chosen_B, rejected_B, *lengths_B.chunk(2))
+            others = {
+                name: SideLogprobs(*torch.tensor([values[i] for i in indices], device=device).T)
+                for name, values in anchors.items()
+            }
+            weight_B = torch.tensor([pair.weight for pair in mine], device=device)
+            loss_B = pair_loss(self._plan.objective, policy, others, _judged(mine, device))
+            with torch.no_grad():
+                if drift is not None and "previous" in others:
+                    ratios = log_ratios(policy, others["previous"])
+                    furthest = torch.cat([ratios.chosen_B, ratios.rejected_B]).abs().max()
+                    drift.clamp_(min=furthest.item())
+                numbers = _pair_metrics(self._plan.objective, loss_B, policy, others)
+                sums.add_((torch.stack([*numbers, torch.ones_like(loss_B)]) @ weight_B).cpu())
+            return (loss_B * weight_B).sum() / total_weight
+
+        return loss
+
+    def _step(self, rows: Sequence[Tokens], loss: Callable, rate: float) -> Any:
+        widths = [(len(row.prompt), len(row.completion)) for row in rows]
+        budget = self._plan.policy.micro_batch_tokens
+        mine = rank_micro_batches(widths, budget, self._num_ranks)[self._rank]
+        return self._engine.step(mine, loss, rate)
+
+    def _logprobs_BC(self, rows: Sequence[Tokens]) -> Tensor:
+        """Zero, but computed by all the model's layers, for a rank that has no rows."""
+        if not rows:
+            return self._logprobs_BC([Tokens((0,), (0,))]) * 0.0
+        return completion_logprobs(self._engine.model, pad(rows, self._engine.device))
+
+    def _over_ranks(self, values: Tensor, how: Any = torch.distributed.ReduceOp.SUM) -> list[float]:
+        values = values.to(self._engine.device)
+        torch.distributed.all_reduce(values, how)
+        return values.tolist()
+
+    def _check_finite(self, applied: bool) -> None:
+        self._skipped_in_a_row = 0 if applied else self._skipped_in_a_row + 1
+        if self._skipped_in_a_row >= self._plan.policy.max_skipped_steps:
+            raise NonFiniteGradient(
+                f"{self._skipped_in_a_row} optimizer steps in a row had a non-finite gradient "
+                "(policy.max_skipped_steps): lower policy.learning_rate, or look at the data"
+            )
+
+    # --- asking --------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def token_logprobs(
+        self, rows: Sequence[Tokens], initial: bool = False
+    ) -> dict[int, list[float]]:
+        """This rank's share of the rows: index -> nats per completion token."""
+        self._engine.model.eval()
+        widths = [(len(row.prompt), len(row.completion)) for row in rows]
+        budget = self._plan.policy.micro_batch_tokens
+        results: dict[int, list[float]] = {}
+        with self._engine.initial_policy() if initial else nullcontext():
+            for indices in rank_micro_batches(widths, budget, self._num_ranks)[self._rank]:
+                values_BC = self._logprobs_BC([rows[i] for i in indices]).tolist()
+                for i, values in zip(indices, values_BC, strict=False):
+                    results[i] = values[: len(rows[i].completion)]
+        return results
+
+    # --- weights and state ---------------------------------------------------------------------
+
+    def put_weights(self) -> tuple[list[ray.ObjectRef], int] | None:
+        """Rank 0 puts every weight into the object store, in buckets; returns them and bytes."""
+        from actors.weight_sync import put_buckets
+
+        return put_buckets(self._engine.weights(), keep=self._rank == 0)
+
+    def send_weights(self, setup: Any, version: int) -> int:
+        """Sends every weight by one of vLLM's transports between GPUs; returns bytes."""
+        from actors.vllm_transfer import PolicyWeights, WeightSender
+
+        if self._sender is None:
+            source = PolicyWeights(self._engine.shapes, self._engine.weights)
+            self._sender = WeightSender(setup, self._rank, source)
+        return self._sender.send(version)
+
+    def export(self, directory: str) -> None:
+        """Rank 0 writes the policy in Hugging Face format, without the tokenizer."""
+        from actors.weight_sync import save_pretrained
+
+        save_pretrained(self._plan.path, self._engine.weights(), directory, self._rank == 0)
+
+    def save(self, directory: str) -> None:
+        """fp32 weights and moments once, random state per rank; no pickles."""
+        with TensorWriter(Path(directory) / "policy", enabled=self._rank == 0) as writer:
+            for name, value in self._engine.state():
+                writer.write(name, value)
+            writer.note("num_steps", self._engine.num_steps())
+            writer.note("version", self._version)
+        with TensorWriter(Path(directory) / f"rng_rank_{self._rank}") as writer:
+            writer.write("torch", torch.get_rng_state())
+            if torch.cuda.is_available():
+                writer.write("cuda", torch.cuda.get_rng_state())
+
+    def load(self, directory: str) -> None:
+        reader = TensorReader(Path(directory) / "policy")
+        self._engine.load_state(reader.read, reader.notes["num_steps"])
+        self._version = reader.notes["version"]
+        own = Path(directory) / f"rng_rank_{self._rank}"
+        if own.exists():  # more ranks than when it was saved start with their own seed
+            torch.set_rng_state(TensorReader(own).read("torch"))
+            if torch.cuda.is_available():
+                torch.cuda.set_rng_state(TensorReader(own).read("cuda"))
+
+
+PAIR_METRICS = ("loss", "margin", "accuracy", "chosen_logratio", "rejected_logratio", "kl")
+
+
+def _both_sides(pair: Preference) -> Tokens:
+    """Stands for a pair's two rows when forward passes are packed."""
+    longer = max(pair.chosen.token_ids, pair.rejected.token_ids, key=len)
+    return Tokens(pair.prompt.token_ids * 2, longer * 2)
+
+
+def _judged(pairs: Sequence[Preference], device: torch.device) -> Judged:
+    columns = zip(
+        *(
+            (
+                pair.win_prob,
+                pair.chosen_score,
+                pair.rejected_score,
+                pair.chosen.mixture,
+                pair.rejected.mixture,
+            )
+            for pair in pairs
+        ),
+        strict=True,
+    )
+    return Judged(*(torch.tensor(column, device=device) for column in columns))
+
+
+def _pair_metrics(
+    objective: ObjectiveConfig, loss_B: Tensor, policy: PairLogprobs, anchors: Anchors
+) -> list[Tensor]:
+    """In the order of PAIR_METRICS. Log-ratios are to the first anchor, or to nothing if the
+    objective has none; `kl` is their mean over both sides, which are samples of the policy."""
+    margin_B = implicit_margin(objective, policy, anchors)
+    needed = anchors_needed(objective)
+    chosen_B, rejected_B = policy.chosen_B, policy.rejected_B
+    if needed:
+        ratios = log_ratios(policy, anchors[needed[0]])
+        chosen_B, rejected_B = ratios.chosen_B, ratios.rejected_B
+    accuracy_B = (margin_B > 0).to(loss_B.dtype)
+    return [loss_B, margin_B, accuracy_B, chosen_B, rejected_B, (chosen_B + rejected_B) / 2]
