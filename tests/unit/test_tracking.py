@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,16 @@ def untimed(run: Path) -> list[dict[str, Any]]:
 
 
 def sent(file: Path) -> list[Any]:
-    """wandb's records in a `.wandb` file: a LevelDB log of protocol buffers after 7 bytes."""
+    """wandb's records of an ended run; its service writes them in its own time, `exit` last."""
+    deadline = time.monotonic() + 60
+    while not (found := written(file)) or found[-1].WhichOneof("record_type") != "exit":
+        assert time.monotonic() < deadline, f"{file} has no end after a minute: {found}"
+        time.sleep(0.05)
+    return found
+
+
+def written(file: Path) -> list[Any]:
+    """The records in a `.wandb` file so far: a LevelDB log of protocol buffers after 7 bytes."""
     data, found, part, position = file.read_bytes(), [], b"", 7
     while position + 7 <= len(data):
         if (left := 32768 - position % 32768) < 7:
@@ -84,6 +94,8 @@ def sent(file: Path) -> list[Any]:
         _, length, kind = struct.unpack_from("<IHB", data, position)
         part += data[position + 7 : position + 7 + length]
         position += 7 + length
+        if position > len(data):
+            break
         if kind in (1, 4):  # whole, or the last part
             record = wandb_internal_pb2.Record()
             record.ParseFromString(part)
