@@ -31,7 +31,7 @@ demo: setup  ## train a tiny model with online DPO on two CPU cores
 test: setup  ## every test: unit, and integration on real Ray, DeepSpeed and vLLM (about 15 minutes)
 	$(BIN)/python -m pytest tests
 
-test-unit: setup  ## the unit tests alone (about a minute)
+test-unit: setup  ## the unit tests alone (about two minutes)
 	$(BIN)/python -m pytest tests/unit
 
 check: setup  ## lint, format and types, as CI does
