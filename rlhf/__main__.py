@@ -7,6 +7,8 @@ import dataclasses
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -40,12 +42,17 @@ def checked(composed: DictConfig) -> Config:
 
 def typed(composed: DictConfig) -> Config:
     """Plain dataclasses from Hydra's; raises InputError for what is missing."""
+    config = complete(composed)
+    assert isinstance(config, Config)
+    return config
+
+
+def complete(composed: DictConfig) -> Any:
+    """The schema's own dataclass; raises InputError for what is missing."""
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise InputError([f"{key}: is required; add {key}=... to the command" for key in missing])
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, Config)
-    return config
+    return OmegaConf.to_object(composed)
 
 
 def hydra_problem(error: Exception) -> str:
@@ -76,10 +83,17 @@ def _unknown_key(key: str, schema: Any) -> str:
 
 def main() -> None:
     """Exit codes: 0 finished; 2 the input was wrong; 1 it failed while running."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach this function rather than Hydra's own exit
     register_schemas()
-    try:
+    with told():
         hydra_main()
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Within it, an error that is known ends the process with its words and its exit code."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come out of Hydra rather than end in it
+    try:
+        yield
     except EXPECTED as error:
         sys.exit(report(error))
 

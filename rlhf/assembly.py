@@ -122,8 +122,9 @@ def roles(config: Config) -> list[Role]:
     needed = [
         Role("policy", config.policy.num_ranks, 1, shared),
         Role("rollout", config.rollout.num_workers, 1, rollout_gpus),
-        Role("judge", 0 if is_elsewhere else judge.num_workers, 1, judge_gpus),
     ]
+    if not is_elsewhere:
+        needed.append(Role("judge", judge.num_workers, 1, judge_gpus))
     if _needs_reference_workers(config):
         needed.append(Role("reference", config.reference.num_workers, 1, gpu))
     return needed
@@ -156,14 +157,6 @@ def start_policy(config: Config, inputs: Inputs) -> PolicyService:
     env = {} if config.placement.gpus else {"DS_ACCELERATOR": "cpu"}
     ranks = start_workers(PolicyRank, _allotment(config, "policy"), plan, env=env)
     return PolicyService(ranks, config.cluster.call_timeout_s)
-
-
-def samples_initial_policy(config: Config) -> bool:
-    """Whether completions of the initial policy, or of a mixture with it, are asked for."""
-    algorithm = config.algorithm
-    return isinstance(algorithm, SelfPlayConfig) and bool(
-        algorithm.num_initial or algorithm.num_mixture
-    )
 
 
 def start_rollout(config: Config, path: str) -> tuple[RolloutService, list[Worker]]:

@@ -102,7 +102,10 @@ def _contradictions(config: Config) -> Iterator[str]:
         )
     if isinstance(rollout, TransformersRolloutConfig):
         longest = rollout.max_prompt_tokens + rollout.max_completion_tokens
-        rows = max(1, config.algorithm.num_completions)
+        algorithm = config.algorithm
+        rows = max(1, algorithm.num_completions)
+        if isinstance(algorithm, SelfPlayConfig):
+            rows = max(rows, algorithm.num_mixture, algorithm.num_initial)
         if longest * rows > rollout.max_batch_tokens:
             yield (
                 f"rollout.max_batch_tokens={rollout.max_batch_tokens}: one prompt's "
@@ -140,7 +143,7 @@ def _self_play_problems(config: Config) -> Iterator[str]:
             f"algorithm.num_completions={algorithm.num_completions}: with num_mixture and "
             f"num_initial there are {players} completions per prompt; at least 2 must play"
         )
-    if players > algorithm.num_completions and not isinstance(
+    if algorithm.samples_initial_policy and not isinstance(
         config.rollout, TransformersRolloutConfig
     ):
         yield (

@@ -7,7 +7,6 @@ Overrides are those of `python -m rlhf`, such as `eval.num_prompts=2000`, anothe
 
 import asyncio
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -17,7 +16,7 @@ from hydra import compose, initialize_config_dir
 
 from actors.group import wait_ready
 from cluster.session import session
-from rlhf.__main__ import EXPECTED, checked, report
+from rlhf.__main__ import checked, told
 from rlhf.assembly import Inputs, make_evaluation, read_inputs, roles, start_judge, start_rollout
 from rlhf.config import Config, register_schemas
 from rlhf.problems import InputError
@@ -51,17 +50,14 @@ async def _evaluate(config: Config, inputs: Inputs, directory: Path) -> Metrics:
 
 
 def main() -> None:
-    os.environ["HYDRA_FULL_ERROR"] = "1"
     register_schemas()
     runs = [argument[4:] for argument in sys.argv[1:] if argument.startswith("run=")]
     overrides = [argument for argument in sys.argv[1:] if not argument.startswith("run=")]
-    try:
+    with told():
         if len(runs) != 1:
             raise InputError(["run=DIR: say which run, once: python -m rlhf.evaluate run=DIR"])
         directory = Path(runs[0]).absolute()
         metrics = evaluate(directory, overrides)
-    except EXPECTED as error:
-        sys.exit(report(error))
     (directory / "evaluation.json").write_text(json.dumps(metrics, indent=2) + "\n")
     for name, value in sorted(metrics.items()):
         print(f"{name:20} {value:.4f}")

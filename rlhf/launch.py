@@ -16,7 +16,6 @@ from rlhf.assembly import (
     max_logprob_gap,
     read_inputs,
     roles,
-    samples_initial_policy,
     start_anchors,
     start_judge,
     start_policy,
@@ -25,6 +24,7 @@ from rlhf.assembly import (
 from rlhf.checkpoint import Checkpoint, RoundCheckpoints
 from rlhf.checks import plain
 from rlhf.config import Config
+from rlhf.config.algorithms import SelfPlayConfig
 from rlhf.curves import draw_curves
 from rlhf.loop import Run, train
 from rlhf.objectives import implied_target
@@ -90,7 +90,7 @@ async def _run(
     initial_path = await _bring_policy(config, directory, inputs, checkpoint, policy, tracker)
     anchors = await start_anchors(config, policy, initial_path)
     await wait_ready([*rollout_workers, *judge_workers], wait_s)
-    if samples_initial_policy(config):
+    if isinstance(config.algorithm, SelfPlayConfig) and config.algorithm.samples_initial_policy:
         await rollout.each("load_initial", initial_path)
 
     first_round = checkpoint.state["num_rounds"] if checkpoint else 0

@@ -8,7 +8,6 @@ Every key, its default and its meaning: `rlhf/config/reward.py`.
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from rlhf.__main__ import EXPECTED, report
+from rlhf.__main__ import complete, told
 from rlhf.checks import plain
 from rlhf.config import register_schemas
 from rlhf.config.reward import JUDGE_OF, Kind, RewardTrainingConfig
@@ -48,9 +47,7 @@ def hydra_main(composed: DictConfig) -> float:
 
 def typed(composed: DictConfig) -> RewardTrainingConfig:
     """Plain dataclasses from Hydra's; raises InputError for what is missing."""
-    if missing := sorted(OmegaConf.missing_keys(composed)):
-        raise InputError([f"{key}: is required; add {key}=... to the command" for key in missing])
-    config = OmegaConf.to_object(composed)
+    config = complete(composed)
     assert isinstance(config, RewardTrainingConfig)
     return config
 
@@ -146,12 +143,9 @@ def _overrides(config: RewardTrainingConfig) -> str:
 
 def main() -> None:
     """Exit codes: 0 finished; 2 the input was wrong; 1 it failed while running."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach this function rather than Hydra's own exit
     register_reward_schemas()
-    try:
+    with told():
         hydra_main()
-    except EXPECTED as error:
-        sys.exit(report(error))
 
 
 if __name__ == "__main__":

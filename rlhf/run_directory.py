@@ -19,7 +19,8 @@ CONFIG = "config.yaml"
 OVERRIDES = "overrides.yaml"
 CHECKPOINTS = "checkpoints"
 _MADE_BY_A_RUN = ("metrics.jsonl", "summary.json", "curves.png", "preferences", CHECKPOINTS,
-                  "initial_policy", "policy", "model", "wandb")  # fmt: skip
+                  "initial_policy", "initial_completions.json", "policy", "evaluation.json",
+                  "model", "wandb")  # fmt: skip
 
 _BEGUN = ".agon"
 """Marks a directory that a run began in: only there is what has those names known to be ours."""

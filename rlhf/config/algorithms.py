@@ -86,3 +86,8 @@ class SelfPlayConfig(AlgorithmConfig):
     bt_temperature: float = number(1.0, at_least=0)
     """Turns a judge's scores into P = σ(difference / temperature) where it gives no matrix; at 0
     the higher score wins for certain."""
+
+    @property
+    def samples_initial_policy(self) -> bool:
+        """Whether completions of the initial policy, or of a mixture with it, are asked for."""
+        return self.num_initial + self.num_mixture > 0

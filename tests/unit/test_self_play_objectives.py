@@ -254,7 +254,7 @@ def closed_form(config: Any, policy: Two, verdict: Judged) -> Two:
             logistic = beta * (sigmoid(beta * gap) - p)
             online = optimism is Optimism.online
             return logistic - alpha * beta * (not online), -logistic + alpha * beta * online
-    raise NotImplementedError(config)
+    raise TypeError(f"no closed form for {config}")
 
 
 @pytest.mark.parametrize("config", ALL, ids=repr)
