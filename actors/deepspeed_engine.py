@@ -4,6 +4,7 @@ Optimizer state is read and written parameter by parameter, in full and in fp32,
 depends neither on the number of ranks nor on the ZeRO stage, and holds no pickles.
 """
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,7 +26,11 @@ from transformers.integrations import HfDeepSpeedConfig
 
 from rlhf.config.models import DType, Optimizer, PolicyConfig
 
-MOMENTS = {Optimizer.adamw: ("exp_avg", "exp_avg_sq"), Optimizer.rmsprop: ("square_avg",)}
+MOMENTS: dict[Optimizer, tuple[str, ...]] = {
+    Optimizer.adamw: ("exp_avg", "exp_avg_sq"),
+    Optimizer.rmsprop: ("square_avg",),
+    Optimizer.sgd: (),
+}
 BETAS = (0.9, 0.95)
 """A short memory for the second moment: a round of fresh preferences may differ from the last."""
 
@@ -74,6 +79,14 @@ class DeepSpeedEngine:
         )
         self._plain = config.zero_stage == 0 and dtype is DType.float32
         """DeepSpeed leaves gradients to torch here: it neither clips by norm nor skips."""
+        self.num_steps = 0
+        """Optimizer steps taken since its moments were last forgotten."""
+
+    def close(self) -> None:
+        """Frees the memory that it holds; nothing may be called after."""
+        self._engine.destroy()
+        del self._engine
+        gc.collect()
 
     @property
     def model(self) -> torch.nn.Module:
@@ -92,8 +105,11 @@ class DeepSpeedEngine:
             self._engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
             # DeepSpeed averages over ranks; this makes it a sum.
             self._engine.backward(loss(micro_batch) * ranks, scale_wrt_gas=False)
-        if self._plain:
-            return self._plain_step()
+        result = self._plain_step() if self._plain else self._engine_step()
+        self.num_steps += result.applied
+        return result
+
+    def _engine_step(self) -> StepResult:
         self._engine.step()
         return StepResult(
             self._engine.was_step_applied(), float(self._engine.get_global_grad_norm())
@@ -172,6 +188,7 @@ class DeepSpeedEngine:
         for state in self._optimizer.state.values():
             for value in state.values():
                 value.zero_()
+        self.num_steps = 0
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """fp32 master weights and moments in full, as `<kind>/<parameter>`; all ranks iterate."""
@@ -186,10 +203,6 @@ class DeepSpeedEngine:
                 yield f"master/{name}", master.detach()
                 for moment in self._moments:
                     yield f"{moment}/{name}", self._optimizer.state[master][moment]
-
-    def num_steps(self) -> int:
-        """Optimizer steps taken, by Adam's own count."""
-        return int(next(iter(self._optimizer.state.values()))["step"])
 
     def load_state(self, read: Callable[[str], Tensor], num_steps: int) -> None:
         """The inverse of `state`: `read` returns the tensor of a name."""
@@ -210,8 +223,10 @@ class DeepSpeedEngine:
                 parameter.data.copy_(master)
             for moment, value in moments.items():
                 safe_set_full_optimizer_state(parameter, value, moment)
+        self.num_steps = num_steps
         for state in self._optimizer.state.values():
-            state["step"].fill_(num_steps)
+            if "step" in state:
+                state["step"].fill_(num_steps)
 
     def _gathered_for_writing(self, parameter: Tensor) -> Any:
         if self._config.zero_stage < 3:
@@ -240,6 +255,8 @@ class DeepSpeedEngine:
 def _optimizer(parameters: Sequence[Tensor], config: PolicyConfig) -> torch.optim.Optimizer:
     if config.optimizer is Optimizer.rmsprop:
         return torch.optim.RMSprop(parameters, weight_decay=config.weight_decay)
+    if config.optimizer is Optimizer.sgd:
+        return torch.optim.SGD(parameters, weight_decay=config.weight_decay)
     return torch.optim.AdamW(parameters, betas=BETAS, weight_decay=config.weight_decay)
 
 

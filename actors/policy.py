@@ -23,18 +23,19 @@ class PolicyService:
         return await call_all(self._ranks, method, *arguments, timeout_s=self._timeout_s)
 
     async def connect(self) -> None:
-        """Rendezvous of the ranks; each then holds its part of the model."""
+        """Rendezvous of the ranks."""
         (address,) = await call_all(self._ranks[:1], "rendezvous", timeout_s=self._timeout_s)
         ranks = {worker.handle._actor_id.hex(): i for i, worker in enumerate(self._ranks)}
         nodes = await self._call("connect", ranks, address)
         for worker, node_id in zip(self._ranks, nodes, strict=True):
             worker.node_id = node_id
 
+    async def start(self, path: str, warm_up: bool = False) -> None:
+        """Training begins from the weights in `path`; called again, it begins anew."""
+        await self._call("start", path, warm_up)
+
     async def supervise(self, rows: Sequence[Tokens], learning_rate: float) -> float:
         return (await self._call("supervise", rows, learning_rate))[0]
-
-    async def finish_warmup(self) -> None:
-        await self._call("finish_warmup")
 
     async def update(self, batch: PreferenceBatch) -> Metrics:
         return (await self._call("update", ray.put(batch)))[0]

@@ -4,7 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlhf.batching import optimizer_steps, rank_micro_batches, unique
-from rlhf.config.models import DType, PolicyConfig
+from rlhf.config.models import DType, Optimizer, PolicyConfig
 from rlhf.config.objectives import ObjectiveConfig
 from rlhf.logprobs import completion_logprobs, pad
 from rlhf.objectives import (
@@ -46,8 +46,6 @@ class NonFiniteGradient(RunFailed):
 class PolicyPlan:
     """What a policy rank needs to know of the run."""
 
-    path: str
-    """Weights to start from."""
     dtype: DType
     policy: PolicyConfig
     objective: ObjectiveConfig
@@ -64,6 +62,7 @@ class PolicyRank:
         self._skipped_in_a_row = 0
         self._version = 0
         """Rounds that the policy has been trained for."""
+        self._engine: Any = None
         self._sender: Any = None
 
     def rendezvous(self) -> tuple[str, int]:
@@ -73,9 +72,7 @@ class PolicyRank:
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
     def connect(self, ranks: Mapping[str, int], address: tuple[str, int]) -> str:
-        """Joins the other ranks and loads the model; `ranks`: actor id -> rank."""
-        from actors.deepspeed_engine import DeepSpeedEngine
-
+        """Joins the other ranks; `ranks`: actor id -> rank. Returns this node's id."""
         context = ray.get_runtime_context()
         self._rank, self._num_ranks = ranks[context.get_actor_id()], len(ranks)
         os.environ |= {
@@ -85,9 +82,23 @@ class PolicyRank:
             "MASTER_ADDR": address[0],
             "MASTER_PORT": str(address[1]),
         }
-        torch.manual_seed(derive_seed(self._plan.seed, "policy rank", self._rank))
-        self._engine = DeepSpeedEngine(self._plan.path, self._plan.dtype, self._plan.policy)
         return context.get_node_id()
+
+    def start(self, path: str, warm_up: bool) -> None:
+        """Loads the model in `path`, in place of what was loaded before, with a new optimizer.
+
+        A warm-up's optimizer is AdamW: which one suits preferences is no matter to it.
+        """
+        from actors.deepspeed_engine import DeepSpeedEngine
+
+        if self._engine is not None:
+            self._engine.close()
+        self._path = path
+        config = self._plan.policy
+        if warm_up:
+            config = replace(config, optimizer=Optimizer.adamw)
+        torch.manual_seed(derive_seed(self._plan.seed, "policy rank", self._rank))
+        self._engine = DeepSpeedEngine(path, self._plan.dtype, config)
 
     # --- learning ------------------------------------------------------------------------------
 
@@ -103,10 +114,6 @@ class PolicyRank:
 
         self._step(rows, loss, learning_rate)
         return self._over_ranks(sums)[0]
-
-    def finish_warmup(self) -> None:
-        """Forgets the optimizer's moments, which belong to another objective."""
-        self._engine.reset_optimizer()
 
     def update(self, batch: PreferenceBatch) -> Metrics:
         """Trains on a round's preferences; metrics are weighted means over pairs and steps."""
@@ -254,14 +261,14 @@ class PolicyRank:
         """Rank 0 writes the policy in Hugging Face format, without the tokenizer."""
         from actors.weight_sync import save_pretrained
 
-        save_pretrained(self._plan.path, self._engine.weights(), directory, self._rank == 0)
+        save_pretrained(self._path, self._engine.weights(), directory, self._rank == 0)
 
     def save(self, directory: str) -> None:
         """fp32 weights and moments once, random state per rank; no pickles."""
         with TensorWriter(Path(directory) / "policy", enabled=self._rank == 0) as writer:
             for name, value in self._engine.state():
                 writer.write(name, value)
-            writer.note("num_steps", self._engine.num_steps())
+            writer.note("num_steps", self._engine.num_steps)
             writer.note("version", self._version)
         with TensorWriter(Path(directory) / f"rng_rank_{self._rank}") as writer:
             writer.write("torch", torch.get_rng_state())

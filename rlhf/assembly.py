@@ -144,9 +144,8 @@ def _allotment(config: Config, name: str) -> Allotment:
 # --- services ------------------------------------------------------------------------------------
 
 
-def start_policy(config: Config, inputs: Inputs) -> PolicyService:
+def start_policy(config: Config) -> PolicyService:
     plan = PolicyPlan(
-        path=inputs.model_path,
         dtype=config.model.dtype,
         policy=config.policy,
         objective=config.objective,

@@ -168,8 +168,8 @@ def _self_play_problems(config: Config) -> Iterator[str]:
 
 
 def _nash_md_problems(algorithm: SelfPlayConfig) -> Iterator[str]:
-    if algorithm.label is not Label.soft:
-        yield f"algorithm.label={algorithm.label.value}: objective=nash_md needs soft labels"
+    if algorithm.label is Label.hard:
+        yield "algorithm.label=hard: objective=nash_md needs soft or sampled labels"
     if not algorithm.num_completions:
         yield "algorithm.num_completions=0: objective=nash_md trains on the policy's own"
     if algorithm.temperature != 1 or algorithm.top_p != 1:

@@ -56,7 +56,7 @@ def read_game(path: str) -> KnownGame:
         problems = _matrix_problems(rows, len(answers))
     if problems:
         raise InputError([f"{key}: {problem}" for problem in problems])
-    return KnownGame(tuple(answers), np.array(rows, dtype=float))
+    return KnownGame(tuple(answer.strip() for answer in answers), np.array(rows, dtype=float))
 
 
 def _answer_problems(answers: object) -> list[str]:

@@ -79,7 +79,7 @@ async def _run(
     tracker: RunTracker,
 ) -> Metrics:
     wait_s = config.cluster.start_timeout_s
-    policy = start_policy(config, inputs)
+    policy = start_policy(config)
     rollout, rollout_workers = start_rollout(config, inputs.model_path)
     judge, judge_workers = start_judge(config)
     started = ", ".join(f"{role.count} {role.name}" for role in roles(config))
@@ -137,10 +137,8 @@ async def _bring_policy(
 ) -> str:
     """Puts the policy where the run begins or goes on; returns where its initial weights are."""
     initial = directory / "initial_policy"
-    if checkpoint is not None:
-        tracker.note(f"resuming from {checkpoint.directory}")
-        await policy.load(checkpoint.directory)
-    elif config.warmup.steps:
+    if checkpoint is None and config.warmup.steps:
+        await policy.start(inputs.model_path, warm_up=True)
         await warm_up(
             policy,
             inputs.data.train,
@@ -151,7 +149,12 @@ async def _bring_policy(
         )
         await policy.export(initial)
         inputs.tokenizer.save_pretrained(initial)
-    return str(initial) if initial.exists() else inputs.model_path
+    path = str(initial) if config.warmup.steps else inputs.model_path
+    await policy.start(path)
+    if checkpoint is not None:
+        tracker.note(f"resuming from {checkpoint.directory}")
+        await policy.load(checkpoint.directory)
+    return path
 
 
 def objective_value(evaluation: Metrics) -> float:

@@ -157,7 +157,12 @@ def _would_be_pairs(players: list[Player], rule: SelfPlayRule) -> list[tuple[Pla
             ranked = sorted(players, key=lambda player: -player.score)
             return [(ranked[0], ranked[-1])]
         case SelfPlayRule.all_pairs:
-            return list(combinations(players, 2))
+            teams = {player.completion.mixture for player in players}
+            return [
+                (a, b)
+                for a, b in combinations(players, 2)
+                if len(teams) == 1 or a.completion.mixture != b.completion.mixture
+            ]
         case SelfPlayRule.iid:
             # By place among all, so that one who drops out does not shift the others' opponents.
             at = {player.index: player for player in players}

@@ -5,6 +5,8 @@ transformers 5 keeps the vocabulary alone and puts Qwen2's own rules around it: 
 vocabulary lacks would vanish instead of becoming `<unk>`, and bytes would be normalised.
 """
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from transformers import (
 )
 
 from rlhf.config.models import TinyModelConfig, Vocabulary
+from rlhf.games import read_game
 from rlhf.problems import InputError
 
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
@@ -39,7 +42,8 @@ def build_tiny_model(config: TinyModelConfig, directory: Path, seed: int) -> Non
                 f"{2 * config.num_heads}, so that every head has an even width"
             ]
         )
-    tokenizer = build_tokenizer(config.vocabulary)
+    words = read_game(config.game).answers if config.game else ()
+    tokenizer = build_tokenizer(config.vocabulary, words)
     special: dict[str, Any] = {
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -65,21 +69,27 @@ def build_tiny_model(config: TinyModelConfig, directory: Path, seed: int) -> Non
     tokenizer.save_pretrained(directory)
 
 
-def build_tokenizer(vocabulary: Vocabulary) -> PreTrainedTokenizerFast:
-    """One token per character, or per byte; decoding gives back what was encoded.
+def build_tokenizer(vocabulary: Vocabulary, words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """One token per character, or per byte, and per word; decoding gives back what was encoded.
 
     Text never becomes a special token, not even `<eos>` written out; characters that the
     arithmetic vocabulary lacks become `<unk>`.
     """
+    # The longest first: of "a" and "ab", "ab" is to be found in "abc".
+    patterns = [re.escape(word) for word in sorted(words, key=len, reverse=True)]
+    every = pre_tokenizers.Split(Regex("|".join([*patterns, r"[\s\S]"])), "isolated")
     if vocabulary is Vocabulary.arithmetic:
-        tokens = [PAD, EOS, UNKNOWN, *ARITHMETIC]
+        tokens = [PAD, EOS, UNKNOWN, *ARITHMETIC, *words]
         tokenizer = Tokenizer(WordLevel(_numbered(tokens), unk_token=UNKNOWN))
-        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        tokenizer.pre_tokenizer = every
         tokenizer.decoder = decoders.Fuse()
     else:
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        tokenizer = Tokenizer(BPE(_numbered([PAD, EOS, *alphabet]), merges=[]))
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        spelled = [to_bytes.pre_tokenize_str(word)[0][0] for word in words]
+        tokens = [PAD, EOS, *sorted(pre_tokenizers.ByteLevel.alphabet()), *spelled]
+        # Without merges a word would fall into its bytes, if it were not looked up first.
+        tokenizer = Tokenizer(BPE(_numbered(tokens), merges=[], ignore_merges=True))
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([every, to_bytes])
         tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -93,4 +103,4 @@ def build_tokenizer(vocabulary: Vocabulary) -> PreTrainedTokenizerFast:
 
 
 def _numbered(tokens: list[str]) -> dict[str, int]:
-    return {token: i for i, token in enumerate(tokens)}
+    return {token: i for i, token in enumerate(dict.fromkeys(tokens))}

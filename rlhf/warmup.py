@@ -18,8 +18,6 @@ class Supervised(Protocol):
 
     async def supervise(self, rows: Sequence[Tokens], learning_rate: float) -> float: ...
 
-    async def finish_warmup(self) -> None: ...
-
 
 async def warm_up(
     policy: Supervised,
@@ -48,4 +46,3 @@ async def warm_up(
             last = min(last, step + 1 + FALL_STEPS)
         if step + 1 == last:
             break
-    await policy.finish_warmup()

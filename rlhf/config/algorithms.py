@@ -46,7 +46,8 @@ class SelfPlayRule(Enum):
     best_worst = "best_worst"
     """The completion of the best score over that of the worst."""
     all_pairs = "all_pairs"
-    """Every two completions, weighted so that the prompt counts once."""
+    """Every two completions, weighted so that the prompt counts once; where the policy meets the
+    initial policy or a mixture, every two of different sides."""
     iid = "iid"
     """The first with the second, the third with the fourth, and so on: independent pairs."""
 

@@ -42,6 +42,8 @@ class TinyModelConfig(ModelConfig):
     path: str = "tiny"
     dtype: DType = DType.float32
     vocabulary: Vocabulary = Vocabulary.arithmetic
+    game: str = ""
+    """A known game's file; its answers become tokens of their own."""
     num_layers: int = number(2, at_least=1)
     width: int = number(128, at_least=8)
     num_heads: int = number(4, at_least=1)
@@ -72,6 +74,8 @@ class VllmRolloutConfig(RolloutConfig):
 class Optimizer(Enum):
     adamw = "adamw"
     rmsprop = "rmsprop"
+    sgd = "sgd"
+    """Without momentum: in a cyclic game momentum drives the policy outwards."""
 
 
 class Schedule(Enum):

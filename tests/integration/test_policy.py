@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from actors.group import Allotment, WorkerFailed, call_all, start_workers, stop_workers
 from actors.policy import InitialPolicy, PolicyService
 from actors.policy_rank import PolicyPlan, PolicyRank
-from rlhf.config.models import DType, PolicyConfig
+from rlhf.config.models import DType, Optimizer, PolicyConfig
 from rlhf.config.objectives import DPOConfig
 from rlhf.dispatch import WorkerDied
 from rlhf.logprobs import sum_logprobs
@@ -46,12 +46,13 @@ def batch(round: int = 0) -> PreferenceBatch:
 @asynccontextmanager
 async def policy(model: Path, dtype: DType = DType.float32, **settings):
     config = PolicyConfig(**{"learning_rate": 1e-3, "micro_batch_tokens": 40} | settings)
-    plan = PolicyPlan(str(model), dtype, config, DPOConfig(), epochs=2, num_rounds=10, seed=1)
+    plan = PolicyPlan(dtype, config, DPOConfig(), epochs=2, num_rounds=10, seed=1)
     allotment = Allotment("policy", config.num_ranks, 1, 0, 1)
     ranks = start_workers(PolicyRank, allotment, plan, env={"DS_ACCELERATOR": "cpu"})
     service = PolicyService(ranks, TIMEOUT_S)
     try:
         await service.connect()
+        await service.start(str(model))
         yield service
     finally:
         stop_workers(ranks)
@@ -86,11 +87,20 @@ async def test_every_zero_stage_and_number_of_ranks_learns_the_same(tiny_model, 
             assert torch.allclose(value, others[key], rtol=1e-3, atol=2e-5), (name, key)
 
 
-@pytest.mark.parametrize(("stage", "dtype"), [(2, DType.float32), (3, DType.bfloat16)])
+@pytest.mark.parametrize(
+    ("stage", "dtype", "optimizer"),
+    [
+        (2, DType.float32, Optimizer.adamw),
+        (3, DType.bfloat16, Optimizer.adamw),
+        (0, DType.float32, Optimizer.sgd),
+        (3, DType.float32, Optimizer.sgd),
+    ],
+)
 async def test_a_resumed_policy_ends_bit_for_bit_where_an_unbroken_one_does(
-    tiny_model, tmp_path, stage, dtype
+    tiny_model, tmp_path, stage, dtype, optimizer
 ):
-    settings = {"zero_stage": stage, "num_ranks": 2, "dtype": dtype}
+    settings = {"zero_stage": stage, "dtype": dtype, "optimizer": optimizer}
+    settings["num_ranks"] = 2 if stage else 1
     async with policy(tiny_model, **settings) as service:
         await train_and_save(service, tmp_path / "middle", range(2))
         await train_and_save(service, tmp_path / "unbroken", range(2, 4))
@@ -160,5 +170,5 @@ async def test_a_lost_rank_is_named(tiny_model):
         stop_workers([rank])
         with pytest.raises(WorkerDied, match="policy-0 on node"):
             for _ in range(300):  # Ray kills in its own time
-                await call_all([rank], "finish_warmup", timeout_s=30)
+                await call_all([rank], "rendezvous", timeout_s=30)
                 await asyncio.sleep(0.1)

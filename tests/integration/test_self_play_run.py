@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from commands import run
+from commands import SMALL, run
 
 from rlhf.store import read, read_metrics
 
@@ -37,7 +37,8 @@ def test_a_round_of_inpo_begins_at_its_anchors_and_measures_exploitability(tmp_p
 
 
 def test_a_round_of_sppo_begins_at_the_closed_form_of_its_targets(tmp_path, game):
-    run(tmp_path / "run", "experiment=game_sppo", *GAME, f"judge.game={game}")
+    means = ["algorithm.label=soft", "objective.target=mean"]
+    run(tmp_path / "run", "experiment=game_sppo", *GAME, *means, f"judge.game={game}")
     rounds = read_metrics(tmp_path / "run" / "metrics.jsonl")[1:]
     table = [row for row in read(tmp_path / "run").to_pylist() if row["dropped"] is None]
     for record in rounds:
@@ -62,3 +63,17 @@ def test_the_initial_policy_plays_too(tmp_path, game, algorithm, mixtures):
     assert trained
     for row in trained:
         assert {round(row[f"{side}_mixture"], 6) for side in ("chosen", "rejected")} == mixtures
+
+
+def test_a_language_model_judges_a_training_run(tmp_path, byte_model):
+    overrides = ["algorithm=sppo", "judge=llm", f"judge.path={byte_model}", "objective.step_size=5"]
+    run(tmp_path / "run", *SMALL, *overrides, "num_rounds=2", "algorithm.num_completions=3")
+    rounds = read_metrics(tmp_path / "run" / "metrics.jsonl")[1:]
+    assert len(rounds) == 2
+    for record in rounds:
+        # Weights that were never trained follow the place, not the text, if they prefer anything.
+        assert record["judge/order_disagreement"] > 0
+        assert record["judge/invalid_rate"] == 0
+        assert record["policy/anchor_gap"] < 1e-4
+    table = [row for row in read(tmp_path / "run").to_pylist() if row["dropped"] is None]
+    assert table and all(0 < row["win_prob"] < 1 and "bytes" in row["judge"] for row in table)

@@ -69,6 +69,24 @@ def test_bytes_have_one_token_per_byte(tokenizers, text):
     assert tokenizers[Vocabulary.bytes].decode(ids, skip_special_tokens=True) == text
 
 
+@pytest.mark.parametrize("vocabulary", Vocabulary)
+def test_a_game_s_answers_are_one_token_each(tmp_path, vocabulary):
+    answers = ["rock", "rock 2", "=", "b+"] + (["é x"] if vocabulary is Vocabulary.bytes else [])
+    size = len(answers)
+    win_prob = [[0.5] * size] * size
+    (tmp_path / "game.json").write_text(json.dumps({"answers": answers, "win_prob": win_prob}))
+    config = TinyModelConfig(
+        vocabulary=vocabulary, game=str(tmp_path / "game.json"), num_layers=1, width=8, num_heads=2
+    )
+    build_tiny_model(config, tmp_path, 1)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    ids = [tokenizer(answer)["input_ids"] for answer in answers]
+    assert all(len(one) == 1 for one in ids) and len({one[0] for one in ids}) == size
+    assert [tokenizer.decode(one) for one in ids] == answers
+    assert len(tokenizer("rock 2rock")["input_ids"]) == 2
+    assert tokenizer.decode(tokenizer("rock<eos>").input_ids[1:2]) != "<eos>"
+
+
 @pytest.mark.parametrize("text", ["<eos>", "a<pad>b", "e\u0301", "\u00e9", "  \n\n ", "don 't ."])
 def test_bytes_are_not_normalised_and_text_never_becomes_special(tokenizers, text):
     ids = tokenizers[Vocabulary.bytes](text)["input_ids"]
