@@ -1,6 +1,6 @@
 """Every method in one known game: how far its last and its average policy are from equilibrium.
 
-`python benchmarks/games.py [--game FILE] [--seeds 1 2 3] [--recipes game game_sppo ...] [--out DIR]`.
+`python benchmarks/games.py [--game FILE] [--seeds 1 2 3] [--recipes game ...] [--out DIR]`.
 Prints a table in Markdown and draws `games.png`. A figure is the mean of a run's last five
 evaluations; a run that is finished already is not repeated.
 """

@@ -1,5 +1,7 @@
 """From a pairwise judge's matrix to labelled pairs."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,6 +109,14 @@ def test_soft_labels_keep_the_probability():
 def test_hard_labels_are_certain():
     preferences, _ = play(CYCLE, rule=SelfPlayRule.all_pairs, label=Label.hard)
     assert sides(preferences) == [("a", "b", 1), ("c", "a", 1), ("b", "c", 1)]
+
+
+def test_all_pairs_of_two_sides_are_those_between_them():
+    own, mixed = drawn("a", "b"), drawn("c", "d")
+    mixed = tuple(replace(one, mixture=0.125) for one in mixed)
+    config = SelfPlayConfig(rule=SelfPlayRule.all_pairs)
+    preferences, dropped = match(PROMPT, own + mixed, matrix(*[0.6] * 6), config, 0)
+    assert sides(preferences) == [(a, b, 0.6) for a in "ab" for b in "cd"] and not dropped
 
 
 def test_sampled_labels_follow_the_probability_and_the_seed():
