@@ -192,6 +192,8 @@ class DeepSpeedEngine:
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """fp32 master weights and moments in full, as `<kind>/<parameter>`; all ranks iterate."""
+        if self.num_steps == 0:
+            self._create_moments()
         masters = self._stage_0_masters()
         for name, parameter in self._named_trainable():
             if masters is None:
@@ -237,6 +239,7 @@ class DeepSpeedEngine:
         """Takes an optimizer step that changes nothing, since moments exist only after a step."""
         token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
         self.step([token], lambda ids: self.model(input_ids=ids).logits.sum() * 0, 0.0)
+        self.reset_optimizer()
 
     def _stage_0_masters(self) -> dict[torch.nn.Parameter, Tensor] | None:
         """Parameter -> fp32 master without ZeRO, where DeepSpeed's accessors do not reach."""

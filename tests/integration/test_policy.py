@@ -155,13 +155,22 @@ async def test_a_lora_policy_remembers_its_initial_self_and_exports_itself_merge
     assert sum_logprobs(merged, rows, 100, cpu) == pytest.approx(now, abs=1e-4)
 
 
-async def test_an_empty_round_changes_nothing(tiny_model):
+@pytest.mark.parametrize(("stage", "ranks"), [(0, 1), (3, 2)])
+async def test_an_empty_round_changes_nothing_and_can_be_saved(tiny_model, tmp_path, stage, ranks):
     rows = [Tokens((3, 4), (5, 6))]
-    async with policy(tiny_model, num_ranks=2, zero_stage=3) as service:
+    settings = {"num_ranks": ranks, "zero_stage": stage, "weight_decay": 0.1}
+    async with policy(tiny_model, **settings) as service:
         before = await service.logprobs(rows)
         metrics = await service.update(PreferenceBatch(0, [], {"initial": []}))
         assert metrics == {"policy/num_steps": 0.0}
+        await service.save(tmp_path / "empty")
         assert await service.logprobs(rows) == before
+        await train_and_save(service, tmp_path / "unbroken", range(1, 2))
+    async with policy(tiny_model, **settings) as service:
+        await service.load(tmp_path / "empty")
+        await train_and_save(service, tmp_path / "resumed", range(1, 2))
+    unbroken, resumed = tensors(tmp_path / "unbroken"), tensors(tmp_path / "resumed")
+    assert all(torch.equal(value, resumed[name]) for name, value in unbroken.items())
 
 
 async def test_a_lost_rank_is_named(tiny_model):
