@@ -132,7 +132,7 @@ class _Array:
             self._before = ","
             yield record
         self._text = self._text[at:]
-        if not _OPENING[self._before].match(self._text) and len(self._text) > CHUNK_BYTES // 2:
+        if not _OPENING[self._before].match(self._text) and not self._may_go_on():
             raise ValueError(_NO_ARRAY)
         if len(self._text) > MAX_OBJECT_CHARS:
             raise ValueError(f"not JSON, or an object of more than {MAX_OBJECT_CHARS} characters")
@@ -140,9 +140,16 @@ class _Array:
     def end(self) -> None:
         """Raises ValueError if the array is not over."""
         self._bytes.decode(b"", final=True)
-        empty = "[" if self._before == "[" else ""
-        if "".join(self._text.split()) != f"{empty}]":
+        if "".join(self._text.split()) != self._end:
             raise ValueError(_NO_ARRAY)
+
+    def _may_go_on(self) -> bool:
+        """Whether what is left is a beginning of the next object, or of the end."""
+        return "".join(self._text.split()) in ("", self._before, self._end)
+
+    @property
+    def _end(self) -> str:
+        return "[]" if self._before == "[" else "]"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
