@@ -29,22 +29,7 @@ run(FeedbackConfig(path=path, out=out, label=LabelSource[label]))
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(f"peak memory {after / 1024:.0f} MiB, of which {before / 1024:.0f} MiB by imports")
 """
-WORDS = [
-    "the",
-    "of",
-    "and",
-    "to",
-    "a",
-    "in",
-    "for",
-    "is",
-    "on",
-    "that",
-    "by",
-    "this",
-    "with",
-    "you",
-]
+WORDS = ["the", "of", "and", "to", "a", "in", "for", "is", "on", "that", "by", "this"]
 SAYS = {
     "That's wrong, ": (False, True),
     "Thanks! ": (True, False),
@@ -93,7 +78,7 @@ def write(path: Path, rows: Iterator[dict]) -> None:
 
 
 def chunks(rows: Iterator[dict]) -> Iterator[list[dict]]:
-    while chunk := [row for row, _ in zip(rows, range(BATCH), strict=False)]:
+    while chunk := [row for _, row in zip(range(BATCH), rows, strict=False)]:
         yield chunk
 
 
