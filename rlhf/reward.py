@@ -6,8 +6,6 @@ Every key, its default and its meaning: `rlhf/config/reward.py`.
 """
 
 import json
-import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +21,7 @@ from rlhf.__main__ import complete, told
 from rlhf.checks import plain
 from rlhf.config import register_schemas
 from rlhf.config.reward import JUDGE_OF, Kind, RewardTrainingConfig
+from rlhf.output_folder import complete_folder
 from rlhf.problems import InputError
 from rlhf.seeds import derive_seed
 
@@ -127,12 +126,10 @@ def reward_record(
 
 def write_model(directory: Path, classifier: "Classifier", record: Mapping[str, Any]) -> None:
     """Writes everything, or leaves no `directory`."""
-    unfinished = directory.with_name(f"{directory.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    classifier.save(unfinished)
-    text = json.dumps(record, indent=2, allow_nan=False)
-    (unfinished / "reward.json").write_text(text + "\n", encoding="utf-8")
-    os.replace(unfinished, directory)
+    with complete_folder(directory) as unfinished:
+        classifier.save(unfinished)
+        text = json.dumps(record, indent=2, allow_nan=False)
+        (unfinished / "reward.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _overrides(config: RewardTrainingConfig) -> str:

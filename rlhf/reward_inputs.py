@@ -1,6 +1,5 @@
 """What `python -m rlhf.reward` reads, and all that can be wrong with it without any weights."""
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from rlhf.config.models import TinyModelConfig
 from rlhf.config.reward import Kind, RewardTrainingConfig
 from rlhf.data.preference_files import Examples, read_examples
 from rlhf.new_head import check_start
+from rlhf.output_folder import output_problems
 from rlhf.problems import InputError
 from rlhf.seeds import derive_seed
 from rlhf.tiny import build_tiny_model
@@ -57,13 +57,4 @@ def config_problems(config: RewardTrainingConfig) -> Iterator[str]:
             yield f"{key}: only kind=regression fits scores, and only of sides that it reads"
         if score_column is None and kind is Kind.regression and column is not None:
             yield f"{key}: kind=regression fits scores; name the column that has the {side} side's"
-    output = Path(config.output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        yield f"output={output}: there is something already; choose another, or move it away"
-    # Better now than after the training.
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent):
-            pass
-    except OSError as error:
-        yield f"output={output}: cannot be written ({error.strerror}); choose another"
+    yield from output_problems("output", config.output)

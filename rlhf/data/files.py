@@ -4,7 +4,6 @@ JSONL is read as written, a line at a time: readers that infer a schema turn `"2
 timestamp and `46` beside `0.5` into `46.0`, which is not what the user's answer column says.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
@@ -13,11 +12,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from pyarrow.parquet import ParquetFile
-
 from rlhf.config.data import FilesConfig
 from rlhf.data.rendering import Row
+from rlhf.data.rows import RowReader
 from rlhf.problems import InputError, some
 from rlhf.records import Message
 
@@ -103,20 +100,17 @@ def _read(key: str, path: str, columns: Mapping[str, Column], problems: list[str
     return rows
 
 
-class FileReader:
-    """Reads one file, and gathers its faults so that each kind takes one line."""
+class FileReader(RowReader):
+    """Reads one file whole, and puts its faults into words."""
 
     def __init__(self, file: Path, columns: Mapping[str, Column], prefix: str) -> None:
-        self._file = file
+        super().__init__(file, {name for _, name, _ in columns.values()})
         self._columns = columns
         self._prefix = prefix
-        self._present: set[str] = set()
-        self._faults: dict[tuple[str | None, str], list[int]] = {}
 
     def read(self, problems: list[str]) -> list[Row]:
-        records = self._jsonl() if self._file.suffix == ".jsonl" else self._parquet()
         try:
-            rows = [row for number, record in records if (row := self._row(number, record))]
+            rows = [row for number, record in self._records() if (row := self._row(number, record))]
         except OSError as error:
             problems.append(f"{self._file}: cannot be read: {error.strerror or error}")
             return []
@@ -128,50 +122,6 @@ class FileReader:
             if column is None or column in self._present
         ]
         return rows
-
-    def _jsonl(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Line numbers, from 1, and objects; blank lines are passed over."""
-        with self._file.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                    record = json.loads(text, object_pairs_hook=_unique)
-                except UnicodeDecodeError as error:
-                    self._fault(None, self._bad_utf8(line, error), number)
-                except json.JSONDecodeError:
-                    self._fault(None, "not JSON; each line must be one JSON object", number)
-                except ValueError as error:
-                    self._fault(None, str(error), number)
-                else:
-                    if isinstance(record, dict):
-                        self._present |= record.keys()
-                        yield number, record
-                    else:
-                        self._fault(None, "JSON, but not an object with columns", number)
-
-    def _parquet(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Row numbers, from 1, and the columns that are wanted."""
-        number = 0
-        try:
-            with ParquetFile(self._file) as parquet:
-                self._present = set(parquet.schema_arrow.names)
-                names = {name for _, name, _ in self._columns.values()} & self._present
-                for batch in parquet.iter_batches(columns=sorted(names)):
-                    for record in batch.to_pylist():
-                        number += 1
-                        yield number, record
-        except UnicodeDecodeError:
-            self._fault(None, "bad UTF-8 in or soon after this row", number + 1)
-        except pa.ArrowInvalid as error:
-            self._fault(None, f"not readable as Parquet ({error})", number + 1)
-
-    def _bad_utf8(self, line: bytes, error: UnicodeDecodeError) -> str:
-        """Names the column by the last key before the bad byte."""
-        keys = re.findall(rb'"([^"\\]*)"\s*:', line[: error.start])
-        place = f" in column {keys[-1].decode(errors='replace')!r}" if keys else ""
-        return f"bad UTF-8{place}; save the file as UTF-8"
 
     def _row(self, number: int, record: dict[str, Any]) -> Row | None:
         values = {}
@@ -185,9 +135,6 @@ class FileReader:
         origin = f"{self._file} row {number}"
         return Row(**{"id": f"{self._prefix}{number}", "origin": origin, **values})
 
-    def _fault(self, column: str | None, what: str, number: int) -> None:
-        self._faults.setdefault((column, what), []).append(number)
-
     def _missing(self) -> Iterator[str]:
         # A file without a single readable row has faults, or is empty: that is told elsewhere.
         absent = [c for c in self._columns.values() if c[1] not in self._present]
@@ -200,15 +147,6 @@ class FileReader:
 
 
 # --- values --------------------------------------------------------------------------------------
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
-    return record
 
 
 def read_text(value: object) -> str:

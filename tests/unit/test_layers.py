@@ -89,7 +89,13 @@ def test_each_module_can_be_imported_by_itself_and_brings_no_actor_nor_engine():
         ("wandb", ["rlhf/tracking.py"]),
         (
             "hydra",
-            ["rlhf/__main__.py", "rlhf/evaluate.py", "rlhf/reward.py", "rlhf/config/*.py"],
+            [
+                "rlhf/__main__.py",
+                "rlhf/evaluate.py",
+                "rlhf/reward.py",
+                "rlhf/feedback/__main__.py",
+                "rlhf/config/*.py",
+            ],
         ),
         ("actors", ["actors/*", "rlhf/assembly.py", "rlhf/launch.py", "rlhf/evaluate.py"]),
         ("cluster", ["cluster/*", "rlhf/assembly.py", "rlhf/launch.py", "rlhf/evaluate.py"]),

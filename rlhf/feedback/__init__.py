@@ -1,0 +1,1 @@
+"""What users said of the replies they got: logs of conversations into complaints."""

@@ -1,0 +1,158 @@
+"""Labelled conversations into complaints to learn from, and pairs that need no learning first."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from rlhf.feedback.conversations import Conversation
+from rlhf.feedback.labels import Satisfaction, Verdict
+from rlhf.records import Message
+
+INSTRUCTION = (
+    "Answer my earlier message once more, and take into account what I have just said. Give the "
+    "improved answer alone: no apology, and no mention of your earlier answer or of my remark."
+)
+"""What a guided conversation asks for; replies that refer to what is not in the bare prompt would
+teach the policy to refer to nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a reply and the words about it were found."""
+
+    conversation_id: str
+    file: str
+    row: int
+    """From 1."""
+    turn: int
+    """The user's turn that complains, counted from 0 among the conversation's messages."""
+    label_source: str
+    """`given` or `rules`."""
+    reason: str
+    """What said that the user is dissatisfied."""
+
+    @property
+    def id(self) -> str:
+        """Unique in its log."""
+        return f"{self.conversation_id}:{self.turn}"
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "conversation_id": self.conversation_id,
+            "file": self.file,
+            "row": self.row,
+            "turn": self.turn,
+            "label_source": self.label_source,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """A reply that displeased, and what the user said of it."""
+
+    origin: Origin
+    history: tuple[Message, ...]
+    """Up to and including the user's turn that was answered badly: the prompt to train on."""
+    reply: str
+    """Exactly as in the log."""
+    complaint: str
+
+    def record(self) -> dict[str, Any]:
+        """One line of `complaints.*.jsonl`."""
+        texts = {"reply": self.reply, "complaint": self.complaint}
+        return {**self.origin.record(), "history": plain(self.history), **texts}
+
+
+@dataclass(frozen=True, slots=True)
+class SeedPair:
+    """A reply that displeased, and the next one, which satisfied."""
+
+    origin: Origin
+    prompt: tuple[Message, ...]
+    """Up to and including the turn that was answered badly."""
+    chosen: str
+    rejected: str
+    chosen_reason: str
+    """What said that the user is satisfied with it."""
+
+    def record(self) -> dict[str, Any]:
+        """One line of `seed_pairs*.jsonl`, which `python -m rlhf.reward` reads as well."""
+        return {
+            **self.origin.record(),
+            "chosen_reason": self.chosen_reason,
+            "prompt": plain(self.prompt),
+            "chosen": self.chosen,
+            "rejected": self.rejected,
+        }
+
+
+def complaints(
+    conversation: Conversation, verdicts: Sequence[Verdict], label_source: str
+) -> Iterator[Complaint]:
+    """One for each turn that is dissatisfied; mixed ones are left out."""
+    for verdict in verdicts:
+        if verdict.satisfaction is Satisfaction.dissatisfied:
+            before, turn = conversation.messages[: verdict.turn], verdict.turn
+            origin = _origin(conversation, verdict, label_source)
+            complaint = conversation.messages[turn].content
+            yield Complaint(origin, before[:-1], before[-1].content, complaint)
+
+
+def seed_pairs(
+    conversation: Conversation, verdicts: Sequence[Verdict], label_source: str
+) -> Iterator[SeedPair]:
+    """One for each dissatisfied turn whose next reply is judged satisfied, and is another text."""
+    messages = conversation.messages
+    by_turn = {verdict.turn: verdict for verdict in verdicts}
+    for verdict in verdicts:
+        after = by_turn.get(verdict.turn + 2)
+        if (
+            verdict.satisfaction is Satisfaction.dissatisfied
+            and after is not None
+            and after.satisfaction is Satisfaction.satisfied
+            and messages[verdict.turn + 1].content != messages[verdict.turn - 1].content
+        ):
+            yield SeedPair(
+                origin=_origin(conversation, verdict, label_source),
+                prompt=messages[: verdict.turn - 1],
+                chosen=messages[verdict.turn + 1].content,
+                rejected=messages[verdict.turn - 1].content,
+                chosen_reason=after.reason,
+            )
+
+
+def _origin(conversation: Conversation, verdict: Verdict, label_source: str) -> Origin:
+    place = (conversation.id, conversation.file, conversation.row)
+    return Origin(*place, verdict.turn, label_source, verdict.reason)
+
+
+def is_heldout(conversation_id: str, heldout_share: float) -> bool:
+    """By a hash of the id: a conversation is wholly on one side, whatever else is in the log."""
+    digest = sha256(conversation_id.encode()).digest()
+    return int.from_bytes(digest[:8]) / 2**64 < heldout_share
+
+
+def bare_prompt(complaint: Complaint) -> tuple[Message, ...]:
+    """What the policy trains on: neither the bad reply nor the complaint nor an instruction."""
+    return complaint.history
+
+
+def guided_prompt(complaint: Complaint, instruction: str = INSTRUCTION) -> tuple[Message, ...]:
+    """What a better reply is sampled from: the bad reply, the complaint, and the instruction.
+
+    The last two are one message of the user, since roles alternate.
+    """
+    asked = f"{complaint.complaint}\n\n{instruction}"
+    return (
+        *complaint.history,
+        Message("assistant", complaint.reply),
+        Message("user", asked),
+    )
+
+
+def plain(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """As chat messages in JSON."""
+    return [message._asdict() for message in messages]
