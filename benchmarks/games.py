@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ import matplotlib
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
+
+from rlhf.games import read_game
+from rlhf.store import read_metrics
 
 RECIPES = {
     "game": "INPO",
@@ -52,14 +56,14 @@ def play(recipe: str, seed: int, game: Path, out: Path) -> Played:
         begin = time.monotonic()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         (directory / "minutes.json").write_text(json.dumps((time.monotonic() - begin) / 60))
-    answers = json.loads(game.read_text())["answers"]
-    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    lines = read_metrics(directory / "metrics.jsonl")
     found = [line for line in lines if "eval/exploitability" in line]
+    keys = [f"eval/share_{answer}" for answer in read_game(str(game)).answers]
     return Played(
         [line["policy_version"] for line in found],
         [line["eval/exploitability"] for line in found],
         [line["eval/exploitability_average"] for line in found],
-        np.array([[line[f"eval/share_{answer}"] for answer in answers] for line in found]),
+        np.array([[line[key] for key in keys] for line in found]),
         json.loads((directory / "minutes.json").read_text()),
     )
 
@@ -77,7 +81,7 @@ def table(results: dict[str, list[Played]]) -> str:
     return "\n".join(lines)
 
 
-def draw(results: dict[str, list[Played]], answers: list[str], path: Path) -> None:
+def draw(results: dict[str, list[Played]], answers: Sequence[str], path: Path) -> None:
     """Above exploitability over rounds; below, for three answers, the way through the simplex."""
     three = len(answers) == 3
     size = (3.2 * len(results), 6.0 if three else 3.2)
@@ -100,7 +104,7 @@ def draw(results: dict[str, list[Played]], answers: list[str], path: Path) -> No
     figure.savefig(path, dpi=130)
 
 
-def _simplex(axes: plt.Axes, shares: np.ndarray, answers: list[str]) -> None:
+def _simplex(axes: plt.Axes, shares: np.ndarray, answers: Sequence[str]) -> None:
     corners = np.array([[0, 0], [1, 0], [0.5, 0.866]])
     way = shares @ corners
     axes.plot(*np.vstack([corners, corners[:1]]).T, color="0.5", lw=0.8)
@@ -125,7 +129,7 @@ def main() -> None:
     results = {
         recipe: [play(recipe, seed, game, out) for seed in asked.seeds] for recipe in asked.recipes
     }
-    draw(results, json.loads(game.read_text())["answers"], out / "games.png")
+    draw(results, read_game(str(game)).answers, out / "games.png")
     print(table(results))
     print(f"\n{out / 'games.png'}", file=sys.stderr)
 

@@ -135,7 +135,7 @@ class GameEvaluation:
 
 def share_keys(game: KnownGame) -> list[str]:
     """The metrics of the answers' shares, the last of what is no answer."""
-    return [f"share_{answer.strip()}" for answer in game.answers] + ["share_none"]
+    return [f"share_{answer}" for answer in game.answers] + ["share_none"]
 
 
 def earlier_shares(game: KnownGame, records: Sequence[dict]) -> list[np.ndarray]:
