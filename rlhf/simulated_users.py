@@ -26,7 +26,7 @@ ASKS_FOR = {
 WRONG_SUM = "no, that is wrong"
 PRAISE = "thanks"
 
-COMPLAIN_RATE, PRAISE_RATE = 0.9, 0.4
+COMPLAIN_RATE, PRAISE_RATE = 0.9, 0.3
 """How often a user says something: of a reply that displeased, and of one that satisfied."""
 MAX_REPLIES = 3
 """Then a user gives up."""
@@ -43,7 +43,7 @@ class Habits(NamedTuple):
 
 ASSISTANT = Habits({"number": 0.7, "brackets": 0.1, "equation": 0.2}, accuracy=0.6)
 """The log's, whose replies displease."""
-HEEDS_RATE = 0.3
+HEEDS_RATE = 0.2
 """How often it takes a complaint into account."""
 BASE = Habits({"number": 0.5, "brackets": 0.3, "equation": 0.2}, accuracy=1.0)
 """What the policy is taught before it learns from the log: another one's habits."""

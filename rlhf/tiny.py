@@ -49,7 +49,8 @@ def build_tiny_model(config: TinyModelConfig, directory: Path, seed: int) -> Non
                 f"{2 * config.num_heads}, so that every head has an even width"
             ]
         )
-    words = read_game(config.game).answers if config.game else ()
+    answers = read_game(config.game).answers if config.game else ()
+    words = tuple(dict.fromkeys((*answers, *config.words)))
     tokenizer = build_tokenizer(config.vocabulary, words)
     if config.chat:
         tokenizer.chat_template = CHAT_TEMPLATE

@@ -1,6 +1,6 @@
 """The policy: its weights, its copies that sample, and its training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from omegaconf import MISSING
@@ -44,6 +44,8 @@ class TinyModelConfig(ModelConfig):
     vocabulary: Vocabulary = Vocabulary.arithmetic
     game: str = ""
     """A known game's file; its answers become tokens of their own."""
+    words: list[str] = field(default_factory=list)
+    """Texts that become tokens of their own as well."""
     chat: bool = False
     """A chat template, so that it reads conversations: a line per turn, `?` before the user's and
     `!` before the assistant's."""
