@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import ray
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlhf.batching import optimizer_steps, rank_micro_batches, unique
 from rlhf.config.models import DType, Optimizer, PolicyConfig
-from rlhf.config.objectives import ObjectiveConfig
+from rlhf.config.objectives import DPOConfig, ObjectiveConfig, RDPOConfig
 from rlhf.logprobs import completion_logprobs, pad
 from rlhf.objectives import (
     Anchors,
@@ -26,6 +26,7 @@ from rlhf.objectives import (
     log_ratios,
     pair_loss,
 )
+from rlhf.objectives.pairs import per_token
 from rlhf.problems import RunFailed
 from rlhf.records import Preference, PreferenceBatch, Tokens
 from rlhf.schedules import learning_rate
@@ -151,6 +152,8 @@ class PolicyRank:
             return {"policy/num_steps": 0.0}
         *values, weight = self._over_ranks(sums)
         means = {f"policy/{k}": v / weight for k, v in zip(PAIR_METRICS, values, strict=True)}
+        if not has_dpo_weight(plan.objective):
+            del means["policy/dpo_weight"]
         if norms:
             means["policy/grad_norm"] = sum(norms) / len(norms)
         if "previous" in batch.anchors:
@@ -289,7 +292,21 @@ class PolicyRank:
                 torch.cuda.set_rng_state(TensorReader(own).read("cuda"))
 
 
-PAIR_METRICS = ("loss", "margin", "accuracy", "chosen_logratio", "rejected_logratio", "kl")
+PAIR_METRICS = (
+    "loss",
+    "margin",
+    "accuracy",
+    "chosen_logratio",
+    "rejected_logratio",
+    "kl",
+    "chosen_logprob",
+    "rejected_logprob",
+    "dpo_weight",
+)
+
+
+def has_dpo_weight(objective: ObjectiveConfig) -> TypeGuard[DPOConfig | RDPOConfig]:
+    return isinstance(objective, DPOConfig | RDPOConfig)
 
 
 def _both_sides(pair: Preference) -> Tokens:
@@ -319,7 +336,9 @@ def _pair_metrics(
     objective: ObjectiveConfig, loss_B: Tensor, policy: PairLogprobs, anchors: Anchors
 ) -> list[Tensor]:
     """In the order of PAIR_METRICS. Log-ratios are to the first anchor, or to nothing if the
-    objective has none; `kl` is their mean over both sides, which are samples of the policy."""
+    objective has none; `kl` is their mean over both sides, if these are samples of the policy.
+    Log-probabilities are per token. `dpo_weight` is the share of a pair's gradient that DPO lets
+    through, σ(-β·margin); 0 for other objectives."""
     margin_B = implicit_margin(objective, policy, anchors)
     needed = anchors_needed(objective)
     chosen_B, rejected_B = policy.chosen_B, policy.rejected_B
@@ -327,4 +346,10 @@ def _pair_metrics(
         ratios = log_ratios(policy, anchors[needed[0]])
         chosen_B, rejected_B = ratios.chosen_B, ratios.rejected_B
     accuracy_B = (margin_B > 0).to(loss_B.dtype)
-    return [loss_B, margin_B, accuracy_B, chosen_B, rejected_B, (chosen_B + rejected_B) / 2]
+    weight_B = torch.zeros_like(margin_B)
+    if has_dpo_weight(objective):
+        weight_B = torch.sigmoid(-objective.beta * margin_B)
+    each = per_token(policy, policy)
+    kl_B = (chosen_B + rejected_B) / 2
+    drawn = [chosen_B, rejected_B, kl_B, each.chosen_B, each.rejected_B]
+    return [loss_B, margin_B, accuracy_B, *drawn, weight_B]

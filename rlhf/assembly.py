@@ -3,21 +3,19 @@
 Only this file and the entry points (`rlhf.launch`, `rlhf.evaluate`) know actors and clusters.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from actors.group import Allotment, Worker, start_workers, wait_ready
 from actors.judge import JudgeService, JudgeWorker
-from actors.llm_judge import check_llm_judge, start_llm_judge
+from actors.llm_judge import start_llm_judge
 from actors.policy import InitialPolicy, PolicyService
 from actors.policy_rank import PolicyPlan, PolicyRank
 from actors.reference import ReferenceService, ReferenceWorker
 from actors.rollout import RolloutService, RolloutWorker
 from actors.weight_sync import Carrier, GpuCarrier, ObjectStoreCarrier, ProbedPublisher, make_probe
 from cluster.placement import Role
-from rlhf.algorithms.drift import Drift, can_use, seed_pairs
+from rlhf.algorithms.drift import Drift, seed_pairs
 from rlhf.algorithms.online import OnlineDPO
 from rlhf.algorithms.self_play import SelfPlay
 from rlhf.anchors import Anchors
@@ -37,9 +35,7 @@ from rlhf.config.judges import (
     SimulatedUserJudgeConfig,
     VerifierConfig,
 )
-from rlhf.config.models import DType, TinyModelConfig, Transport, VllmRolloutConfig
-from rlhf.data.prompts import Data, PromptSchedule, load_data
-from rlhf.data.rendering import Renderer
+from rlhf.config.models import DType, Transport, VllmRolloutConfig
 from rlhf.evaluation import (
     GameEvaluation,
     Heldout,
@@ -49,104 +45,16 @@ from rlhf.evaluation import (
     earlier_shares,
 )
 from rlhf.games import read_game
-from rlhf.judges import needs_answers
+from rlhf.inputs import Inputs
 from rlhf.judges.endpoint import endpoint_judge
-from rlhf.judges.model_files import ModelJudgeConfig, find_model
 from rlhf.metrics import ACCURACY, SATISFACTION
 from rlhf.objectives import anchors_needed
-from rlhf.problems import InputError
-from rlhf.records import Prompt, Sampling
-from rlhf.stages import Algorithm, Collector, Evaluation, Judge, Logprobs
+from rlhf.records import Sampling
+from rlhf.stages import Algorithm, Collector, Evaluation, Judge, Logprobs, Schedule
 from rlhf.store import read_metrics
-from rlhf.tiny import build_tiny_model
 
 PROBE_TOKENS = 16
 MAX_LOGPROB_GAP = {DType.float32: 1e-3, DType.bfloat16: 0.1}
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """What a run reads, checked before anything starts."""
-
-    model_path: str
-    tokenizer: PreTrainedTokenizerBase
-    vocabulary_size: int
-    data: Data
-    schedule: PromptSchedule
-    seeds: tuple[Prompt, ...]
-    """What round 0 trains on instead, if there are any."""
-
-
-def read_inputs(config: Config, directory: Path) -> Inputs:
-    """Model configuration, tokenizer and data; raises InputError with all that is wrong."""
-    path = config.model.path
-    if isinstance(config.model, TinyModelConfig) and path == "tiny":
-        path = str(directory / "model")
-        if not Path(path).exists():
-            build_tiny_model(config.model, Path(path), config.seed)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoConfig.from_pretrained(path).get_text_config()
-    except (OSError, ValueError) as error:
-        raise InputError([f"model.path={path}: {str(error).splitlines()[0]}"]) from error
-    problems = []
-    if isinstance(config.judge, ModelJudgeConfig):
-        find_model(config.judge)
-    if isinstance(config.judge, GameConfig):
-        read_game(config.judge.game)
-    if isinstance(config.judge, LLMJudgeConfig):
-        check_llm_judge(config.judge)
-    if len(tokenizer) > model.vocab_size:
-        problems.append(
-            f"model.path={path}: its tokenizer has {len(tokenizer)} tokens and the model only "
-            f"{model.vocab_size}: they do not belong together"
-        )
-    longest = config.rollout.max_prompt_tokens + config.rollout.max_completion_tokens
-    limit = getattr(model, "max_position_embeddings", longest)
-    if longest > limit:
-        problems.append(
-            f"rollout.max_prompt_tokens + rollout.max_completion_tokens = {longest}: the model "
-            f"reads at most {limit} tokens"
-        )
-    if problems:
-        raise InputError(problems)
-    data = load_data(
-        config.data,
-        Renderer(tokenizer, config.model.rendering),
-        max_prompt_tokens=config.rollout.max_prompt_tokens,
-        max_completion_tokens=config.rollout.max_completion_tokens,
-        needs_answers=needs_answers(config.judge),
-        seed=config.seed,
-    )
-    prompts, seeds = data.train, ()
-    if isinstance(config.algorithm, DriftConfig):
-        prompts, seeds = _reviewed(config.algorithm, data)
-    schedule = PromptSchedule(prompts, config.round.prompts, config.seed)
-    return Inputs(path, tokenizer, len(tokenizer), data, schedule, seeds)
-
-
-def _reviewed(config: DriftConfig, data: Data) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
-    """Prompts of which the log has what the algorithm needs, and those of round 0's pairs."""
-    sides = {"algorithm": config, "seeds": seed_pairs(config)}
-    usable = {
-        name: tuple(p for p in data.train if can_use(data.feedback.get(p.id), wanted))
-        for name, wanted in sides.items()
-    }
-    problems = []
-    if not usable["algorithm"]:
-        problems.append(
-            f"algorithm.chosen={config.chosen.value} algorithm.rejected={config.rejected.value}: "
-            f"none of the {len(data.train)} logged prompts has replies for both sides; choose "
-            "others, or give another log"
-        )
-    if config.seed_epochs and not usable["seeds"]:
-        problems.append(
-            f"algorithm.seed_epochs={config.seed_epochs}: the log has no reply that displeased "
-            "with a next one that satisfied; set algorithm.seed_epochs=0"
-        )
-    if problems:
-        raise InputError(problems)
-    return usable["algorithm"], usable["seeds"] if config.seed_epochs else ()
 
 
 # --- roles ---------------------------------------------------------------------------------------
@@ -314,11 +222,15 @@ def make_algorithm(
 
 
 def make_collector(
-    config: Config, inputs: Inputs, rollout: RolloutService, judge: Judge | None
+    config: Config,
+    inputs: Inputs,
+    schedule: Schedule,
+    rollout: RolloutService,
+    judge: Judge | None,
 ) -> Collector:
     algorithm = make_algorithm(config, inputs, rollout, judge)
     last = (config.round, config.judge.max_failure_rate, config.seed)
-    collector = RoundCollector(algorithm, inputs.schedule, *last)
+    collector = RoundCollector(algorithm, schedule, *last)
     if not inputs.seeds:
         return collector
     assert isinstance(algorithm, Drift)

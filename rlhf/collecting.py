@@ -3,20 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from rlhf.config.run import RoundConfig
 from rlhf.dispatch import RequestFailed
 from rlhf.problems import RunFailed
 from rlhf.records import Collected, Prompt
 from rlhf.seeds import derive_seed
-from rlhf.stages import Algorithm, Collector
-
-
-class Schedule(Protocol):
-    """Which prompts belong to which round; a pure function, so a resumed run asks the same."""
-
-    def round(self, index: int) -> list[Prompt]: ...
+from rlhf.stages import Algorithm, Collector, Schedule
 
 
 class PromptsFailed(RunFailed):

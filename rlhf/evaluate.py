@@ -17,8 +17,9 @@ from hydra import compose, initialize_config_dir
 from actors.group import wait_ready
 from cluster.session import session
 from rlhf.__main__ import checked, told
-from rlhf.assembly import Inputs, make_evaluation, read_inputs, roles, start_judge, start_rollout
+from rlhf.assembly import make_evaluation, roles, start_judge, start_rollout
 from rlhf.config import Config, register_schemas
+from rlhf.inputs import Inputs, read_inputs
 from rlhf.problems import InputError
 from rlhf.run_directory import OVERRIDES
 from rlhf.stages import Metrics

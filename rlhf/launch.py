@@ -9,12 +9,10 @@ from actors.group import wait_ready
 from actors.policy import PolicyService
 from cluster.session import session
 from rlhf.assembly import (
-    Inputs,
     make_collector,
     make_evaluation,
     make_publisher,
     max_logprob_gap,
-    read_inputs,
     roles,
     start_anchors,
     start_judge,
@@ -26,6 +24,7 @@ from rlhf.checks import plain
 from rlhf.config import Config
 from rlhf.config.algorithms import SelfPlayConfig
 from rlhf.curves import draw_curves
+from rlhf.inputs import Inputs, open_feed, read_inputs
 from rlhf.loop import Run, train
 from rlhf.objectives import implied_target
 from rlhf.run_directory import CHECKPOINTS, CONFIG, OVERRIDES, begin_or_resume, claimed
@@ -86,6 +85,7 @@ async def _run(
     tracker.note(f"starting workers: {started}")
     if (target := implied_target(config.objective)) is not None:
         tracker.note(f"largest target of the objective: {target:g} nats")
+    schedule = open_feed(config, inputs, directory, tracker.note)
     await policy.connect()
     initial_path = await _bring_policy(config, directory, inputs, checkpoint, policy, tracker)
     anchors = await start_anchors(config, policy, initial_path)
@@ -107,7 +107,7 @@ async def _run(
     )
     await train(
         Run(
-            collector=make_collector(config, inputs, rollout, judge),
+            collector=make_collector(config, inputs, schedule, rollout, judge),
             anchors=anchors,
             policy=policy,
             publisher=publisher,

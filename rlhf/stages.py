@@ -47,6 +47,15 @@ class Logprobs(Protocol):
         ...
 
 
+class Schedule(Protocol):
+    """Says which prompts belong to which round; always the same, so that a resumed run asks them
+    again."""
+
+    def round(self, index: int) -> list[Prompt]:
+        """Rounds are counted from 0."""
+        ...
+
+
 class Algorithm(Protocol):
     """One way to turn a prompt into preferences; thousands of these run at once."""
 

@@ -18,6 +18,7 @@ from rlhf.config.algorithms import (
 from rlhf.config.data import (
     ArithmeticConfig,
     DataConfig,
+    FeedbackDataConfig,
     FilesConfig,
     GameDataConfig,
     SimulatedUsersConfig,
@@ -131,6 +132,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "arithmetic": ArithmeticConfig,
         "files": FilesConfig,
         "game": GameDataConfig,
+        "feedback": FeedbackDataConfig,
         "simulated_users": SimulatedUsersConfig,
     },
     "rollout": {"transformers": TransformersRolloutConfig, "vllm": VllmRolloutConfig},

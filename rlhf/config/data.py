@@ -5,7 +5,9 @@ from enum import Enum
 
 from omegaconf import MISSING
 
+from rlhf.config.feedback import LabelSource
 from rlhf.config.numbers import number
+from rlhf.feedback.guidance import INSTRUCTION
 
 
 @dataclass
@@ -46,6 +48,23 @@ class FilesConfig(DataConfig):
     """Without it, rows are numbered."""
     overlong: Overlong = Overlong.error
     """What to do with prompts beyond `rollout.max_prompt_tokens`."""
+
+
+@dataclass
+class FeedbackDataConfig(DataConfig):
+    """What users said of logged replies, as `python -m rlhf.feedback` has written it."""
+
+    path: str = MISSING
+    """The folder that was its `out`."""
+    feed: str | None = None
+    """A folder of log files: those that appear in it while the run goes on are used too."""
+    label: LabelSource = LabelSource.given
+    """Who labels what is in `feed`: its own labels, or rules."""
+    instruction: str = INSTRUCTION
+    """Ends a guided conversation, after the complaint."""
+    overlong: Overlong = Overlong.error
+    """What to do with conversations whose last turn and replies are too long for `rollout`; of
+    others that are too long, the first turns are left out."""
 
 
 @dataclass

@@ -12,12 +12,17 @@ class Preparation:
     """Renders rows, and gathers the ids of those that cannot be used."""
 
     def __init__(
-        self, renderer: Renderer, max_prompt_tokens: int, max_completion_tokens: int
+        self,
+        renderer: Renderer,
+        max_prompt_tokens: int,
+        max_completion_tokens: int,
+        feedback: dict[str, UserFeedback] | None = None,
     ) -> None:
+        """`feedback` is added to."""
         self._renderer = renderer
         self._max_prompt_tokens = max_prompt_tokens
         self._max_completion_tokens = max_completion_tokens
-        self.feedback: dict[str, UserFeedback] = {}
+        self.feedback = {} if feedback is None else feedback
         """By id of the prompts that have a review."""
         self.overlong: list[str] = []
         self.num_shortened = 0

@@ -1,6 +1,6 @@
 """Data sources into prompts, and prompts into rounds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,12 +8,14 @@ import numpy as np
 from rlhf.config.data import (
     ArithmeticConfig,
     DataConfig,
+    FeedbackDataConfig,
     FilesConfig,
     GameDataConfig,
     Overlong,
     SimulatedUsersConfig,
 )
 from rlhf.data.arithmetic import arithmetic_rows
+from rlhf.data.feedback import open_folder
 from rlhf.data.files import file_rows
 from rlhf.data.game import game_rows
 from rlhf.data.preparation import Preparation
@@ -33,8 +35,8 @@ class Data:
     """Shares no id with `train`."""
     demonstrations: tuple[Tokens, ...] = ()
     """For a warm start; end tokens included."""
-    feedback: Mapping[str, UserFeedback] = field(default_factory=dict)
-    """By id of those prompts in `train` that users have said something about."""
+    feedback: dict[str, UserFeedback] = field(default_factory=dict)
+    """By id of the prompts that users have said something about; grows where there is a feed."""
     num_overlong_dropped: int = 0
     """Prompts of either part that were dropped for their length."""
     num_shortened: int = 0
@@ -96,6 +98,8 @@ def read_source(config: DataConfig, needs_answers: bool, seed: int) -> Source:
         return Source(*file_rows(config, needs_answers))
     if isinstance(config, GameDataConfig):
         return Source(*game_rows(config, seed))
+    if isinstance(config, FeedbackDataConfig):
+        return open_folder(config).source()
     if isinstance(config, SimulatedUsersConfig):
         return simulated_users(config, seed)
     raise TypeError(f"no source of data for {type(config).__name__}")

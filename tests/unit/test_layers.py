@@ -16,7 +16,7 @@ FILES = [
     for package in ("rlhf", "actors", "cluster")
     for file in sorted((ROOT / package).rglob("*.py"))
 ]
-COMPOSITION = {"rlhf.assembly", "rlhf.launch", "rlhf.evaluate"}
+COMPOSITION = {"rlhf.assembly", "rlhf.inputs", "rlhf.launch", "rlhf.evaluate"}
 """What puts everything together, and so knows everything."""
 FORBIDDEN = ["ray", "vllm", "deepspeed", "actors", "cluster"]
 

@@ -1,0 +1,114 @@
+"""What `python -m rlhf.feedback` has written, into rows to learn from and held-out ones."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rlhf.config.data import FeedbackDataConfig
+from rlhf.data.files import Column, FileReader, read_messages, read_text
+from rlhf.data.rendering import Review, Row, Source
+from rlhf.problems import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackFolder:
+    """The complaints, praises and seed pairs of one log."""
+
+    path: Path
+    instruction: str
+    heldout_share: float
+    """Of its conversations; whoever reads more conversations has to hold out the same."""
+
+    def source(self) -> Source:
+        """Raises InputError with everything that is wrong.
+
+        Held-out rows have the complaint for their answer: what their user wanted.
+        """
+        problems: list[str] = []
+        train = self._complaints("train", problems) + self._praises("train", problems)
+        heldout = self._complaints("heldout", problems)
+        if problems:
+            raise InputError(problems)
+        return Source(train, heldout)
+
+    def _complaints(self, side: str, problems: list[str]) -> list[Row]:
+        suffix = "" if side == "train" else ".heldout"
+        pairs = self._read(f"seed_pairs{suffix}.jsonl", "prompt", "chosen", problems)
+        liked = {pair.row.id: pair.reply for pair in pairs}
+        rows = self._read(f"complaints.{side}.jsonl", "history", "reply", problems, "complaint")
+        return [
+            replace(
+                found.row,
+                answer=found.remark if side == "heldout" else None,
+                review=Review(found.reply, found.remark, liked.get(found.row.id), self.instruction),
+            )
+            for found in rows
+        ]
+
+    def _praises(self, side: str, problems: list[str]) -> list[Row]:
+        rows = self._read(f"praises.{side}.jsonl", "history", "reply", problems)
+        return [replace(found.row, review=Review(liked=found.reply)) for found in rows]
+
+    def _read(
+        self, name: str, messages: str, reply: str, problems: list[str], remark: str | None = None
+    ) -> list["_Found"]:
+        file = self.path / name
+        if not file.exists():
+            problems.append(
+                f"data.path={self.path}: has no {name}; write the folder anew with "
+                "python -m rlhf.feedback"
+            )
+            return []
+        reader = _RemarkReader(file, messages, reply, remark)
+        reader.read(problems)
+        return reader.found
+
+
+def open_folder(config: FeedbackDataConfig) -> FeedbackFolder:
+    """Raises InputError if `data.path` is not what the command writes."""
+    path = Path(config.path)
+    try:
+        share = json.loads((path / "summary.json").read_text(encoding="utf-8"))["heldout_share"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            [
+                f"data.path={path}: must be a folder that python -m rlhf.feedback has written, "
+                f"with its summary.json; run it with path=LOGS out={path}"
+            ]
+        ) from None
+    return FeedbackFolder(path, config.instruction, share)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    row: Row
+    reply: str
+    remark: str | None
+
+
+class _RemarkReader(FileReader):
+    """Reads one file into `found`."""
+
+    def __init__(self, file: Path, messages: str, reply: str, remark: str | None) -> None:
+        columns: dict[str, Column] = {
+            "id": ("id", "id", read_text),
+            "messages": (messages, messages, read_messages),
+            "reply": (reply, reply, read_text),
+        }
+        if remark is not None:
+            columns["remark"] = (remark, remark, read_text)
+        super().__init__(file, columns, prefix="")
+        self.found: list[_Found] = []
+
+    def _row(self, number: int, record: Mapping[str, Any]) -> None:
+        values = {}
+        for field, (_, column, convert) in self._columns.items():
+            try:
+                values[field] = convert(record.get(column))
+            except ValueError as error:
+                self._fault(column, str(error), number)
+        if len(values) == len(self._columns):
+            row = Row(values["id"], values["messages"], f"{self._file} row {number}")
+            self.found.append(_Found(row, values["reply"], values.get("remark")))

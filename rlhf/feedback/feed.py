@@ -1,0 +1,154 @@
+"""New log files in a folder, picked up between rounds; each conversation is used once."""
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from rlhf.config.feedback import LabelSource
+from rlhf.data.rendering import Review, Row
+from rlhf.feedback import rules
+from rlhf.feedback.conversations import Conversation, ConversationLog
+from rlhf.feedback.pairs import complaints, is_heldout
+from rlhf.feedback.turns import LOG_SUFFIXES
+from rlhf.problems import InputError
+from rlhf.records import Message, Prompt
+from rlhf.stages import Schedule
+
+
+class Feed:
+    """The conversations that have arrived in a folder and were not used yet.
+
+    A file is read when it appears, and again when it has changed: of what it then has, only
+    conversations with new ids count. A file that cannot be read is told and left alone until it
+    changes. Give files their name when they are complete; those that begin with a dot are not seen.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        label: LabelSource,
+        heldout_share: float,
+        used: Collection[str],
+        tell: Callable[[str], None],
+    ) -> None:
+        """`used`: ids of the conversations that have been used before. Raises InputError if there
+        is no such folder."""
+        if not folder.is_dir():
+            raise InputError([f"data.feed={folder}: no such folder; make it, or correct the path"])
+        self._folder = folder
+        self._label = label
+        self._heldout_share = heldout_share
+        self._seen = set(used)
+        self._tell = tell
+        self._read: dict[Path, tuple[int, int]] = {}
+        self._waiting: deque[list[dict[str, Any]]] = deque()
+
+    def take(self, most: int) -> list[dict[str, Any]]:
+        """Complaints of whole conversations, the oldest first, and no more than `most` unless one
+        conversation alone has more: as `rlhf.feedback.pairs.Complaint.record` has them."""
+        for file in sorted(self._folder.iterdir()):
+            if file.suffix in LOG_SUFFIXES and not file.name.startswith(".") and file.is_file():
+                self._look_at(file)
+        taken: list[dict[str, Any]] = []
+        while self._waiting and (not taken or len(taken) + len(self._waiting[0]) <= most):
+            taken += self._waiting.popleft()
+        return taken
+
+    def _look_at(self, file: Path) -> None:
+        stat = file.stat()
+        state = (stat.st_size, stat.st_mtime_ns)
+        if self._read.get(file) == state:
+            return
+        self._read[file] = state
+        try:
+            conversations = list(ConversationLog(file))
+        except InputError as error:
+            self._tell(f"feed: {file} is passed over until it changes: {'; '.join(error.problems)}")
+            return
+        new = [one for one in conversations if one.id not in self._seen]
+        self._seen |= {one.id for one in new}
+        kept = [one for one in new if not is_heldout(one.id, self._heldout_share)]
+        found = [records for one in kept if (records := self._complaints(one))]
+        self._waiting += found
+        self._tell(
+            f"feed: {file}: {len(conversations)} conversations, {len(new)} of them new, "
+            f"{len(new) - len(kept)} held out, {len(found)} with complaints"
+        )
+
+    def _complaints(self, conversation: Conversation) -> list[dict[str, Any]]:
+        verdicts = conversation.given
+        if self._label is LabelSource.rules:
+            verdicts = rules.label(conversation.messages)
+        return [one.record() for one in complaints(conversation, verdicts, self._label.value)]
+
+
+class FeedSchedule:
+    """`Schedule`: what has arrived comes first, and the log that the run began with fills up.
+
+    Every round's arrivals are in `ledger`, one JSON object per line, before they are used: a
+    resumed run repeats them, whatever has arrived since, and provenance is kept.
+    """
+
+    def __init__(
+        self,
+        log: Schedule,
+        num_per_round: int,
+        feed: Feed,
+        ledger: "Ledger",
+        prepare: Callable[[Row], Prompt | None],
+        instruction: str,
+    ) -> None:
+        """`prepare` makes a prompt and keeps what users said of it; None if it is too long."""
+        self._log = log
+        self._num_per_round = num_per_round
+        self._feed = feed
+        self._ledger = ledger
+        self._prepare = prepare
+        self._instruction = instruction
+
+    def round(self, index: int) -> list[Prompt]:
+        records = self._ledger.rounds.get(index)
+        if records is None:
+            records = self._feed.take(self._num_per_round)
+            self._ledger.add(index, records)
+        rows = [_row(record, self._instruction) for record in records]
+        arrived = [prompt for row in rows if (prompt := self._prepare(row))]
+        filling = self._log.round(index)[: max(0, self._num_per_round - len(arrived))]
+        return [*arrived, *filling]
+
+
+class Ledger:
+    """Which complaints were taken in which round."""
+
+    def __init__(self, file: Path) -> None:
+        """A last line without its end, which a killed run may leave, is cut off."""
+        self._file = file
+        self.rounds: dict[int, list[dict[str, Any]]] = {}
+        if file.exists():
+            *lines, rest = file.read_text(encoding="utf-8").split("\n")
+            for line in map(json.loads, lines):
+                self.rounds[line["round"]] = line["complaints"]
+            if rest:
+                file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+    def add(self, round: int, complaints: list[dict[str, Any]]) -> None:
+        self.rounds[round] = complaints
+        line = json.dumps({"round": round, "complaints": complaints}, ensure_ascii=False)
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def conversations(self) -> Iterator[str]:
+        """Ids of those that were taken."""
+        for taken in self.rounds.values():
+            yield from (complaint["conversation_id"] for complaint in taken)
+
+
+def _row(record: dict[str, Any], instruction: str) -> Row:
+    history = tuple(Message(m["role"], m["content"]) for m in record["history"])
+    review = Review(record["reply"], record["complaint"], instruction=instruction)
+    return Row(record["id"], history, f"{record['file']} row {record['row']}", review=review)

@@ -1,0 +1,138 @@
+"""What a run reads, checked before anything starts: model, data, and which prompts are asked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+
+from actors.llm_judge import check_llm_judge
+from rlhf.algorithms.drift import can_use, seed_pairs
+from rlhf.config import Config
+from rlhf.config.algorithms import DriftConfig
+from rlhf.config.data import FeedbackDataConfig
+from rlhf.config.judges import GameConfig, LLMJudgeConfig
+from rlhf.config.models import TinyModelConfig
+from rlhf.data.feedback import open_folder
+from rlhf.data.preparation import Preparation
+from rlhf.data.prompts import Data, PromptSchedule, load_data
+from rlhf.data.rendering import Renderer
+from rlhf.feedback.feed import Feed, FeedSchedule, Ledger
+from rlhf.games import read_game
+from rlhf.judges import needs_answers
+from rlhf.judges.model_files import ModelJudgeConfig, find_model
+from rlhf.problems import InputError
+from rlhf.records import Prompt
+from rlhf.stages import Schedule
+from rlhf.tiny import build_tiny_model
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a run reads, checked before anything starts."""
+
+    model_path: str
+    tokenizer: PreTrainedTokenizerBase
+    vocabulary_size: int
+    data: Data
+    schedule: PromptSchedule
+    seeds: tuple[Prompt, ...]
+    """What round 0 trains on instead, if there are any."""
+
+
+def read_inputs(config: Config, directory: Path) -> Inputs:
+    """Model configuration, tokenizer and data; raises InputError with all that is wrong."""
+    path = config.model.path
+    if isinstance(config.model, TinyModelConfig) and path == "tiny":
+        path = str(directory / "model")
+        if not Path(path).exists():
+            build_tiny_model(config.model, Path(path), config.seed)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoConfig.from_pretrained(path).get_text_config()
+    except (OSError, ValueError) as error:
+        raise InputError([f"model.path={path}: {str(error).splitlines()[0]}"]) from error
+    problems = []
+    if isinstance(config.judge, ModelJudgeConfig):
+        find_model(config.judge)
+    if isinstance(config.judge, GameConfig):
+        read_game(config.judge.game)
+    if isinstance(config.judge, LLMJudgeConfig):
+        check_llm_judge(config.judge)
+    if len(tokenizer) > model.vocab_size:
+        problems.append(
+            f"model.path={path}: its tokenizer has {len(tokenizer)} tokens and the model only "
+            f"{model.vocab_size}: they do not belong together"
+        )
+    longest = config.rollout.max_prompt_tokens + config.rollout.max_completion_tokens
+    limit = getattr(model, "max_position_embeddings", longest)
+    if longest > limit:
+        problems.append(
+            f"rollout.max_prompt_tokens + rollout.max_completion_tokens = {longest}: the model "
+            f"reads at most {limit} tokens"
+        )
+    if problems:
+        raise InputError(problems)
+    data = load_data(
+        config.data,
+        Renderer(tokenizer, config.model.rendering),
+        max_prompt_tokens=config.rollout.max_prompt_tokens,
+        max_completion_tokens=config.rollout.max_completion_tokens,
+        needs_answers=needs_answers(config.judge),
+        seed=config.seed,
+    )
+    prompts, seeds = data.train, ()
+    if isinstance(config.algorithm, DriftConfig):
+        prompts, seeds = _reviewed(config.algorithm, data)
+    schedule = PromptSchedule(prompts, config.round.prompts, config.seed)
+    return Inputs(path, tokenizer, len(tokenizer), data, schedule, seeds)
+
+
+def _reviewed(config: DriftConfig, data: Data) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
+    """Prompts of which the log has what the algorithm needs, and those of round 0's pairs."""
+    sides = {"algorithm": config, "seeds": seed_pairs(config)}
+    usable = {
+        name: tuple(p for p in data.train if can_use(data.feedback.get(p.id), wanted))
+        for name, wanted in sides.items()
+    }
+    problems = []
+    if not usable["algorithm"]:
+        problems.append(
+            f"algorithm.chosen={config.chosen.value} algorithm.rejected={config.rejected.value}: "
+            f"none of the {len(data.train)} logged prompts has replies for both sides; choose "
+            "others, or give another log"
+        )
+    if config.seed_epochs and not usable["seeds"]:
+        problems.append(
+            f"algorithm.seed_epochs={config.seed_epochs}: the log has no reply that displeased "
+            "with a next one that satisfied; set algorithm.seed_epochs=0"
+        )
+    if problems:
+        raise InputError(problems)
+    return usable["algorithm"], usable["seeds"] if config.seed_epochs else ()
+
+
+def open_feed(
+    config: Config, inputs: Inputs, directory: Path, tell: Callable[[str], None]
+) -> Schedule:
+    """The run's schedule, with what arrives in `data.feed` before it; `directory` is the run's."""
+    if not isinstance(config.data, FeedbackDataConfig) or config.data.feed is None:
+        return inputs.schedule
+    ledger = Ledger(directory / "feed.jsonl")
+    used = {id.rpartition(":")[0] for id in inputs.data.feedback} | set(ledger.conversations())
+    heldout_share = open_folder(config.data).heldout_share
+    feed = Feed(Path(config.data.feed), config.data.label, heldout_share, used, tell)
+    preparation = Preparation(
+        Renderer(inputs.tokenizer, config.model.rendering),
+        config.rollout.max_prompt_tokens,
+        config.rollout.max_completion_tokens,
+        inputs.data.feedback,
+    )
+    return FeedSchedule(
+        inputs.schedule,
+        config.round.prompts,
+        feed,
+        ledger,
+        preparation.prompt,
+        config.data.instruction,
+    )
