@@ -28,7 +28,7 @@ class Origin:
     turn: int
     """The user's turn that complains, counted from 0 among the conversation's messages."""
     label_source: str
-    """`given` or `rules`."""
+    """`given`, `rules` or `llm`."""
     reason: str
     """What said that the user is dissatisfied."""
 

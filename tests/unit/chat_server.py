@@ -4,6 +4,7 @@ import json
 import math
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -11,10 +12,14 @@ from rlhf.config.judges import LLMJudgeConfig
 
 
 class Server:
-    """An HTTP server of this test's own: gives its replies in turn, the last one for ever."""
+    """An HTTP server of this test's own.
+
+    Gives its replies in turn, the last one for ever, or where there is `answer`, that.
+    """
 
     def __init__(self) -> None:
         self.replies: list[tuple[int, Any]] = []
+        self.answer: Callable[[str], tuple[int, Any]] | None = None
         self.delay_s = 0.0
         self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         self.at_once = self.most_at_once = 0
@@ -27,8 +32,7 @@ class Server:
                     owner.asked.append((self.path, dict(self.headers), body))
                     owner.at_once += 1
                     owner.most_at_once = max(owner.most_at_once, owner.at_once)
-                    replies = owner.replies
-                    status, reply = replies.pop(0) if len(replies) > 1 else replies[0]
+                    status, reply = owner.reply(body["messages"][0]["content"])
                 time.sleep(owner.delay_s)
                 with lock:
                     owner.at_once -= 1
@@ -42,6 +46,11 @@ class Server:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1/"
+
+    def reply(self, question: str) -> tuple[int, Any]:
+        if self.answer is not None:
+            return self.answer(question)
+        return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
 
     def config(self, **more: Any) -> LLMJudgeConfig:
         settings = {"endpoint": self.url, "model": "tiny-judge", "timeout_s": 5.0}
