@@ -50,6 +50,8 @@ class PolicyPlan:
     policy: PolicyConfig
     objective: ObjectiveConfig
     epochs: int
+    first_epochs: int
+    """Those of round 0."""
     num_rounds: int
     seed: int
 
@@ -128,7 +130,8 @@ class PolicyRank:
             self._engine.reset_optimizer()
         order_seed = derive_seed(plan.seed, "order", batch.round)
         prompts = [pair.prompt.id for pair in pairs]
-        steps = optimizer_steps(prompts, plan.policy.batch_size, plan.epochs, order_seed)
+        epochs = plan.epochs if batch.round else plan.first_epochs
+        steps = optimizer_steps(prompts, plan.policy.batch_size, epochs, order_seed)
         sums = torch.zeros(len(PAIR_METRICS) + 1, dtype=torch.float64)
         drift = torch.zeros(1, dtype=torch.float64)
         norms, skipped, rate = [], 0, 0.0

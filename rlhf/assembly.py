@@ -17,13 +17,26 @@ from actors.reference import ReferenceService, ReferenceWorker
 from actors.rollout import RolloutService, RolloutWorker
 from actors.weight_sync import Carrier, GpuCarrier, ObjectStoreCarrier, ProbedPublisher, make_probe
 from cluster.placement import Role
+from rlhf.algorithms.drift import Drift, can_use, seed_pairs
 from rlhf.algorithms.online import OnlineDPO
 from rlhf.algorithms.self_play import SelfPlay
 from rlhf.anchors import Anchors
-from rlhf.collecting import RoundCollector
+from rlhf.collecting import OneRound, RoundCollector, WarmStarted
 from rlhf.config import Config
-from rlhf.config.algorithms import AlgorithmConfig, OnlineDPOConfig, SelfPlayConfig
-from rlhf.config.judges import GameConfig, LLMJudgeConfig, RewardModelConfig, VerifierConfig
+from rlhf.config.algorithms import (
+    AlgorithmConfig,
+    DriftConfig,
+    OnlineDPOConfig,
+    SelfPlayConfig,
+)
+from rlhf.config.judges import (
+    GameConfig,
+    LLMJudgeConfig,
+    NoJudgeConfig,
+    RewardModelConfig,
+    SimulatedUserJudgeConfig,
+    VerifierConfig,
+)
 from rlhf.config.models import DType, TinyModelConfig, Transport, VllmRolloutConfig
 from rlhf.data.prompts import Data, PromptSchedule, load_data
 from rlhf.data.rendering import Renderer
@@ -31,6 +44,7 @@ from rlhf.evaluation import (
     GameEvaluation,
     Heldout,
     ScoreEvaluation,
+    UnjudgedEvaluation,
     WinRateEvaluation,
     earlier_shares,
 )
@@ -38,10 +52,11 @@ from rlhf.games import read_game
 from rlhf.judges import needs_answers
 from rlhf.judges.endpoint import endpoint_judge
 from rlhf.judges.model_files import ModelJudgeConfig, find_model
+from rlhf.metrics import ACCURACY, SATISFACTION
 from rlhf.objectives import anchors_needed
 from rlhf.problems import InputError
-from rlhf.records import Sampling
-from rlhf.stages import Algorithm, Evaluation, Judge, Logprobs
+from rlhf.records import Prompt, Sampling
+from rlhf.stages import Algorithm, Collector, Evaluation, Judge, Logprobs
 from rlhf.store import read_metrics
 from rlhf.tiny import build_tiny_model
 
@@ -58,6 +73,8 @@ class Inputs:
     vocabulary_size: int
     data: Data
     schedule: PromptSchedule
+    seeds: tuple[Prompt, ...]
+    """What round 0 trains on instead, if there are any."""
 
 
 def read_inputs(config: Config, directory: Path) -> Inputs:
@@ -97,11 +114,39 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
         config.data,
         Renderer(tokenizer, config.model.rendering),
         max_prompt_tokens=config.rollout.max_prompt_tokens,
+        max_completion_tokens=config.rollout.max_completion_tokens,
         needs_answers=needs_answers(config.judge),
         seed=config.seed,
     )
-    schedule = PromptSchedule(data.train, config.round.prompts, config.seed)
-    return Inputs(path, tokenizer, len(tokenizer), data, schedule)
+    prompts, seeds = data.train, ()
+    if isinstance(config.algorithm, DriftConfig):
+        prompts, seeds = _reviewed(config.algorithm, data)
+    schedule = PromptSchedule(prompts, config.round.prompts, config.seed)
+    return Inputs(path, tokenizer, len(tokenizer), data, schedule, seeds)
+
+
+def _reviewed(config: DriftConfig, data: Data) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
+    """Prompts of which the log has what the algorithm needs, and those of round 0's pairs."""
+    sides = {"algorithm": config, "seeds": seed_pairs(config)}
+    usable = {
+        name: tuple(p for p in data.train if can_use(data.feedback.get(p.id), wanted))
+        for name, wanted in sides.items()
+    }
+    problems = []
+    if not usable["algorithm"]:
+        problems.append(
+            f"algorithm.chosen={config.chosen.value} algorithm.rejected={config.rejected.value}: "
+            f"none of the {len(data.train)} logged prompts has replies for both sides; choose "
+            "others, or give another log"
+        )
+    if config.seed_epochs and not usable["seeds"]:
+        problems.append(
+            f"algorithm.seed_epochs={config.seed_epochs}: the log has no reply that displeased "
+            "with a next one that satisfied; set algorithm.seed_epochs=0"
+        )
+    if problems:
+        raise InputError(problems)
+    return usable["algorithm"], usable["seeds"] if config.seed_epochs else ()
 
 
 # --- roles ---------------------------------------------------------------------------------------
@@ -115,10 +160,13 @@ def roles(config: Config) -> list[Role]:
     if isinstance(config.rollout, VllmRolloutConfig):
         rollout_gpus *= config.rollout.tensor_parallel
     judge = config.judge
-    judge_gpus = 0.0 if isinstance(judge, VerifierConfig | GameConfig) else gpu
+    needs_no_gpu = VerifierConfig | GameConfig | SimulatedUserJudgeConfig
+    judge_gpus = 0.0 if isinstance(judge, needs_no_gpu) else gpu
     if isinstance(judge, LLMJudgeConfig) and isinstance(config.rollout, VllmRolloutConfig):
         judge_gpus *= config.rollout.tensor_parallel
-    is_elsewhere = isinstance(judge, LLMJudgeConfig) and judge.endpoint is not None
+    is_elsewhere = isinstance(judge, NoJudgeConfig) or (
+        isinstance(judge, LLMJudgeConfig) and judge.endpoint is not None
+    )
     needed = [
         Role("policy", config.policy.num_ranks, 1, shared),
         Role("rollout", config.rollout.num_workers, 1, rollout_gpus),
@@ -150,6 +198,7 @@ def start_policy(config: Config) -> PolicyService:
         policy=config.policy,
         objective=config.objective,
         epochs=config.round.epochs,
+        first_epochs=getattr(config.algorithm, "seed_epochs", 0) or config.round.epochs,
         num_rounds=config.num_rounds,
         seed=config.seed,
     )
@@ -167,8 +216,11 @@ def start_rollout(config: Config, path: str) -> tuple[RolloutService, list[Worke
     return RolloutService(workers, calls_per_worker=calls, timeout_s=timeout_s), workers
 
 
-def start_judge(config: Config) -> tuple[Judge, list[Worker]]:
+def start_judge(config: Config) -> tuple[Judge | None, list[Worker]]:
+    """The judge, if there is one, and its workers."""
     judge, timeout_s = config.judge, config.cluster.call_timeout_s
+    if isinstance(judge, NoJudgeConfig):
+        return None, []
     if isinstance(judge, LLMJudgeConfig) and judge.endpoint is not None:
         return endpoint_judge(judge), []
     if isinstance(judge, LLMJudgeConfig):
@@ -246,7 +298,14 @@ def sampling(config: Config) -> Sampling:
     )
 
 
-def make_algorithm(config: Config, rollout: RolloutService, judge: Judge) -> Algorithm:
+def make_algorithm(
+    config: Config, inputs: Inputs, rollout: RolloutService, judge: Judge | None
+) -> Algorithm:
+    if isinstance(config.algorithm, DriftConfig):
+        asked = judge if config.algorithm.min_margin is not None else None
+        feedback = inputs.data.feedback
+        return Drift(rollout, asked, sampling(config), config.algorithm, feedback)
+    assert judge is not None  # rlhf.checks sees to it
     if isinstance(config.algorithm, OnlineDPOConfig):
         return OnlineDPO(rollout, judge, sampling(config), config.algorithm)
     if isinstance(config.algorithm, SelfPlayConfig):
@@ -255,24 +314,35 @@ def make_algorithm(config: Config, rollout: RolloutService, judge: Judge) -> Alg
 
 
 def make_collector(
-    config: Config, inputs: Inputs, rollout: RolloutService, judge: Judge
-) -> RoundCollector:
-    algorithm = make_algorithm(config, rollout, judge)
-    limit = config.judge.max_failure_rate
-    return RoundCollector(algorithm, inputs.schedule, config.round, limit, config.seed)
+    config: Config, inputs: Inputs, rollout: RolloutService, judge: Judge | None
+) -> Collector:
+    algorithm = make_algorithm(config, inputs, rollout, judge)
+    last = (config.round, config.judge.max_failure_rate, config.seed)
+    collector = RoundCollector(algorithm, inputs.schedule, *last)
+    if not inputs.seeds:
+        return collector
+    assert isinstance(algorithm, Drift)
+    first = replace(algorithm, config=seed_pairs(algorithm.config), judge=None)
+    return WarmStarted(RoundCollector(first, OneRound(inputs.seeds), *last), collector)
 
 
 def make_evaluation(
-    config: Config, inputs: Inputs, rollout: RolloutService, judge: Judge, directory: Path
+    config: Config, inputs: Inputs, rollout: RolloutService, judge: Judge | None, directory: Path
 ) -> Evaluation:
     """What suits the judge; `directory` is the run's, where earlier evaluations are found."""
     sampled = replace(sampling(config), num_completions=config.eval.num_samples)
     prompts = inputs.data.heldout[: config.eval.num_prompts]
     heldout = Heldout(rollout, prompts, sampled, config.seed)
+    if judge is None:
+        return UnjudgedEvaluation(heldout)
     if isinstance(config.judge, GameConfig):
         game = read_game(config.judge.game)
         history = earlier_shares(game, read_metrics(directory / "metrics.jsonl"))
         return GameEvaluation(heldout, game, history)
-    if isinstance(config.judge, VerifierConfig | RewardModelConfig):
-        return ScoreEvaluation(heldout, judge, isinstance(config.judge, VerifierConfig))
+    if isinstance(config.judge, VerifierConfig):
+        return ScoreEvaluation(heldout, judge, ACCURACY)
+    if isinstance(config.judge, SimulatedUserJudgeConfig):
+        return ScoreEvaluation(heldout, judge, SATISFACTION)
+    if isinstance(config.judge, RewardModelConfig):
+        return ScoreEvaluation(heldout, judge, None)
     return WinRateEvaluation(heldout, judge, directory / "initial_completions.json")

@@ -196,4 +196,6 @@ def plain(section: Any) -> Any:
     """A configuration as plain values, for JSON and YAML."""
     if dataclasses.is_dataclass(section) and not isinstance(section, type):
         return {f.name: plain(getattr(section, f.name)) for f in dataclasses.fields(section)}
+    if isinstance(section, list):
+        return [plain(item) for item in section]
     return section.value if isinstance(section, Enum) else section

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from rlhf.config.run import RoundConfig
@@ -9,7 +10,7 @@ from rlhf.dispatch import RequestFailed
 from rlhf.problems import RunFailed
 from rlhf.records import Collected, Prompt
 from rlhf.seeds import derive_seed
-from rlhf.stages import Algorithm
+from rlhf.stages import Algorithm, Collector
 
 
 class Schedule(Protocol):
@@ -24,6 +25,27 @@ class PromptsFailed(RunFailed):
 
 class JudgeFailed(RunFailed):
     """More judgements of a round failed than `judge.max_failure_rate` allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneRound:
+    """A `Schedule` that asks the same prompts in every round."""
+
+    prompts: Sequence[Prompt]
+
+    def round(self, index: int) -> list[Prompt]:
+        return list(self.prompts)
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStarted:
+    """`rlhf.stages.Collector`: round 0 by one collector, all others by another."""
+
+    first: Collector
+    rest: Collector
+
+    async def collect(self, round: int) -> list[Collected]:
+        return await (self.rest if round else self.first).collect(round)
 
 
 class RoundCollector:
@@ -71,9 +93,10 @@ class RoundCollector:
         return collected
 
     def _check_judge(self, round: int, collected: Sequence[Collected]) -> None:
-        failed = [failed for one in collected for failed in one.judgement.failed]
+        verdicts = [one.judgement for one in collected if one.judgement]
+        failed = [failed for verdict in verdicts for failed in verdict.failed]
         if failed and sum(failed) / len(failed) > self._max_failure_rate:
             raise JudgeFailed(
-                f"round {round}: {collected[0].judgement.judge} failed on {sum(failed)} of "
+                f"round {round}: {verdicts[0].judge} failed on {sum(failed)} of "
                 f"{len(failed)} and judge.max_failure_rate={self._max_failure_rate:g}"
             )

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from rlhf.games import KnownGame, exploitability, exploitability_interval, nash_gap
-from rlhf.metrics import Group, completion_metrics, evaluation_metrics
+from rlhf.metrics import Group, Shares, completion_metrics, evaluation_metrics
 from rlhf.records import Comparison, Completion, Judgement, Prompt, Sampling
 from rlhf.seeds import derive_seed
 from rlhf.stages import Judge, Metrics, Rollout
@@ -48,7 +48,8 @@ class ScoreEvaluation:
 
     heldout: Heldout
     judge: Judge
-    is_verifier: bool
+    shares: Shares | None
+    """What to call the shares of completions that have a verifier's full score, if it is one."""
 
     async def evaluate(self) -> Metrics:
         heldout = self.heldout
@@ -56,11 +57,21 @@ class ScoreEvaluation:
         greedy = [self._judged(prompt, heldout.greedy) for prompt in heldout.prompts]
         groups = await asyncio.gather(*sampled, *greedy)
         middle = len(sampled)
-        return evaluation_metrics(groups[:middle], groups[middle:], is_verifier=self.is_verifier)
+        return evaluation_metrics(groups[:middle], groups[middle:], self.shares)
 
     async def _judged(self, prompt: Prompt, sampling: Sampling) -> Group:
         completions = await self.heldout.ask_one(prompt, sampling)
         return prompt, completions, await self.judge.judge(prompt, completions)
+
+
+@dataclass(frozen=True, slots=True)
+class UnjudgedEvaluation:
+    """`rlhf.stages.Evaluation` where nobody judges: what the completions look like."""
+
+    heldout: Heldout
+
+    async def evaluate(self) -> Metrics:
+        return completion_metrics(await self.heldout.ask(self.heldout.sampled))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +100,7 @@ class WinRateEvaluation:
         verdicts = await asyncio.gather(*(self.judge.judge(*one) for one in asked))
         won = [_first_wins(verdict) for verdict in verdicts]
         known = [one for one in won if one is not None]
-        metrics = completion_metrics([completion for group in drawn for completion in group])
+        metrics = completion_metrics(drawn)
         metrics["invalid_rate"] = 1 - len(known) / len(won)
         return metrics | ({"win_rate": sum(known) / len(known)} if known else {})
 
@@ -114,7 +125,8 @@ class GameEvaluation:
     """Shares of the answers at every evaluation so far; a resumed run hands in the earlier ones."""
 
     async def evaluate(self) -> Metrics:
-        drawn = [one for group in await self.heldout.ask(self.heldout.sampled) for one in group]
+        groups = await self.heldout.ask(self.heldout.sampled)
+        drawn = [completion for group in groups for completion in group]
         places = [self.game.place(completion.text) for completion in drawn]
         counts = np.bincount(places, minlength=len(self.game.answers) + 1)
         shares = counts / counts.sum()
@@ -130,7 +142,7 @@ class GameEvaluation:
             "nash_gap_average": nash_gap(self.game, average),
         }
         named = zip(share_keys(self.game), shares.tolist(), strict=True)
-        return completion_metrics(drawn) | metrics | dict(named)
+        return completion_metrics(groups) | metrics | dict(named)
 
 
 def share_keys(game: KnownGame) -> list[str]:

@@ -141,7 +141,6 @@ async def _bring_policy(
         await policy.start(inputs.model_path, warm_up=True)
         await warm_up(
             policy,
-            inputs.data.train,
             inputs.data.demonstrations,
             config.warmup,
             config.seed,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from rlhf.records import (
     Collected,
@@ -15,9 +15,21 @@ from rlhf.records import (
     Prompt,
     Verdict,
 )
+from rlhf.similarity import distinct, similarity
 
 Group = tuple[Prompt, tuple[Completion, ...], Verdict]
 """A prompt, the completions it drew, and what the judge thinks of them."""
+
+
+class Shares(NamedTuple):
+    """What the shares of completions with a verifier's full score are called."""
+
+    sampled: str
+    greedy: str
+
+
+ACCURACY = Shares("sampled_accuracy", "greedy_accuracy")
+SATISFACTION = Shares("satisfied_rate", "greedy_satisfied_rate")
 
 CORRECT_SCORE = 1.0
 """A verifier's score from which a completion counts as correct."""
@@ -57,10 +69,12 @@ def collection_metrics(collected: Sequence[Collected], policy_version: int) -> d
     means = {
         "rollout/length_mean": (len(c.token_ids) for c in completions),
         "rollout/truncated_rate": (c.truncated for c in completions),
-        "rollout/unique_rate": (len({c.text for c in group}) / len(group) for group in groups),
+        "rollout/unique_rate": map(_unique_rate, groups),
         "staleness/mean": (policy_version - c.policy_version for c in completions),
         "judge/score_mean": (score for score in scores if _is_valid(score)),
-        "judge/invalid_rate": (failed for one in collected for failed in one.judgement.failed),
+        "judge/invalid_rate": (
+            failed for one in collected if one.judgement for failed in one.judgement.failed
+        ),
     }
     return metrics | _means(means) | _preference_metrics(collected) | _comparison_metrics(collected)
 
@@ -104,21 +118,23 @@ def _preference_metrics(collected: Sequence[Collected]) -> dict[str, float]:
             "preference/length_gap": (
                 len(p.chosen.token_ids) - len(p.rejected.token_ids) for p in preferences
             ),
+            "preference/similarity": (
+                similarity(p.chosen.token_ids, p.rejected.token_ids) for p in preferences
+            ),
         }
     )
 
 
 def evaluation_metrics(
-    sampled: Sequence[Group], greedy: Sequence[Group], *, is_verifier: bool
+    sampled: Sequence[Group], greedy: Sequence[Group], shares: Shares | None
 ) -> dict[str, float]:
     """How good a policy is: keys without a prefix, as `summary.json` has them.
 
-    Scores, lengths (in tokens) and truncations are those of the sampled completions. Accuracies,
-    which only a verifier's scores give, are shares of the judged completions; `invalid_rate` is
-    the share, sampled and greedy together, that the judge failed on. A mean over nothing is left
-    out.
+    Scores, and what completions look like, are those of the sampled ones. `shares`, which only a
+    verifier's scores give, are of the judged completions; `best_of_n` is the share of prompts of
+    which at least one of several samples is correct. `invalid_rate` is the share, sampled and
+    greedy together, that the judge failed on. A mean over nothing is left out.
     """
-    drawn = [completion for _, completions, _ in sampled for completion in completions]
     scores = list(_judged(sampled))
     means: dict[str, Iterable[float]] = {
         "score_mean": scores,
@@ -126,20 +142,34 @@ def evaluation_metrics(
             failed for *_, verdict in (*sampled, *greedy) for failed in verdict.failed
         ),
     }
-    if is_verifier:
-        means["sampled_accuracy"] = (score >= CORRECT_SCORE for score in scores)
-        means["greedy_accuracy"] = (score >= CORRECT_SCORE for score in _judged(greedy))
-    return completion_metrics(drawn) | _means(means)
+    if shares:
+        means[shares.sampled] = (score >= CORRECT_SCORE for score in scores)
+        means[shares.greedy] = (score >= CORRECT_SCORE for score in _judged(greedy))
+        means["best_of_n"] = (
+            any(score >= CORRECT_SCORE for score in _judged([group]))
+            for group in sampled
+            if len(group[1]) > 1
+        )
+    return completion_metrics([completions for _, completions, _ in sampled]) | _means(means)
 
 
-def completion_metrics(completions: Sequence[Completion]) -> dict[str, float]:
-    """What completions look like, whatever the judge says: lengths in tokens, and truncations."""
+def completion_metrics(groups: Sequence[Sequence[Completion]]) -> dict[str, float]:
+    """What completions look like, whatever the judge says: lengths in tokens, truncations, and how
+    varied they are: `distinct_n` over all of them, `unique_rate` within groups of several."""
+    completions = [completion for group in groups for completion in group]
+    tokens = [completion.token_ids for completion in completions]
+    varied = {f"distinct_{n}": distinct(tokens, n) for n in (1, 2)}
     return _means(
         {
-            "length_mean": (len(completion.token_ids) for completion in completions),
+            "length_mean": map(len, tokens),
             "truncated_rate": (completion.truncated for completion in completions),
+            "unique_rate": (_unique_rate(group) for group in groups if len(group) > 1),
         }
-    )
+    ) | {name: value for name, value in varied.items() if value is not None}
+
+
+def _unique_rate(group: Sequence[Completion]) -> float:
+    return len({completion.text for completion in group}) / len(group)
 
 
 def run_summary(

@@ -27,7 +27,7 @@ class Prompt:
     token_ids: tuple[int, ...]
     """Rendered with the policy's chat template (or plainly); never empty."""
     answer: str | None = None
-    """What a verifier compares with."""
+    """What a judge compares with: the solution, or what the user said they wanted."""
 
     @property
     def text(self) -> str:
@@ -68,6 +68,23 @@ class Completion:
     """The version that had been published when sampling began."""
     mixture: float = 0.0
     """As in `Sampling`: 0 if the policy itself drew it."""
+
+
+LOGGED = -1
+"""The policy version of completions that no policy of this run has drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserFeedback:
+    """What a log of conversations has to say about one prompt."""
+
+    disliked: Completion | None
+    """The reply that displeased."""
+    liked: Completion | None
+    """A reply that satisfied."""
+    guided: Prompt | None
+    """The prompt, the reply that displeased, the complaint about it and an instruction to do
+    better. It has the prompt's id: its completions are answers to the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +154,11 @@ class DropReason(StrEnum):
     TRUNCATED = "truncated"
     SHORT_GROUP = "short_group"
     JUDGE_FAILED = "judge_failed"
+    EMPTY = "empty"
+    NEAR_COPY = "near_copy"
+    ROLE_MARKER = "role_marker"
+    REFERS_BACK = "refers_back"
+    REFUSAL = "refusal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +203,9 @@ class Collected:
 
     prompt: Prompt
     completions: tuple[Completion, ...]
-    judgement: Verdict
+    """Drawn in this round."""
+    judgement: Verdict | None
+    """None if no judge was asked."""
     preferences: tuple[Preference, ...]
     dropped: tuple[Dropped, ...]
 

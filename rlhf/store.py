@@ -77,7 +77,8 @@ def _rows(round: int, one: Collected) -> Iterator[dict[str, Any]]:
             "win_prob": preference.win_prob,
             "judge": preference.judge,
         }
-    scores = dict(zip(one.completions, one.judgement.scores, strict=True))
+    verdict = one.judgement
+    scores = dict(zip(one.completions, verdict.scores, strict=True)) if verdict else {}
     for dropped in one.dropped:
         chosen_score = scores.get(dropped.chosen) if dropped.chosen else None
         rejected_score = scores.get(dropped.rejected) if dropped.rejected else None
@@ -89,7 +90,7 @@ def _rows(round: int, one: Collected) -> Iterator[dict[str, Any]]:
             **_side("chosen", dropped.chosen, chosen_score),
             **_side("rejected", dropped.rejected, rejected_score),
             "margin": margin,
-            "judge": one.judgement.judge,
+            "judge": verdict.judge if verdict else "user",
             "dropped": dropped.reason.value,
         }
 

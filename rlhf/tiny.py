@@ -28,6 +28,13 @@ PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 ARITHMETIC = "0123456789+-*/=() \nabcdefgxyz"
 """With the three special tokens, 32."""
 MAX_POSITIONS = 2048
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+{{ {'system': '#', 'user': '?', 'assistant': '!'}[message.role] + message.content + '\\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}!{%- endif -%}
+"""
+"""Roles by their first character, since no text of this tokenizer becomes a special token."""
 
 
 def build_tiny_model(config: TinyModelConfig, directory: Path, seed: int) -> None:
@@ -44,6 +51,8 @@ def build_tiny_model(config: TinyModelConfig, directory: Path, seed: int) -> Non
         )
     words = read_game(config.game).answers if config.game else ()
     tokenizer = build_tokenizer(config.vocabulary, words)
+    if config.chat:
+        tokenizer.chat_template = CHAT_TEMPLATE
     special: dict[str, Any] = {
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,

@@ -326,9 +326,13 @@ def sample_rows(collected: Sequence[Collected], num_rows: int) -> list[list[Any]
     rows = [
         [one.prompt.text, completion.text, score, completion.truncated, completion.policy_version]
         for one in collected
-        for completion, score in zip(one.completions, one.judgement.scores, strict=True)
+        for completion, score in zip(one.completions, _scores(one), strict=True)
     ]
     return rows[:: math.ceil(len(rows) / num_rows) or 1]
+
+
+def _scores(one: Collected) -> Sequence[float | None]:
+    return one.judgement.scores if one.judgement else [None] * len(one.completions)
 
 
 def mask_secrets(config: Any) -> Any:

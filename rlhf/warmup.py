@@ -2,11 +2,11 @@
 
 import random
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from rlhf.config.run import WarmupConfig
-from rlhf.records import Prompt, Tokens
+from rlhf.records import Tokens
 from rlhf.seeds import derive_seed
 
 RISE_STEPS = 20
@@ -21,23 +21,17 @@ class Supervised(Protocol):
 
 async def warm_up(
     policy: Supervised,
-    prompts: Sequence[Prompt],
-    demonstrations: Mapping[str, tuple[int, ...]],
+    demonstrations: Sequence[Tokens],
     config: WarmupConfig,
     seed: int,
     show: Callable[[int, int, float], None],
 ) -> None:
     """Trains on seeded batches of demonstrations; `show(step, steps, loss)` after each."""
-    rows = [
-        Tokens(prompt.token_ids, demonstrations[prompt.id])
-        for prompt in prompts
-        if prompt.id in demonstrations
-    ]
     rng = random.Random(derive_seed(seed, "warmup"))
     last, recent = config.steps, deque(maxlen=20)
     for step in range(config.steps):
         rate = config.learning_rate * min((step + 1) / RISE_STEPS, (last - step) / FALL_STEPS, 1)
-        batch = rng.sample(rows, min(config.batch_size, len(rows)))
+        batch = rng.sample(demonstrations, min(config.batch_size, len(demonstrations)))
         loss = await policy.supervise(batch, rate)
         recent.append(loss)
         show(step + 1, last, loss)

@@ -9,15 +9,28 @@ from dataclasses import dataclass, field
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from rlhf.config.algorithms import AlgorithmConfig, OnlineDPOConfig, SelfPlayConfig
-from rlhf.config.data import ArithmeticConfig, DataConfig, FilesConfig, GameDataConfig
+from rlhf.config.algorithms import (
+    AlgorithmConfig,
+    DriftConfig,
+    OnlineDPOConfig,
+    SelfPlayConfig,
+)
+from rlhf.config.data import (
+    ArithmeticConfig,
+    DataConfig,
+    FilesConfig,
+    GameDataConfig,
+    SimulatedUsersConfig,
+)
 from rlhf.config.judges import (
     GameConfig,
     GPMConfig,
     JudgeConfig,
     LLMJudgeConfig,
+    NoJudgeConfig,
     PairModelConfig,
     RewardModelConfig,
+    SimulatedUserJudgeConfig,
     VerifierConfig,
 )
 from rlhf.config.models import (
@@ -87,7 +100,7 @@ class Config:
 
 
 SCHEMAS: dict[str, dict[str, type]] = {
-    "algorithm": {"online_dpo": OnlineDPOConfig, "self_play": SelfPlayConfig},
+    "algorithm": {"online_dpo": OnlineDPOConfig, "self_play": SelfPlayConfig, "drift": DriftConfig},
     "objective": {
         "dpo": DPOConfig,
         "rdpo": RDPOConfig,
@@ -110,9 +123,16 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "gpm": GPMConfig,
         "llm": LLMJudgeConfig,
         "game": GameConfig,
+        "simulated_users": SimulatedUserJudgeConfig,
+        "none": NoJudgeConfig,
     },
     "model": {"hf": ModelConfig, "tiny": TinyModelConfig},
-    "data": {"arithmetic": ArithmeticConfig, "files": FilesConfig, "game": GameDataConfig},
+    "data": {
+        "arithmetic": ArithmeticConfig,
+        "files": FilesConfig,
+        "game": GameDataConfig,
+        "simulated_users": SimulatedUsersConfig,
+    },
     "rollout": {"transformers": TransformersRolloutConfig, "vllm": VllmRolloutConfig},
     "cluster": {"cluster": ClusterConfig},
     "placement": {"placement": PlacementConfig},

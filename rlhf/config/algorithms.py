@@ -1,6 +1,6 @@
 """How a prompt becomes preferences."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from rlhf.config.numbers import number
@@ -40,6 +40,63 @@ class OnlineDPOConfig(AlgorithmConfig):
     """Pairs whose scores differ by no more than this are ties, and dropped."""
     min_group: int = number(2, at_least=2)
     """Prompts with fewer judged completions are dropped."""
+
+
+class Chosen(Enum):
+    guided = "guided"
+    """Sampled from the prompt, the reply that displeased, the complaint and an instruction."""
+    plain = "plain"
+    """Sampled from the prompt."""
+    logged = "logged"
+    """A reply of the log that satisfied."""
+
+
+class Rejected(Enum):
+    logged = "logged"
+    """The reply of the log that displeased."""
+    plain = "plain"
+    """Sampled from the prompt."""
+
+
+class Filter(Enum):
+    """Why a freshly sampled chosen side is not trained on."""
+
+    empty = "empty"
+    """No text."""
+    role_marker = "role_marker"
+    """A turn of its own begins in it, such as `User:`."""
+    near_copy = "near_copy"
+    """It repeats the rejected side but for little: more than `max_similarity`."""
+    refers_back = "refers_back"
+    """It apologises, or speaks of an earlier answer, which whoever reads the prompt never saw."""
+    refusal = "refusal"
+    """It does what the rejected side refused to do, and perhaps rightly."""
+
+
+@dataclass
+class DriftConfig(AlgorithmConfig):
+    """One side or both are what users said something about, the other is sampled afresh."""
+
+    num_completions: int = number(1, at_least=1)
+    """Completions per prompt of either sampled side; each makes a pair."""
+    chosen: Chosen = Chosen.guided
+    rejected: Rejected = Rejected.logged
+    filters: list[Filter] = field(
+        default_factory=lambda: [
+            Filter.empty,
+            Filter.role_marker,
+            Filter.near_copy,
+            Filter.refers_back,
+        ]
+    )
+    """What of the chosen side is dropped if it was sampled; what is not listed is kept."""
+    max_similarity: float = number(0.9, at_least=0, at_most=1)
+    """Shared pairs of neighbouring tokens, beyond which a reply is a near copy."""
+    min_margin: float | None = None
+    """By how much the judge has to score the chosen side higher; without it no judge is asked."""
+    seed_epochs: int = number(3, at_least=0)
+    """Passes of round 0 over the log's own pairs: a reply that displeased and the next one, which
+    satisfied. 0 leaves that round out."""
 
 
 class SelfPlayRule(Enum):

@@ -49,6 +49,17 @@ class FilesConfig(DataConfig):
 
 
 @dataclass
+class SimulatedUsersConfig(DataConfig):
+    """A log of users with a hidden wish, and new users to please (`rlhf.simulated_users`)."""
+
+    num_conversations: int = number(4000, at_least=1)
+    num_heldout: int = number(512, at_least=1)
+    """Users that the log does not know, who ask for other sums."""
+    instruction: str = "once more:"
+    """Ends a guided conversation."""
+
+
+@dataclass
 class GameDataConfig(DataConfig):
     """One question, asked again and again, with the answers of a known game."""
 

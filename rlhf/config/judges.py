@@ -91,6 +91,16 @@ class LLMJudgeConfig(JudgeConfig):
 
 
 @dataclass
+class NoJudgeConfig(JudgeConfig):
+    """Nobody judges: for algorithms that learn from what users said alone."""
+
+
+@dataclass
+class SimulatedUserJudgeConfig(JudgeConfig):
+    """The simulated users of `data=simulated_users` say whether they are satisfied."""
+
+
+@dataclass
 class GameConfig(JudgeConfig):
     game: str = MISSING
     """A JSON file {"answers": [...], "win_prob": [[...], ...]}: a known game."""

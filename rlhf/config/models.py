@@ -44,6 +44,9 @@ class TinyModelConfig(ModelConfig):
     vocabulary: Vocabulary = Vocabulary.arithmetic
     game: str = ""
     """A known game's file; its answers become tokens of their own."""
+    chat: bool = False
+    """A chat template, so that it reads conversations: a line per turn, `?` before the user's and
+    `!` before the assistant's."""
     num_layers: int = number(2, at_least=1)
     width: int = number(128, at_least=8)
     num_heads: int = number(4, at_least=1)

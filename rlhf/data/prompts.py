@@ -5,13 +5,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rlhf.config.data import ArithmeticConfig, DataConfig, FilesConfig, GameDataConfig, Overlong
+from rlhf.config.data import (
+    ArithmeticConfig,
+    DataConfig,
+    FilesConfig,
+    GameDataConfig,
+    Overlong,
+    SimulatedUsersConfig,
+)
 from rlhf.data.arithmetic import arithmetic_rows
 from rlhf.data.files import file_rows
 from rlhf.data.game import game_rows
-from rlhf.data.rendering import Renderer, Row
-from rlhf.problems import InputError, some
-from rlhf.records import Prompt
+from rlhf.data.preparation import Preparation
+from rlhf.data.rendering import Renderer, Row, Source
+from rlhf.data.simulated_users import simulated_users
+from rlhf.problems import InputError
+from rlhf.records import Prompt, Tokens, UserFeedback
 from rlhf.seeds import derive_seed
 
 
@@ -22,10 +31,14 @@ class Data:
     train: tuple[Prompt, ...]
     heldout: tuple[Prompt, ...]
     """Shares no id with `train`."""
-    demonstrations: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Completion token ids, end token included, by id; of prompts in `train` only."""
+    demonstrations: tuple[Tokens, ...] = ()
+    """For a warm start; end tokens included."""
+    feedback: Mapping[str, UserFeedback] = field(default_factory=dict)
+    """By id of those prompts in `train` that users have said something about."""
     num_overlong_dropped: int = 0
     """Prompts of either part that were dropped for their length."""
+    num_shortened: int = 0
+    """Conversations without their first turns, which would not have fitted."""
 
 
 def load_data(
@@ -33,18 +46,24 @@ def load_data(
     renderer: Renderer,
     *,
     max_prompt_tokens: int,
+    max_completion_tokens: int,
     needs_answers: bool,
     seed: int,
 ) -> Data:
     """Reads or generates the data and renders it; raises InputError with all that is wrong."""
-    train_rows, heldout_rows = _rows(config, needs_answers, seed)
-    _refuse_duplicates([*train_rows, *heldout_rows])
-    rendering = _Rendering(config, renderer, max_prompt_tokens)
-    train, heldout = rendering.prompts(train_rows), rendering.prompts(heldout_rows)
-    if rendering.problems():
-        raise InputError(rendering.problems())
-    num_dropped = len(rendering.overlong)
-    for name, rows, prompts in (("train", train_rows, train), ("held-out", heldout_rows, heldout)):
+    source = read_source(config, needs_answers, seed)
+    _refuse_duplicates([*source.train, *source.heldout])
+    preparation = Preparation(renderer, max_prompt_tokens, max_completion_tokens)
+    train, heldout = preparation.prompts(source.train), preparation.prompts(source.heldout)
+    lessons = preparation.prompts(source.lessons)
+    can_drop = getattr(config, "overlong", Overlong.error) is Overlong.drop
+    if problems := preparation.problems(can_drop):
+        raise InputError(problems)
+    num_dropped = len(preparation.overlong)
+    for name, rows, prompts in (
+        ("train", source.train, train),
+        ("held-out", source.heldout, heldout),
+    ):
         if not prompts:
             raise InputError(
                 [
@@ -53,22 +72,32 @@ def load_data(
                     f"rollout.max_prompt_tokens={max_prompt_tokens}; raise it"
                 ]
             )
-    kept = {prompt.id for prompt in train}
-    demonstrations = {
-        row.id: renderer.completion_ids(row.demonstration)
-        for row in train_rows
-        if row.demonstration is not None and row.id in kept
-    }
-    return Data(train, heldout, demonstrations, num_dropped)
+    shown = {row.id: row.demonstration for row in (*source.train, *source.lessons)}
+    demonstrations = tuple(
+        Tokens(prompt.token_ids, renderer.completion_ids(demonstration))
+        for prompt in (*train, *lessons)
+        if (demonstration := shown[prompt.id]) is not None
+    )
+    return Data(
+        train,
+        heldout,
+        demonstrations,
+        preparation.feedback,
+        num_dropped,
+        preparation.num_shortened,
+    )
 
 
-def _rows(config: DataConfig, needs_answers: bool, seed: int) -> tuple[list[Row], list[Row]]:
+def read_source(config: DataConfig, needs_answers: bool, seed: int) -> Source:
+    """The rows of the configured source; raises InputError with all that is wrong with it."""
     if isinstance(config, ArithmeticConfig):
-        return arithmetic_rows(config, seed)
+        return Source(*arithmetic_rows(config, seed))
     if isinstance(config, FilesConfig):
-        return file_rows(config, needs_answers)
+        return Source(*file_rows(config, needs_answers))
     if isinstance(config, GameDataConfig):
-        return game_rows(config, seed)
+        return Source(*game_rows(config, seed))
+    if isinstance(config, SimulatedUsersConfig):
+        return simulated_users(config, seed)
     raise TypeError(f"no source of data for {type(config).__name__}")
 
 
@@ -83,62 +112,6 @@ def _refuse_duplicates(rows: Sequence[Row]) -> None:
     if problems:
         hidden = len(problems) - 20
         raise InputError([*problems[:20], *([f"... and {hidden} more ids"] if hidden > 0 else [])])
-
-
-class _Rendering:
-    """Renders rows, and gathers the ids of those that cannot be asked."""
-
-    def __init__(self, config: DataConfig, renderer: Renderer, max_tokens: int) -> None:
-        self._drop = isinstance(config, FilesConfig) and config.overlong is Overlong.drop
-        self._renderer = renderer
-        self._max_tokens = max_tokens
-        self.overlong: list[str] = []
-        self._empty: list[str] = []
-        self._unknown: list[str] = []
-        self._refused: list[str] = []
-
-    def prompts(self, rows: Sequence[Row]) -> tuple[Prompt, ...]:
-        return tuple(prompt for row in rows if (prompt := self._prompt(row)))
-
-    def _prompt(self, row: Row) -> Prompt | None:
-        try:
-            ids = self._renderer.render(row.messages)
-        except ValueError as error:
-            self._refused.append(f"{row.origin}: {error}")
-            return None
-        if not ids:
-            self._empty.append(row.id)
-        elif len(ids) > self._max_tokens:
-            self.overlong.append(row.id)
-        elif self._renderer.unknown_id in ids:
-            self._unknown.append(row.id)
-        else:
-            return Prompt(row.id, row.messages, ids, row.answer)
-        return None
-
-    def problems(self) -> list[str]:
-        found = []
-        if self.overlong and not self._drop:
-            found.append(
-                f"rollout.max_prompt_tokens={self._max_tokens}: {len(self.overlong)} prompts are "
-                f"longer (ids {some(self.overlong)}); raise it, or set data.overlong=drop"
-            )
-        if self._empty:
-            found.append(
-                f"data: {len(self._empty)} prompts have no tokens (ids {some(self._empty)}); "
-                "remove them"
-            )
-        if self._unknown:
-            found.append(
-                f"model: {len(self._unknown)} prompts have characters that its vocabulary lacks "
-                f"(ids {some(self._unknown)}); use model.vocabulary=bytes or another model"
-            )
-        if self._refused:
-            found.append(
-                f"data: {len(self._refused)} prompts cannot be rendered ({self._refused[0]}); "
-                "correct them, or set model.rendering=plain"
-            )
-        return found
 
 
 class PromptSchedule:

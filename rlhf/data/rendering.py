@@ -1,14 +1,26 @@
 """Rows of a data source into the token ids that the policy reads: the only place that does it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.config.models import Rendering
+from rlhf.feedback.guidance import INSTRUCTION
 from rlhf.problems import InputError
 from rlhf.records import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """Replies that a conversation got where a row ends, and what was said of them; as in a log."""
+
+    disliked: str | None = None
+    complaint: str | None = None
+    """About `disliked`."""
+    liked: str | None = None
+    instruction: str = INSTRUCTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +33,17 @@ class Row:
     """Where it stands, for messages to people: `train.jsonl row 17`."""
     answer: str | None = None
     demonstration: str | None = None
+    review: Review | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Everything that a source of data gives."""
+
+    train: list[Row]
+    heldout: list[Row]
+    lessons: list[Row] = field(default_factory=list)
+    """Only demonstrated, for a warm start, and never asked."""
 
 
 class Renderer:
@@ -68,6 +91,11 @@ class Renderer:
     def completion_ids(self, text: str) -> tuple[int, ...]:
         """A demonstration as the policy should emit it: the text, then the end token."""
         return (*self._encode(text), self._tokenizer.eos_token_id)
+
+    @property
+    def reads_turns(self) -> bool:
+        """Whether a conversation is read with all of its turns, not with its last one alone."""
+        return self._chat
 
     @property
     def unknown_id(self) -> int | None:

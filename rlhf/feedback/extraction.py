@@ -11,12 +11,22 @@ from typing import Any, TextIO
 from rlhf.config.feedback import FeedbackConfig, LabelSource
 from rlhf.feedback.conversations import Conversation, ConversationLog
 from rlhf.feedback.labels import Agreements, Satisfaction, Verdict
-from rlhf.feedback.pairs import Complaint, SeedPair, complaints, is_heldout, seed_pairs
+from rlhf.feedback.pairs import (
+    Complaint,
+    Praise,
+    SeedPair,
+    complaints,
+    is_heldout,
+    praises,
+    seed_pairs,
+)
 from rlhf.problems import InputError
 
 FILES = {
     "train_complaints": "complaints.train.jsonl",
     "heldout_complaints": "complaints.heldout.jsonl",
+    "train_praises": "praises.train.jsonl",
+    "heldout_praises": "praises.heldout.jsonl",
     "train_seed_pairs": "seed_pairs.jsonl",
     "heldout_seed_pairs": "seed_pairs.heldout.jsonl",
 }
@@ -57,10 +67,12 @@ class Extraction:
         side = "heldout" if is_heldout(conversation.id, share) else "train"
         for complaint in complaints(conversation, verdicts, source.value):
             self._write(f"{side}_complaints", complaint)
+        for praise in praises(conversation, verdicts, source.value):
+            self._write(f"{side}_praises", praise)
         for pair in seed_pairs(conversation, verdicts, source.value):
             self._write(f"{side}_seed_pairs", pair)
 
-    def _write(self, name: str, record: Complaint | SeedPair) -> None:
+    def _write(self, name: str, record: Complaint | Praise | SeedPair) -> None:
         self._files[name].write(json.dumps(record.record(), ensure_ascii=False) + "\n")
         self.written[name] += 1
 

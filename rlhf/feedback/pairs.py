@@ -9,13 +9,6 @@ from rlhf.feedback.conversations import Conversation
 from rlhf.feedback.labels import Satisfaction, Verdict
 from rlhf.records import Message
 
-INSTRUCTION = (
-    "Answer my earlier message once more, and take into account what I have just said. Give the "
-    "improved answer alone: no apology, and no mention of your earlier answer or of my remark."
-)
-"""What a guided conversation asks for; replies that refer to what is not in the bare prompt would
-teach the policy to refer to nothing."""
-
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -26,11 +19,11 @@ class Origin:
     row: int
     """From 1."""
     turn: int
-    """The user's turn that complains, counted from 0 among the conversation's messages."""
+    """The user's turn that says so, counted from 0 among the conversation's messages."""
     label_source: str
     """`given`, `rules` or `llm`."""
     reason: str
-    """What said that the user is dissatisfied."""
+    """What told whether the user is satisfied."""
 
     @property
     def id(self) -> str:
@@ -63,6 +56,23 @@ class Complaint:
     def record(self) -> dict[str, Any]:
         """One line of `complaints.*.jsonl`."""
         texts = {"reply": self.reply, "complaint": self.complaint}
+        return {**self.origin.record(), "history": plain(self.history), **texts}
+
+
+@dataclass(frozen=True, slots=True)
+class Praise:
+    """A reply that satisfied, and what the user said of it."""
+
+    origin: Origin
+    history: tuple[Message, ...]
+    """Up to and including the user's turn that was answered well."""
+    reply: str
+    """Exactly as in the log."""
+    praise: str
+
+    def record(self) -> dict[str, Any]:
+        """One line of `praises.*.jsonl`."""
+        texts = {"reply": self.reply, "praise": self.praise}
         return {**self.origin.record(), "history": plain(self.history), **texts}
 
 
@@ -101,6 +111,18 @@ def complaints(
             yield Complaint(origin, before[:-1], before[-1].content, complaint)
 
 
+def praises(
+    conversation: Conversation, verdicts: Sequence[Verdict], label_source: str
+) -> Iterator[Praise]:
+    """One for each turn that is satisfied; mixed ones are left out."""
+    for verdict in verdicts:
+        if verdict.satisfaction is Satisfaction.satisfied:
+            before, turn = conversation.messages[: verdict.turn], verdict.turn
+            origin = _origin(conversation, verdict, label_source)
+            praise = conversation.messages[turn].content
+            yield Praise(origin, before[:-1], before[-1].content, praise)
+
+
 def seed_pairs(
     conversation: Conversation, verdicts: Sequence[Verdict], label_source: str
 ) -> Iterator[SeedPair]:
@@ -133,24 +155,6 @@ def is_heldout(conversation_id: str, heldout_share: float) -> bool:
     """By a hash of the id: a conversation is wholly on one side, whatever else is in the log."""
     digest = sha256(conversation_id.encode()).digest()
     return int.from_bytes(digest[:8]) / 2**64 < heldout_share
-
-
-def bare_prompt(complaint: Complaint) -> tuple[Message, ...]:
-    """What the policy trains on: neither the bad reply nor the complaint nor an instruction."""
-    return complaint.history
-
-
-def guided_prompt(complaint: Complaint, instruction: str = INSTRUCTION) -> tuple[Message, ...]:
-    """What a better reply is sampled from: the bad reply, the complaint, and the instruction.
-
-    The last two are one message of the user, since roles alternate.
-    """
-    asked = f"{complaint.complaint}\n\n{instruction}"
-    return (
-        *complaint.history,
-        Message("assistant", complaint.reply),
-        Message("user", asked),
-    )
 
 
 def plain(messages: Sequence[Message]) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ from rlhf.config.judges import (
     JudgeConfig,
     PairModelConfig,
     RewardModelConfig,
+    SimulatedUserJudgeConfig,
     VerifierConfig,
 )
 from rlhf.records import Completion, Prompt, Verdict
@@ -62,12 +63,19 @@ def _game(config: GameConfig) -> GroupJudge:
     return GameJudge(config)
 
 
+def _simulated_users(config: SimulatedUserJudgeConfig) -> GroupJudge:
+    from rlhf.judges.simulated_users import SimulatedUsers
+
+    return SimulatedUsers(config)
+
+
 JUDGES: dict[type, Callable[..., GroupJudge]] = {
     VerifierConfig: _verifier,
     RewardModelConfig: _reward_model,
     PairModelConfig: _pair_model,
     GPMConfig: _gpm,
     GameConfig: _game,
+    SimulatedUserJudgeConfig: _simulated_users,
 }
 
 
@@ -77,5 +85,5 @@ def build_judge(config: JudgeConfig) -> GroupJudge:
 
 
 def needs_answers(config: JudgeConfig) -> bool:
-    """Whether every prompt needs an answer, as verifiers do."""
-    return isinstance(config, VerifierConfig)
+    """Whether every prompt needs an answer, as verifiers do and users with a wish."""
+    return isinstance(config, VerifierConfig | SimulatedUserJudgeConfig)
