@@ -27,14 +27,15 @@ ANSWER_TOKENS = 2
 
 
 class QuestionReader:
-    """Questions as the judge model's token ids, and the two tokens that answer them.
+    """Questions as the judge model's token ids, with room for an answer of `answer_tokens`.
 
     Raises InputError, naming judge.path, if the model's files or tokenizer cannot be used.
     """
 
-    def __init__(self, config: LLMJudgeConfig) -> None:
+    def __init__(self, config: LLMJudgeConfig, answer_tokens: int) -> None:
         assert config.path is not None
-        where = f"judge.path={config.path}"
+        self._where = where = f"judge.path={config.path}"
+        self.answer_tokens = answer_tokens
         directory = find_directory("judge.path", config.path)
         if faults := weight_faults(directory):
             raise InputError([f"{where}: {fault}" for fault in faults])
@@ -46,10 +47,10 @@ class QuestionReader:
             raise InputError([f"{where}: {str(error).splitlines()[0]}"]) from error
         if tokenizer.eos_token_id is None:
             raise InputError([f"{where}: its tokenizer has no end token; set its eos_token"])
+        self._tokenizer: Any = tokenizer
         self._renderer = Renderer(tokenizer, Rendering.auto)
-        self.label_ids = _label_ids(tokenizer, where)
         longest = getattr(model, "max_position_embeddings", None) or math.inf
-        limits = (config.max_tokens, longest - ANSWER_TOKENS, tokenizer.model_max_length)
+        limits = (config.max_tokens, longest - answer_tokens, tokenizer.model_max_length)
         self.max_tokens = int(min(limits))
         # It would warn of texts that are too long, as if they went on to the model.
         tokenizer.model_max_length = int(1e30)
@@ -72,18 +73,31 @@ class QuestionReader:
         """Breaks the model's special tokens written out in a text, which would end a turn."""
         return self._special.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
 
-
-def _label_ids(tokenizer: Any, where: str) -> tuple[int, int]:
-    encoded = [tokenizer(label, add_special_tokens=False)["input_ids"] for label in LABELS]
-    for label, ids in zip(LABELS, encoded, strict=True):
-        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+    def check(self, question: str) -> None:
+        """Raises InputError unless it takes this trivial question."""
+        if self.tokens(question) is None:
             raise InputError(
                 [
-                    f"{where}: {label!r} is not one token of its vocabulary, so it cannot answer "
-                    f"with it (got {tokenizer.convert_ids_to_tokens(ids)}); take another model"
+                    f"{self._where}: does not take a trivial question: it is longer than "
+                    f"judge.max_tokens or the model allow ({self.max_tokens} tokens), or its chat "
+                    "template refuses a user's message"
                 ]
             )
-    return encoded[0][0], encoded[1][0]
+
+    def label_ids(self) -> tuple[int, int]:
+        """The tokens A and B; raises InputError if they are more than one token each."""
+        tokenizer = self._tokenizer
+        encoded = [tokenizer(label, add_special_tokens=False)["input_ids"] for label in LABELS]
+        for label, ids in zip(LABELS, encoded, strict=True):
+            if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+                raise InputError(
+                    [
+                        f"{self._where}: {label!r} is not one token of its vocabulary, so it "
+                        "cannot answer with it (got "
+                        f"{tokenizer.convert_ids_to_tokens(ids)}); take another model"
+                    ]
+                )
+        return encoded[0][0], encoded[1][0]
 
 
 class LabelScorer:
@@ -124,7 +138,7 @@ class WorkerChooser:
         timeout_s: float,
     ) -> None:
         self._reader = reader
-        scorers = [LabelScorer(worker, reader.label_ids, timeout_s) for worker in workers]
+        scorers = [LabelScorer(worker, reader.label_ids(), timeout_s) for worker in workers]
         self._dispatcher: Dispatcher[tuple[int, ...], float | None] = Dispatcher(
             scorers, calls_per_worker=calls_per_worker, timeout_s=timeout_s
         )
@@ -143,20 +157,36 @@ def start_llm_judge(
     seed: int,
 ) -> tuple[LLMJudge, list[Worker]]:
     """The judge at `judge.path`, and its workers: on the engine of `rollout`, not yet ready."""
-    reader = QuestionReader(config)
+    reader = QuestionReader(config, ANSWER_TOKENS)
+    workers = start_answering(config, reader, rollout, dtype, allotment, seed)
+    calls = calls_per_worker(rollout)
+    chooser = WorkerChooser(workers, reader, calls_per_worker=calls, timeout_s=timeout_s)
+    template = load_template(config.template)
+    return LLMJudge(chooser, template, reader.model, clean=reader.clean), workers
+
+
+def start_answering(
+    config: LLMJudgeConfig,
+    reader: QuestionReader,
+    rollout: RolloutConfig,
+    dtype: DType,
+    allotment: Allotment,
+    seed: int,
+) -> list[Worker]:
+    """Rollout workers with the model at `judge.path`, as long as the reader's questions need."""
     engine = replace(
         rollout,
         num_workers=allotment.count,
         max_prompt_tokens=reader.max_tokens,
-        max_completion_tokens=ANSWER_TOKENS,
+        max_completion_tokens=reader.answer_tokens,
     )
     arguments = (config.path, dtype, engine, Transport.object_store, seed)
-    workers = start_workers(RolloutWorker, allotment, *arguments)
-    # vLLM batches continuously, so it gets questions as they come; padded batches gather first.
-    calls = 1024 if isinstance(rollout, VllmRolloutConfig) else 1
-    chooser = WorkerChooser(workers, reader, calls_per_worker=calls, timeout_s=timeout_s)
-    template = load_template(config.template)
-    return LLMJudge(chooser, template, reader.model, clean=reader.clean), workers
+    return start_workers(RolloutWorker, allotment, *arguments)
+
+
+def calls_per_worker(rollout: RolloutConfig) -> int:
+    """vLLM batches continuously, so it gets questions as they come; padded batches gather first."""
+    return 1024 if isinstance(rollout, VllmRolloutConfig) else 1
 
 
 def check_llm_judge(config: LLMJudgeConfig) -> None:
@@ -168,12 +198,6 @@ def check_llm_judge(config: LLMJudgeConfig) -> None:
     if config.endpoint is not None:
         check_endpoint(config)
         return
-    reader = QuestionReader(config)
-    if reader.tokens(load_template(config.template).trivial) is None:
-        raise InputError(
-            [
-                f"judge.path={config.path}: does not take a trivial question: it is longer than "
-                f"judge.max_tokens or the model allow ({reader.max_tokens} tokens), or its chat "
-                "template refuses a user's message"
-            ]
-        )
+    reader = QuestionReader(config, ANSWER_TOKENS)
+    reader.label_ids()
+    reader.check(load_template(config.template).trivial)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import ray
 import torch
@@ -14,19 +14,16 @@ from torch import Tensor
 
 from rlhf.batching import optimizer_steps, rank_micro_batches, unique
 from rlhf.config.models import DType, Optimizer, PolicyConfig
-from rlhf.config.objectives import DPOConfig, ObjectiveConfig, RDPOConfig
+from rlhf.config.objectives import ObjectiveConfig
 from rlhf.logprobs import completion_logprobs, pad
 from rlhf.objectives import (
-    Anchors,
     Judged,
     PairLogprobs,
     SideLogprobs,
-    anchors_needed,
-    implicit_margin,
     log_ratios,
     pair_loss,
 )
-from rlhf.objectives.pairs import per_token
+from rlhf.objectives.diagnostics import PAIR_METRICS, has_dpo_weight, pair_metrics
 from rlhf.problems import RunFailed
 from rlhf.records import Preference, PreferenceBatch, Tokens
 from rlhf.schedules import learning_rate
@@ -197,7 +194,7 @@ class PolicyRank:
                     ratios = log_ratios(policy, others["previous"])
                     furthest = torch.cat([ratios.chosen_B, ratios.rejected_B]).abs().max()
                     drift.clamp_(min=furthest.item())
-                numbers = _pair_metrics(self._plan.objective, loss_B, policy, others)
+                numbers = pair_metrics(self._plan.objective, loss_B, policy, others)
                 sums.add_((torch.stack([*numbers, torch.ones_like(loss_B)]) @ weight_B).cpu())
             return (loss_B * weight_B).sum() / total_weight
 
@@ -292,23 +289,6 @@ class PolicyRank:
                 torch.cuda.set_rng_state(TensorReader(own).read("cuda"))
 
 
-PAIR_METRICS = (
-    "loss",
-    "margin",
-    "accuracy",
-    "chosen_logratio",
-    "rejected_logratio",
-    "kl",
-    "chosen_logprob",
-    "rejected_logprob",
-    "dpo_weight",
-)
-
-
-def has_dpo_weight(objective: ObjectiveConfig) -> TypeGuard[DPOConfig | RDPOConfig]:
-    return isinstance(objective, DPOConfig | RDPOConfig)
-
-
 def _both_sides(pair: Preference) -> Tokens:
     """Stands for a pair's two rows when forward passes are packed."""
     longer = max(pair.chosen.token_ids, pair.rejected.token_ids, key=len)
@@ -330,26 +310,3 @@ def _judged(pairs: Sequence[Preference], device: torch.device) -> Judged:
         strict=True,
     )
     return Judged(*(torch.tensor(column, device=device) for column in columns))
-
-
-def _pair_metrics(
-    objective: ObjectiveConfig, loss_B: Tensor, policy: PairLogprobs, anchors: Anchors
-) -> list[Tensor]:
-    """In the order of PAIR_METRICS. Log-ratios are to the first anchor, or to nothing if the
-    objective has none; `kl` is their mean over both sides, if these are samples of the policy.
-    Log-probabilities are per token. `dpo_weight` is the share of a pair's gradient that DPO lets
-    through, σ(-β·margin); 0 for other objectives."""
-    margin_B = implicit_margin(objective, policy, anchors)
-    needed = anchors_needed(objective)
-    chosen_B, rejected_B = policy.chosen_B, policy.rejected_B
-    if needed:
-        ratios = log_ratios(policy, anchors[needed[0]])
-        chosen_B, rejected_B = ratios.chosen_B, ratios.rejected_B
-    accuracy_B = (margin_B > 0).to(loss_B.dtype)
-    weight_B = torch.zeros_like(margin_B)
-    if has_dpo_weight(objective):
-        weight_B = torch.sigmoid(-objective.beta * margin_B)
-    each = per_token(policy, policy)
-    kl_B = (chosen_B + rejected_B) / 2
-    drawn = [chosen_B, rejected_B, kl_B, each.chosen_B, each.rejected_B]
-    return [loss_B, margin_B, accuracy_B, *drawn, weight_B]

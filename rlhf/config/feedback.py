@@ -1,11 +1,14 @@
 """`python -m rlhf.feedback`: which log is read, who labels it, and where the complaints go."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from omegaconf import MISSING
 
+from rlhf.config.judges import LLMJudgeConfig
+from rlhf.config.models import DType, RolloutConfig
 from rlhf.config.numbers import number
+from rlhf.config.run import ClusterConfig, PlacementConfig
 
 
 class LabelSource(Enum):
@@ -13,6 +16,8 @@ class LabelSource(Enum):
     """The labels in the log; turns without one are unknown, and yield nothing."""
     rules = "rules"
     """Phrases (`rlhf.feedback.rules`); compared with the labels in the log where it has some."""
+    llm = "llm"
+    """A language model (`judge`); compared likewise."""
 
 
 @dataclass
@@ -26,3 +31,13 @@ class FeedbackConfig:
     label: LabelSource = LabelSource.given
     heldout_share: float = number(0.05, above=0, below=1)
     """Share of the conversations that are held out, by a hash of their ids."""
+    judge: LLMJudgeConfig = field(default_factory=LLMJudgeConfig)
+    """The model of label=llm, at an endpoint or on workers of its own, as with `judge=llm`. Of its
+    `max_tokens` a conversation's oldest turns are left out; `max_failure_rate` is a share of the
+    log's turns; `concurrency` counts for every worker too. `template` and `logprobs` are not
+    read."""
+    rollout: RolloutConfig = MISSING
+    """The engine of the model at `judge.path`; this and what follows is for that alone."""
+    dtype: DType = DType.bfloat16
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    placement: PlacementConfig = field(default_factory=PlacementConfig)

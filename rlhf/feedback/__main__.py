@@ -1,4 +1,4 @@
-"""`python -m rlhf.feedback path=LOGS out=DIR [label=given|rules]`: complaints out of logs.
+"""`python -m rlhf.feedback path=LOGS out=DIR [label=given|rules|llm]`: complaints out of logs.
 
 Writes complaints and seed pairs, one JSON object per line, of the conversations to train on and of
 those held out, and `summary.json`. Every key: `rlhf/config/feedback.py`; the logs:
@@ -6,7 +6,9 @@ those held out, and `summary.json`. Every key: `rlhf/config/feedback.py`; the lo
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -16,17 +18,26 @@ from rich.table import Table
 
 from rlhf.__main__ import complete, told
 from rlhf.checks import out_of_range, unknown_keys
-from rlhf.config.feedback import FeedbackConfig
-from rlhf.feedback.conversations import LISTED, ConversationLog
+from rlhf.config import register_schemas
+from rlhf.config.feedback import FeedbackConfig, LabelSource
+from rlhf.feedback import rules
+from rlhf.feedback.conversations import LISTED, Conversation, ConversationLog
 from rlhf.feedback.extraction import Extraction, table
+from rlhf.feedback.labels import Verdict
+from rlhf.feedback.settings import label_problems
 from rlhf.feedback.turns import Drop
 from rlhf.output_folder import complete_folder, output_problems
 from rlhf.problems import InputError
 from rlhf.tracking import Terminal
 
+if TYPE_CHECKING:
+    from rlhf.feedback.labeller import Writer
+
 CONF = Path(__file__).parents[2] / "conf"
 SHOWN_EVERY = 1000
-"""Conversations between two updates of the progress."""
+"""Conversations between two updates of the progress, where no model is asked."""
+WINDOW = 4
+"""Conversations under way per question, so that a long one does not keep the model waiting."""
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="feedback")
@@ -44,10 +55,10 @@ def typed(composed: DictConfig) -> FeedbackConfig:
 def run(config: FeedbackConfig) -> float:
     """Reads, labels and writes; returns the number of complaints to train on.
 
-    Raises InputError with everything that is wrong with the configuration, or with the log; then
-    nothing is written.
+    Raises InputError with everything that is wrong with the configuration, or with the log, and
+    LabellerFailed if a model failed too often; then nothing is written.
     """
-    problems = [*unknown_keys(config, ""), *out_of_range(config, "")]
+    problems = [*unknown_keys(config, ""), *out_of_range(config, ""), *label_problems(config)]
     if problems := [*problems, *output_problems("out", config.out)]:
         raise InputError(problems)
     log = ConversationLog(Path(config.path))
@@ -55,8 +66,8 @@ def run(config: FeedbackConfig) -> float:
     try:
         with complete_folder(Path(config.out)) as folder:
             with Extraction(config, log, folder) as extraction:
-                _read(extraction, terminal)
-            summary = extraction.summary()
+                labeller = _read(config, extraction, terminal)
+            summary = extraction.summary() | {"labeller": labeller}
             text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
             (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
     finally:
@@ -65,21 +76,65 @@ def run(config: FeedbackConfig) -> float:
     return float(extraction.written["train_complaints"])
 
 
-def _read(extraction: Extraction, terminal: Terminal) -> None:
-    log = extraction.log
-    total = max(1, round(log.num_bytes / 1e6))
-    for conversation in log:
-        extraction.add(conversation)
-        if log.tally.num_kept % SHOWN_EVERY == 0:
-            _advance(extraction, terminal, min(int(log.bytes_read / 1e6), total - 1), total)
+def _read(
+    config: FeedbackConfig, extraction: Extraction, terminal: Terminal
+) -> dict[str, Any] | None:
+    """Labels every conversation of the log; returns what is to be said of a model that did it."""
+    record = None
+    if config.label is LabelSource.llm:
+        record = _ask_model(config, extraction, terminal)
+    else:
+        for conversation in extraction.log:
+            by_rules = config.label is LabelSource.rules
+            verdicts = rules.label(conversation.messages) if by_rules else conversation.given
+            extraction.add(conversation, verdicts)
+            if extraction.log.tally.num_kept % SHOWN_EVERY == 0:
+                _advance(extraction, terminal)
     extraction.check()
-    _advance(extraction, terminal, total, total)
+    more = _failed(record["failed"]) if record else ""
+    _advance(extraction, terminal, more, is_last=True)
+    return record
 
 
-def _advance(extraction: Extraction, terminal: Terminal, done: int, total: int) -> None:
-    written, num_read = extraction.written, extraction.log.tally.num_read
+def _ask_model(
+    config: FeedbackConfig, extraction: Extraction, terminal: Terminal
+) -> dict[str, Any]:
+    # Imported here, so that nobody else waits for an HTTP client.
+    from rlhf.feedback.access import use_model
+    from rlhf.feedback.labeller import LLMLabeller, run_in_order
+
+    judge, record = config.judge, {}
+    concurrency = judge.concurrency * (judge.num_workers if judge.endpoint is None else 1)
+
+    async def use(writer: "Writer") -> None:
+        labeller = LLMLabeller(
+            writer, concurrency=concurrency, max_failure_rate=judge.max_failure_rate
+        )
+
+        def done(conversation: Conversation, verdicts: Sequence[Verdict]) -> None:
+            extraction.add(conversation, verdicts)
+            _advance(extraction, terminal, _failed(labeller.num_failed))
+
+        await run_in_order(extraction.log, labeller.label, done, WINDOW * concurrency)
+        labeller.check()
+        record.update(labeller.record())
+
+    use_model(config, use, terminal.print)
+    return record
+
+
+def _failed(num_turns: int) -> str:
+    return f" | failed {num_turns:,}"
+
+
+def _advance(
+    extraction: Extraction, terminal: Terminal, more: str = "", is_last: bool = False
+) -> None:
+    log, written = extraction.log, extraction.written
+    total = max(1, round(log.num_bytes / 1e6))
+    done = total if is_last else min(int(log.bytes_read / 1e6), total - 1)
     num_complaints = written["train_complaints"] + written["heldout_complaints"]
-    numbers = f"conversations {num_read:,} | complaints {num_complaints:,}"
+    numbers = f"conversations {log.tally.num_read:,} | complaints {num_complaints:,}{more}"
     terminal.advance("MB", done, total, numbers)
 
 
@@ -98,6 +153,7 @@ def _show(rows: list[tuple[str, str]], misplaced: list[str]) -> None:
 
 def main() -> None:
     """Exit codes: 0 finished; 2 the input was wrong; 1 it failed while running."""
+    register_schemas()
     ConfigStore.instance().store(name="feedback_schema", node=FeedbackConfig)
     with told():
         hydra_main()

@@ -3,15 +3,14 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
 from rlhf.config.feedback import FeedbackConfig, LabelSource
-from rlhf.feedback import rules
 from rlhf.feedback.conversations import Conversation, ConversationLog
-from rlhf.feedback.labels import Agreements, Satisfaction
+from rlhf.feedback.labels import Agreements, Satisfaction, Verdict
 from rlhf.feedback.pairs import (
     Complaint,
     Praise,
@@ -56,13 +55,12 @@ class Extraction:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def add(self, conversation: Conversation) -> None:
+    def add(self, conversation: Conversation, verdicts: Sequence[Verdict]) -> None:
+        """The verdicts are those of the configured labeller."""
         source = self._config.label
         given = conversation.given
         self._num_given += sum(v.satisfaction is not Satisfaction.unknown for v in given)
-        verdicts = given
-        if source is LabelSource.rules:
-            verdicts = rules.label(conversation.messages)
+        if source is not LabelSource.given:
             self._agreements.add(verdicts, given)
         self._turns.update(verdict.satisfaction for verdict in verdicts)
         share = self._config.heldout_share
@@ -90,14 +88,14 @@ class Extraction:
             raise InputError(
                 [
                     f"label=given: no user turn in {path} has a label for the reply before it; "
-                    "add `satisfied` and `dissatisfied` to them, or use label=rules"
+                    "add `satisfied` and `dissatisfied` to them, or use label=rules or label=llm"
                 ]
             )
 
     def summary(self) -> dict[str, Any]:
         """The content of `summary.json`."""
         tally, time_s = self.log.tally, time.monotonic() - self._started_s
-        compared = self._config.label is LabelSource.rules and self._num_given > 0
+        compared = self._config.label is not LabelSource.given and self._num_given > 0
         both = {"dissatisfied": self._agreements.dissatisfied.record()}
         both["satisfied"] = self._agreements.satisfied.record()
         return {
@@ -130,7 +128,9 @@ def table(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     for label, numbers in (summary["agreement"] or {}).items():
         values = [value for name, value in numbers.items() if name != "num_turns"]
         shown = " / ".join("-" if value is None else f"{value:.2f}" for value in values)
-        rows.append((f"rules on {label}: precision / recall / F1 / κ", shown))
+        rows.append((f"{summary['label_source']} on {label}: precision / recall / F1 / κ", shown))
+    if labeller := summary.get("labeller"):
+        rows.append((f"turns that {labeller['model']} failed on", labeller["failed"]))
     rows += summary["written"].items()
     rows.append(("conversations/s", round(summary["throughput"]["conversations_per_s"])))
     return [(name, f"{value:,}" if isinstance(value, int) else value) for name, value in rows]

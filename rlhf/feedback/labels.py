@@ -16,7 +16,7 @@ class Satisfaction(StrEnum):
     mixed = "mixed"
     """Both."""
     unknown = "unknown"
-    """Nobody said; never the same as `neither`."""
+    """Nobody said, or the labeller failed; never the same as `neither`."""
 
 
 DISSATISFIED = (Satisfaction.dissatisfied, Satisfaction.mixed)
@@ -30,7 +30,7 @@ class Verdict(NamedTuple):
     """The user's turn that carries it, counted from 0 among all messages of the conversation."""
     satisfaction: Satisfaction
     reason: str
-    """The fields that say so, or the rules that matched."""
+    """The fields that say so, the rules that matched, or the words of a language model."""
 
 
 def judging_turns(messages: tuple[Message, ...]) -> list[int]:

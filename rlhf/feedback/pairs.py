@@ -21,7 +21,7 @@ class Origin:
     turn: int
     """The user's turn that says so, counted from 0 among the conversation's messages."""
     label_source: str
-    """`given` or `rules`."""
+    """`given`, `rules` or `llm`."""
     reason: str
     """What told whether the user is satisfied."""
 

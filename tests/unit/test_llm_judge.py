@@ -1,29 +1,26 @@
 """A language model's preferences: both orders, no answer is no tie, and whatever servers reply."""
 
 import asyncio
-import json
 import logging
 import math
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from chat_server import said
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf.config.judges import LLMJudgeConfig
-from rlhf.judges import endpoint as endpoint_module
 from rlhf.judges.endpoint import (
     Endpoint,
-    EndpointFailed,
     check_endpoint,
     endpoint_judge,
     label_preference,
 )
 from rlhf.judges.llm import LLMJudge, llm_judge_problems
+from rlhf.judges.server import EndpointFailed
 from rlhf.judges.template import DEFAULT_TEMPLATE, Template, load_template
 from rlhf.problems import InputError
 from rlhf.records import Completion, Message, Prompt
@@ -233,68 +230,6 @@ def test_a_letter_that_is_not_listed_gets_the_most_it_can_have():
 
 
 # --- a server -----------------------------------------------------------------------------------
-
-
-class Server:
-    """An HTTP server of this test's own: gives its replies in turn, the last one for ever."""
-
-    def __init__(self) -> None:
-        self.replies: list[tuple[int, Any]] = []
-        self.delay_s = 0.0
-        self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-        self.at_once = self.most_at_once = 0
-        lock, owner = threading.Lock(), self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    owner.asked.append((self.path, dict(self.headers), body))
-                    owner.at_once += 1
-                    owner.most_at_once = max(owner.most_at_once, owner.at_once)
-                    replies = owner.replies
-                    status, reply = replies.pop(0) if len(replies) > 1 else replies[0]
-                time.sleep(owner.delay_s)
-                with lock:
-                    owner.at_once -= 1
-                data = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1/"
-
-    def config(self, **more: Any) -> LLMJudgeConfig:
-        settings = {"endpoint": self.url, "model": "tiny-judge", "timeout_s": 5.0}
-        return LLMJudgeConfig(**(settings | more))
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(endpoint_module, "BACKOFF_S", 0.02)
-    monkeypatch.delenv("AGON_JUDGE_API_KEY", raising=False)
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    one = Server()
-    thread = threading.Thread(target=one.http.serve_forever, args=(0.05,))
-    thread.start()
-    yield one
-    one.http.shutdown()
-    thread.join(10)
-    one.http.server_close()
-
-
-def said(text: str, *listed: tuple[str, float]) -> tuple[int, Any]:
-    """A chat completion, with log-probabilities if any are given."""
-    tokens = [{"token": token, "logprob": math.log(p), "bytes": None} for token, p in listed]
-    logprobs = {"content": [{**tokens[0], "top_logprobs": tokens}]} if tokens else None
-    message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": "length"}
-    return 200, {"object": "chat.completion", "choices": [choice]}
 
 
 async def chosen(config: LLMJudgeConfig, question: str = "A or B?") -> float | None:

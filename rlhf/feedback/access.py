@@ -1,0 +1,93 @@
+"""How label=llm reaches its model: an endpoint here, workers in `rlhf.feedback.workers`."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+
+import httpx
+
+from rlhf.config.feedback import FeedbackConfig
+from rlhf.config.judges import LLMJudgeConfig
+from rlhf.feedback.labeller import NoAnswer, Writer
+from rlhf.feedback.question import ANSWER_TOKENS, parse, trivial_question
+from rlhf.judges.server import ChatServer, NoReply, break_control_tokens
+from rlhf.problems import InputError
+
+BYTES_PER_TOKEN = 3
+"""What an endpoint's tokens are taken for, as it has no tokenizer to ask: English has more, and so
+has Chinese with the tokenizers of today."""
+
+Use = Callable[[Writer], Awaitable[None]]
+
+
+class EndpointWriter:
+    """`rlhf.feedback.labeller.Writer` at `judge.endpoint`, used within one event loop."""
+
+    def __init__(self, config: LLMJudgeConfig) -> None:
+        self._server = ChatServer(config)
+        self._max_bytes = BYTES_PER_TOKEN * config.max_tokens
+        self.model = str(config.model)
+
+    def fits(self, question: str) -> bool:
+        return len(question.encode()) <= self._max_bytes
+
+    def clean(self, text: str) -> str:
+        return break_control_tokens(text)
+
+    async def write(self, question: str) -> str:
+        """Raises NoAnswer, or EndpointFailed if the endpoint refuses us altogether."""
+        try:
+            reply = await self._server.ask(question, max_tokens=ANSWER_TOKENS)
+        except NoReply as error:
+            raise NoAnswer(str(error)) from error
+        text = _text(reply)
+        if text is None:
+            raise NoAnswer(f"no chat completion: {self._server.excerpt(reply)}")
+        return text
+
+    async def check(self) -> None:
+        """Asks once; raises InputError, with what to do, unless the answer is a label."""
+        question = trivial_question()
+        if not self.fits(question):
+            most = self._max_bytes // BYTES_PER_TOKEN
+            raise InputError([f"judge.max_tokens={most}: no conversation fits; raise it"])
+        reply = await self._server.first_reply(question, max_tokens=ANSWER_TOKENS)
+        if parse(_text(reply) or "") is None:
+            raise InputError(
+                [
+                    f"judge.model={self.model}: answers a trivial question without a label; turn "
+                    "off its thinking on the server, or take another model: "
+                    f"{self._server.excerpt(reply)}"
+                ]
+            )
+
+    async def aclose(self) -> None:
+        await self._server.close()
+
+
+def _text(reply: httpx.Response) -> str | None:
+    """What the model wrote; None if this is no chat completion."""
+    try:
+        text = reply.json()["choices"][0]["message"]["content"]
+    except (ValueError, KeyError, IndexError, TypeError):  # no such JSON
+        return None
+    return text if isinstance(text, str) else None
+
+
+def use_model(config: FeedbackConfig, use: Use, note: Callable[[str], None]) -> None:
+    """Reaches the model, tries it out, and runs `use` with it, in an event loop of its own.
+
+    Raises InputError if it cannot be a labeller; of workers, before any of them starts.
+    """
+    if config.judge.endpoint is not None:
+        asyncio.run(_use_endpoint(config.judge, use))
+        return
+    from rlhf.feedback.workers import use_workers
+
+    use_workers(config, use, note)
+
+
+async def _use_endpoint(config: LLMJudgeConfig, use: Use) -> None:
+    async with aclosing(EndpointWriter(config)) as writer:
+        await writer.check()
+        await use(writer)

@@ -1,0 +1,66 @@
+"""An OpenAI-compatible server on this machine, that replies as a test tells it to."""
+
+import json
+import math
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from rlhf.config.judges import LLMJudgeConfig
+
+
+class Server:
+    """An HTTP server of this test's own.
+
+    Gives its replies in turn, the last one for ever, or where there is `answer`, that.
+    """
+
+    def __init__(self) -> None:
+        self.replies: list[tuple[int, Any]] = []
+        self.answer: Callable[[str], tuple[int, Any]] | None = None
+        self.delay_s = 0.0
+        self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        self.at_once = self.most_at_once = 0
+        lock, owner = threading.Lock(), self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with lock:
+                    owner.asked.append((self.path, dict(self.headers), body))
+                    owner.at_once += 1
+                    owner.most_at_once = max(owner.most_at_once, owner.at_once)
+                    status, reply = owner.reply(body["messages"][0]["content"])
+                time.sleep(owner.delay_s)
+                with lock:
+                    owner.at_once -= 1
+                data = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1/"
+
+    def reply(self, question: str) -> tuple[int, Any]:
+        if self.answer is not None:
+            return self.answer(question)
+        return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+
+    def config(self, **more: Any) -> LLMJudgeConfig:
+        settings = {"endpoint": self.url, "model": "tiny-judge", "timeout_s": 5.0}
+        return LLMJudgeConfig(**(settings | more))
+
+
+def said(text: str, *listed: tuple[str, float]) -> tuple[int, Any]:
+    """A chat completion, with log-probabilities if any are given."""
+    tokens = [{"token": token, "logprob": math.log(p), "bytes": None} for token, p in listed]
+    logprobs = {"content": [{**tokens[0], "top_logprobs": tokens}]} if tokens else None
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": "length"}
+    return 200, {"object": "chat.completion", "choices": [choice]}
