@@ -29,10 +29,13 @@ def has_dpo_weight(objective: ObjectiveConfig) -> TypeGuard[DPOConfig | RDPOConf
 def pair_metrics(
     objective: ObjectiveConfig, loss_B: Tensor, policy: PairLogprobs, anchors: Anchors
 ) -> list[Tensor]:
-    """One number per pair and metric, in the order of PAIR_METRICS. Log-ratios are to the first anchor, or to nothing if the
-    objective has none; `kl` is their mean over both sides, if these are samples of the policy.
-    Log-probabilities are per token. `dpo_weight` is the share of a pair's gradient that DPO lets
-    through, σ(-β·margin); 0 for other objectives."""
+    """One number per pair for each of PAIR_METRICS, in that order.
+
+    Log-ratios are to the first anchor, or to nothing if the objective has none; `kl` is their mean
+    over both sides, an estimate where both are samples of the policy. Log-probabilities are per
+    token. `dpo_weight` is the share of a pair's gradient that DPO lets through, σ(-β·margin); 0 for
+    other objectives.
+    """
     margin_B = implicit_margin(objective, policy, anchors)
     needed = anchors_needed(objective)
     chosen_B, rejected_B = policy.chosen_B, policy.rejected_B
