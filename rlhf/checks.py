@@ -126,6 +126,8 @@ def _contradictions(config: Config) -> Iterator[str]:
     if isinstance(config.judge, LLMJudgeConfig):
         yield from llm_judge_problems(config.judge)
     demonstrated = getattr(config.data, "demonstration_column", "") is not None
+    if config.warmup.steps and isinstance(config.data, FeedbackDataConfig):
+        yield f"warmup.steps={config.warmup.steps}: data=feedback demonstrates nothing; set it to 0"
     if config.warmup.steps and not demonstrated:
         yield (
             f"warmup.steps={config.warmup.steps}: needs demonstrations; name their column in "
