@@ -161,7 +161,7 @@ def start_llm_judge(
     workers = start_answering(config, reader, rollout, dtype, allotment, seed)
     calls = calls_per_worker(rollout)
     chooser = WorkerChooser(workers, reader, calls_per_worker=calls, timeout_s=timeout_s)
-    template = load_template(config.template)
+    template = load_template(config.template, config.user_guided)
     return LLMJudge(chooser, template, reader.model, clean=reader.clean), workers
 
 
@@ -200,4 +200,4 @@ def check_llm_judge(config: LLMJudgeConfig) -> None:
         return
     reader = QuestionReader(config, ANSWER_TOKENS)
     reader.label_ids()
-    reader.check(load_template(config.template).trivial)
+    reader.check(load_template(config.template, config.user_guided).trivial)

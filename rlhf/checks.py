@@ -9,8 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config import Config
-from rlhf.config.algorithms import Label, Score, SelfPlayConfig
-from rlhf.config.judges import LLMJudgeConfig
+from rlhf.config.algorithms import (
+    Chosen,
+    DriftConfig,
+    Label,
+    Rejected,
+    Score,
+    SelfPlayConfig,
+    Truncated,
+)
+from rlhf.config.data import FeedbackDataConfig, SimulatedUsersConfig
+from rlhf.config.feedback import LabelSource
+from rlhf.config.judges import LLMJudgeConfig, NoJudgeConfig, SimulatedUserJudgeConfig
 from rlhf.config.models import (
     TinyModelConfig,
     TransformersRolloutConfig,
@@ -112,9 +122,12 @@ def _contradictions(config: Config) -> Iterator[str]:
                 f"{rows} completions may come to {longest * rows} tokens; raise it to that"
             )
     yield from _self_play_problems(config)
+    yield from _feedback_problems(config)
     if isinstance(config.judge, LLMJudgeConfig):
         yield from llm_judge_problems(config.judge)
     demonstrated = getattr(config.data, "demonstration_column", "") is not None
+    if config.warmup.steps and isinstance(config.data, FeedbackDataConfig):
+        yield f"warmup.steps={config.warmup.steps}: data=feedback demonstrates nothing; set it to 0"
     if config.warmup.steps and not demonstrated:
         yield (
             f"warmup.steps={config.warmup.steps}: needs demonstrations; name their column in "
@@ -165,6 +178,42 @@ def _self_play_problems(config: Config) -> Iterator[str]:
         yield f"algorithm.num_initial=0: objective={name} explores away from the initial policy"
     if isinstance(objective, NashMDConfig):
         yield from _nash_md_problems(algorithm)
+
+
+def _feedback_problems(config: Config) -> Iterator[str]:
+    algorithm, data, judge = config.algorithm, config.data, config.judge
+    has_feedback = isinstance(data, FeedbackDataConfig | SimulatedUsersConfig)
+    if isinstance(data, FeedbackDataConfig) and data.label is LabelSource.llm:
+        yield (
+            "data.label=llm: a run asks no model about what arrives in data.feed; let "
+            "python -m rlhf.feedback do that before, or set data.label=rules"
+        )
+    if (
+        isinstance(judge, LLMJudgeConfig)
+        and judge.user_guided
+        and not isinstance(data, FeedbackDataConfig)
+    ):
+        yield "judge.user_guided=true: needs what users said; set data=feedback"
+    if isinstance(judge, SimulatedUserJudgeConfig) and not isinstance(data, SimulatedUsersConfig):
+        yield "judge=simulated_users: knows the wishes of data=simulated_users only"
+    if not isinstance(algorithm, DriftConfig):
+        if isinstance(judge, NoJudgeConfig):
+            yield "judge=none: someone has to compare completions, but for algorithm=drift"
+        return
+    if not has_feedback:
+        yield (
+            "algorithm: it learns from what users said of logged replies; set data=feedback "
+            "data.path=<out of python -m rlhf.feedback>, or data=simulated_users to try it"
+        )
+    if algorithm.chosen is Chosen.plain and algorithm.rejected is Rejected.plain:
+        yield (
+            "algorithm.chosen=plain algorithm.rejected=plain: nothing tells the two sides apart; "
+            "set algorithm.chosen=guided or algorithm.rejected=logged"
+        )
+    if algorithm.truncated is Truncated.penalise:
+        yield "algorithm.truncated=penalise: there are no scores to lower; set drop or keep"
+    if algorithm.min_margin is not None and isinstance(judge, NoJudgeConfig):
+        yield f"algorithm.min_margin={algorithm.min_margin:g}: needs a judge, not judge=none"
 
 
 def _nash_md_problems(algorithm: SelfPlayConfig) -> Iterator[str]:

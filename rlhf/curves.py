@@ -40,7 +40,11 @@ EVALUATIONS = (
         is_share=False,
     ),
     Evaluation("Wins against the initial policy", "share of prompts", {"win_rate": "policy"}),
-    Evaluation("Satisfied held-out users", "share of users", {"satisfied_rate": "policy"}),
+    Evaluation(
+        "Satisfied held-out users",
+        "share of users",
+        {"satisfied_rate": "sampled", "greedy_satisfied_rate": "greedy"},
+    ),
     Evaluation("Held-out score", "mean score of the judge", {"score_mean": ""}, is_share=False),
 )
 """A run is shown by the first that it has."""
@@ -52,6 +56,11 @@ OUTCOMES = {
     "preference/dropped_truncated": ("dropped: cut off", RED),
     "preference/dropped_short_group": ("dropped: too few answers", PURPLE),
     "preference/dropped_judge_failed": ("dropped: judge failed", GREY),
+    "preference/dropped_empty": ("dropped: empty", "#c8a000"),
+    "preference/dropped_near_copy": ("dropped: near copy", "#56b4e9"),
+    "preference/dropped_role_marker": ("dropped: role marker", "#8b5a2b"),
+    "preference/dropped_refers_back": ("dropped: refers back", "#d783b5"),
+    "preference/dropped_refusal": ("dropped: was refused", "#3f3f6e"),
 }
 
 STAGES = {
@@ -69,6 +78,7 @@ HEADLINES = {
     "exploitability": ("exploitability", "{:.3f}"),
     "exploitability_average": ("of the average policy", "{:.3f}"),
     "win_rate": ("wins against the initial policy", "{:.0%}"),
+    "satisfied_rate": ("satisfied users", "{:.0%}"),
 }
 """What the headline says of an evaluation, without `eval/`, and how."""
 

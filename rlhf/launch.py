@@ -160,7 +160,10 @@ def objective_value(evaluation: Metrics) -> float:
     """The one number of an evaluation that a sweep should raise."""
     if "exploitability" in evaluation:
         return -evaluation["exploitability"]
-    known = (evaluation.get(name) for name in ("sampled_accuracy", "win_rate", "score_mean"))
+    known = (
+        evaluation.get(name)
+        for name in ("sampled_accuracy", "satisfied_rate", "win_rate", "score_mean")
+    )
     return next((value for value in known if value is not None), float("nan"))
 
 

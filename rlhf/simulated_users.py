@@ -6,9 +6,12 @@ that they talk to is no model: it adds badly, prefers forms that few want, and h
 and then. Its replies are so another policy's than the one that learns from the log, as in life.
 """
 
+import argparse
+import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from rlhf.feedback.conversations import Conversation
@@ -118,3 +121,39 @@ def _verdicts(messages: tuple[Message, ...]) -> Iterator[Verdict]:
 
 def _one_of(shares: Mapping[str, float], rng: random.Random) -> str:
     return rng.choices(list(shares), list(shares.values()))[0]
+
+
+def write_log(file: Path, num_conversations: int, seed: int) -> None:
+    """Chats as `python -m rlhf.feedback` reads them, with the labels that the users would give."""
+    rng = random.Random(seed)
+    with file.open("w", encoding="utf-8") as lines:
+        for i in range(num_conversations):
+            question = f"{rng.randint(10, 99)}+{rng.randint(10, 99)}="
+            conversation = converse(f"user-{seed}-{i}", draw_user(question, rng), rng)
+            record = {"id": conversation.id, "messages": list(_labelled(conversation))}
+            lines.write(json.dumps(record) + "\n")
+
+
+def _labelled(conversation: Conversation) -> Iterator[dict[str, str | bool]]:
+    verdicts = {verdict.turn: verdict.satisfaction for verdict in conversation.given}
+    for turn, message in enumerate(conversation.messages):
+        said = {}
+        if turn in verdicts:
+            satisfied = verdicts[turn] is Satisfaction.satisfied
+            said = {"satisfied": satisfied, "dissatisfied": not satisfied}
+        yield {**message._asdict(), **said}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m rlhf.simulated_users", description="Writes a log of simulated users."
+    )
+    parser.add_argument("file", type=Path, help="the .jsonl to write")
+    parser.add_argument("--conversations", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=1)
+    asked = parser.parse_args()
+    write_log(asked.file, asked.conversations, asked.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -79,6 +79,9 @@ class LLMJudgeConfig(JudgeConfig):
     template: str | None = None
     """A text file with {prompt}, {first} and {second}, that ends by asking for A or B; by default
     that of `rlhf.judges.template`."""
+    user_guided: bool = False
+    """Judge by what the user said they wanted, as a checklist: prompts need it, as those of
+    `data=feedback` have it, and a template {wishes}."""
     logprobs: bool = True
     """Ask the endpoint how likely A and B are. False takes its one letter for certain, for servers
     that refuse to tell."""

@@ -24,7 +24,7 @@ class FeedbackFolder:
     def source(self) -> Source:
         """Raises InputError with everything that is wrong.
 
-        Held-out rows have the complaint for their answer: what their user wanted.
+        The answer of a row is the complaint: what its user wanted.
         """
         problems: list[str] = []
         train = self._complaints("train", problems) + self._praises("train", problems)
@@ -41,7 +41,7 @@ class FeedbackFolder:
         return [
             replace(
                 found.row,
-                answer=found.remark if side == "heldout" else None,
+                answer=found.remark,
                 review=Review(found.reply, found.remark, liked.get(found.row.id), self.instruction),
             )
             for found in rows

@@ -95,7 +95,7 @@ def label_preference(listed: Sequence[tuple[str, float]]) -> float | None:
 
 def endpoint_judge(config: LLMJudgeConfig) -> LLMJudge:
     """The judge at `judge.endpoint`, to be used within one event loop."""
-    template = load_template(config.template)
+    template = load_template(config.template, config.user_guided)
     return LLMJudge(Endpoint(config), template, str(config.model), clean=break_control_tokens)
 
 
@@ -108,7 +108,7 @@ def check_endpoint(config: LLMJudgeConfig) -> None:
     async def check() -> None:
         endpoint = Endpoint(config)
         try:
-            await endpoint.check(load_template(config.template).trivial)
+            await endpoint.check(load_template(config.template, config.user_guided).trivial)
         finally:
             await endpoint.close()
 

@@ -56,25 +56,31 @@ class LLMJudge:
     async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Comparison:
         """All of the group's questions are asked at once; identical texts are ½ unasked.
 
-        None for a pair if the model gave no answer in either of its orders: that is no tie.
+        None for a pair if the model gave no answer in either of its orders, or if it is to judge
+        by what the user wanted and the prompt does not say that: these are no ties.
         """
         texts, places = unique([completion.text for completion in completions])
         request = conversation(prompt)
         pairs = list(permutations(range(len(texts)), 2))
-        asked = (self._prefers_first(request, texts[i], texts[j]) for i, j in pairs)
+        wishes = prompt.answer if self._template.is_user_guided else ""
+        asked = (self._prefers_first(request, texts[i], texts[j], wishes) for i, j in pairs)
         prefers_first = dict(zip(pairs, await asyncio.gather(*asked), strict=True))
         win_prob, disagreement = _both_orders(prefers_first, len(texts))
         return Comparison(
             tuple(tuple(win_prob[i][j] for j in places) for i in places), self._name, disagreement
         )
 
-    async def _prefers_first(self, request: str, first: str, second: str) -> float | None:
-        content = json.dumps([self._name, request, first, second])
+    async def _prefers_first(
+        self, request: str, first: str, second: str, wishes: str | None
+    ) -> float | None:
+        if wishes is None:
+            return None
+        content = json.dumps([self._name, request, first, second, wishes])
         key = sha256(content.encode()).digest()
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        filled = (self._clean(text) for text in (request, first, second))
+        filled = (self._clean(text) for text in (request, first, second, wishes))
         answer = await self._chooser.choose(self._template.fill(*filled))
         # No answer may have been a passing trouble, so it is not remembered.
         if answer is not None:
@@ -128,7 +134,7 @@ def llm_judge_problems(config: LLMJudgeConfig) -> Iterator[str]:
             "judge.endpoint=http://<host>:<port>/v1 judge.model=<name> to the command"
         )
     try:
-        load_template(config.template)
+        load_template(config.template, config.user_guided)
     except InputError as error:
         yield from error.problems
 
