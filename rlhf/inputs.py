@@ -135,4 +135,5 @@ def open_feed(
         ledger,
         preparation.prompt,
         config.data.instruction,
+        tell,
     )

@@ -85,6 +85,10 @@ async def _run(
     tracker.note(f"starting workers: {started}")
     if (target := implied_target(config.objective)) is not None:
         tracker.note(f"largest target of the objective: {target:g} nats")
+    if num_shortened := inputs.data.num_shortened:
+        tracker.note(f"{num_shortened} conversations are read without their first turns")
+    if num_dropped := inputs.data.num_overlong_dropped:
+        tracker.note(f"{num_dropped} prompts are left out, since they are too long")
     schedule = open_feed(config, inputs, directory, tracker.note)
     await policy.connect()
     initial_path = await _bring_policy(config, directory, inputs, checkpoint, policy, tracker)

@@ -29,6 +29,11 @@ class FeedbackFolder:
         problems: list[str] = []
         train = self._complaints("train", problems) + self._praises("train", problems)
         heldout = self._complaints("heldout", problems)
+        if not problems and not heldout:
+            problems.append(
+                f"data.path={self.path}: no complaint is held out; run python -m rlhf.feedback "
+                "with a larger heldout_share, or on more conversations"
+            )
         if problems:
             raise InputError(problems)
         return Source(train, heldout)

@@ -88,6 +88,11 @@ class Preparation:
             return True
         return False
 
+    @property
+    def num_too_long(self) -> int:
+        """Rows whose prompt or logged reply is too long."""
+        return len(self.overlong) + len(self._long_replies)
+
     def problems(self, can_drop: bool) -> list[str]:
         """`can_drop`: rows that are too long are left out, and are no problem."""
         found = []

@@ -61,7 +61,7 @@ def load_data(
     can_drop = getattr(config, "overlong", Overlong.error) is Overlong.drop
     if problems := preparation.problems(can_drop):
         raise InputError(problems)
-    num_dropped = len(preparation.overlong)
+    num_dropped = preparation.num_too_long
     for name, rows, prompts in (
         ("train", source.train, train),
         ("held-out", source.heldout, heldout),

@@ -50,7 +50,7 @@ class Feed:
         """Complaints of whole conversations, the oldest first, and no more than `most` unless one
         conversation alone has more: as `rlhf.feedback.pairs.Complaint.record` has them."""
         for file in sorted(self._folder.iterdir()):
-            if file.suffix in LOG_SUFFIXES and not file.name.startswith(".") and file.is_file():
+            if file.suffix in LOG_SUFFIXES and not file.name.startswith("."):
                 self._look_at(file)
         taken: list[dict[str, Any]] = []
         while self._waiting and (not taken or len(taken) + len(self._waiting[0]) <= most):
@@ -58,7 +58,10 @@ class Feed:
         return taken
 
     def _look_at(self, file: Path) -> None:
-        stat = file.stat()
+        try:
+            stat = file.stat()
+        except FileNotFoundError:  # moved away in this moment
+            return
         state = (stat.st_size, stat.st_mtime_ns)
         if self._read.get(file) == state:
             return
@@ -100,6 +103,7 @@ class FeedSchedule:
         ledger: "Ledger",
         prepare: Callable[[Row], Prompt | None],
         instruction: str,
+        tell: Callable[[str], None],
     ) -> None:
         """`prepare` makes a prompt and keeps what users said of it; None if it is too long."""
         self._log = log
@@ -108,6 +112,7 @@ class FeedSchedule:
         self._ledger = ledger
         self._prepare = prepare
         self._instruction = instruction
+        self._tell = tell
 
     def round(self, index: int) -> list[Prompt]:
         records = self._ledger.rounds.get(index)
@@ -116,6 +121,8 @@ class FeedSchedule:
             self._ledger.add(index, records)
         rows = [_row(record, self._instruction) for record in records]
         arrived = [prompt for row in rows if (prompt := self._prepare(row))]
+        if num_unfit := len(rows) - len(arrived):
+            self._tell(f"feed: round {index} leaves out {num_unfit} complaints that are too long")
         filling = self._log.round(index)[: max(0, self._num_per_round - len(arrived))]
         return [*arrived, *filling]
 

@@ -265,3 +265,52 @@ def test_a_model_of_pickles_is_refused(demo, tmp_path):
         f"model.path={tmp_path}: has no config.json, so it is not a Hugging Face model",
         f"model.path={tmp_path}: has no *.safetensors; pickled weights are not loaded",
     ]
+
+
+USERS = ("experiment=users",)
+LOG = ("data=feedback", "data.path=x", "judge=none")
+GUIDED_JUDGE = (
+    "judge=llm",
+    "judge.endpoint=http://j/v1",
+    "judge.model=m",
+    "judge.user_guided=true",
+)
+
+
+@pytest.mark.parametrize(
+    "overrides, told",
+    [
+        (("experiment=demo", "judge=none"), "judge=none: someone has to compare completions"),
+        (
+            (*USERS, "data=arithmetic", "judge=verifier"),
+            "algorithm: it learns from what users said",
+        ),
+        (("experiment=demo", "judge=simulated_users"), "knows the wishes of data=simulated_users"),
+        (
+            (*USERS, "algorithm.chosen=plain", "algorithm.rejected=plain"),
+            "nothing tells the two sides apart",
+        ),
+        ((*USERS, "algorithm.truncated=penalise"), "there are no scores to lower"),
+        ((*USERS, "judge=none", "algorithm.min_margin=0.5"), "algorithm.min_margin=0.5: needs a"),
+        (
+            (*USERS, *GUIDED_JUDGE),
+            "judge.user_guided=true: needs what users said; set data=feedback",
+        ),
+        (
+            (*USERS, *LOG, "warmup.steps=0", "data.label=llm"),
+            "data.label=llm: a run asks no model",
+        ),
+        (
+            (*USERS, *LOG, "warmup.steps=7"),
+            "warmup.steps=7: data=feedback demonstrates nothing",
+        ),
+    ],
+)
+def test_what_cannot_be_learnt_from_users_is_told(overrides, told):
+    (problem,) = config_problems(typed(composed(*overrides)))
+    assert told in problem
+
+
+def test_lists_of_choices_are_plain_values_too():
+    found = plain(typed(composed(*USERS, "algorithm.filters=[empty,refusal]")))
+    assert found["algorithm"]["filters"] == ["empty", "refusal"]

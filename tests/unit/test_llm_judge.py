@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -51,9 +52,11 @@ class Fake:
         return self.answer(first, second)
 
 
-def judge(answer: Callable[[str, str], float | None], **more: Any) -> tuple[LLMJudge, Fake]:
+def judge(
+    answer: Callable[[str, str], float | None], template: Template = BARE, **more: Any
+) -> tuple[LLMJudge, Fake]:
     fake = Fake(answer)
-    return LLMJudge(fake, BARE, "fake", **more), fake
+    return LLMJudge(fake, template, "fake", **more), fake
 
 
 # --- what is made of the answers ----------------------------------------------------------------
@@ -385,3 +388,38 @@ def test_a_key_that_cannot_be_sent_is_refused_unseen(server, monkeypatch):
     with pytest.raises(InputError, match="AGON_JUDGE_API_KEY: is no key") as caught:
         Endpoint(server.config())
     assert "secret" not in str(caught.value)
+
+
+# --- what the user wanted -----------------------------------------------------------------------
+
+GUIDED = Template("{wishes}|{first}|{second}")
+
+
+async def test_what_the_user_said_is_the_checklist():
+    prompt = replace(PROMPT, answer="no, {first} in brackets")
+    one, fake = judge(lambda first, second: 0.5, template=GUIDED)
+    await one.judge(prompt, completions("x", "y"))
+    assert sorted(fake.asked) == ["no, {first} in brackets|x|y", "no, {first} in brackets|y|x"]
+    other = replace(PROMPT, answer="shorter")
+    await one.judge(other, completions("x", "y"))
+    assert len(fake.asked) == 4, "another wish is another question"
+
+
+async def test_without_a_wish_nothing_is_asked_and_nothing_ties():
+    one, fake = judge(lambda first, second: 0.5, template=GUIDED)
+    comparison = await one.judge(PROMPT, completions("x", "y"))
+    assert comparison.win_prob == ((0.5, None), (None, 0.5))
+    assert not fake.asked
+
+
+def test_a_template_has_a_place_for_wishes_if_and_only_if_they_are_asked_for(tmp_path):
+    file = tmp_path / "mine.txt"
+    assert load_template(None, user_guided=True).is_user_guided
+    assert not load_template(None).is_user_guided
+    file.write_text("{prompt} {first} {second}")
+    with pytest.raises(InputError, match=r"lacks \{wishes\}"):
+        load_template(str(file), user_guided=True)
+    file.write_text("{prompt} {first} {second} {wishes}")
+    assert load_template(str(file), user_guided=True).fill("p", "f", "s", "w") == "p f s w"
+    with pytest.raises(InputError, match=r"set judge\.user_guided=true"):
+        load_template(str(file))
