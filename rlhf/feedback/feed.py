@@ -135,11 +135,13 @@ class Ledger:
         self._file = file
         self.rounds: dict[int, list[dict[str, Any]]] = {}
         if file.exists():
-            *lines, rest = file.read_text(encoding="utf-8").split("\n")
+            # In bytes, since a line may end inside a character.
+            content = file.read_bytes()
+            *lines, rest = content.split(b"\n")
             for line in map(json.loads, lines):
                 self.rounds[line["round"]] = line["complaints"]
             if rest:
-                file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+                os.truncate(file, len(content) - len(rest))
 
     def add(self, round: int, complaints: list[dict[str, Any]]) -> None:
         self.rounds[round] = complaints

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from rlhf.collecting import JudgeFailed, PromptsFailed, RoundCollector
+from rlhf.collecting import JudgeFailed, OneRound, PromptsFailed, RoundCollector, WarmStarted
 from rlhf.config.run import RoundConfig
 from rlhf.dispatch import RequestFailed
 from rlhf.records import Collected, Judgement, Message, Prompt
@@ -24,6 +24,7 @@ class Fake:
         self.finished: list[str] = []
         self.now = self.peak = 0
         self.unjudged = ""
+        self.unasked = ""
         self._prompts = prompts(ids)
         self._behaviour = behaviour
 
@@ -40,7 +41,8 @@ class Fake:
         finally:
             self.now -= 1
         score = None if prompt.id in self.unjudged else 1.0
-        return Collected(prompt, (), Judgement((score,), "fake@1"), (), ())
+        verdict = None if prompt.id in self.unasked else Judgement((score,), "fake@1")
+        return Collected(prompt, (), verdict, (), ())
 
 
 async def at_once() -> None:
@@ -80,6 +82,33 @@ async def test_a_judge_that_fails_too_often_ends_the_round():
     fake.unjudged = "abc"
     with pytest.raises(JudgeFailed, match=r"fake@1 failed on 3 of 8 and judge.max_failure_rate="):
         await collect(fake)
+
+
+async def test_where_no_judge_was_asked_none_has_failed():
+    fake = Fake("abcd")
+    fake.unasked, fake.unjudged = "abcd", "abcd"
+    assert await collect(fake) == "abcd"
+    # Of one that was asked, and failed, all have failed.
+    fake.unasked = "abc"
+    with pytest.raises(JudgeFailed, match="failed on 1 of 1"):
+        await collect(fake)
+
+
+async def test_the_first_round_is_one_s_and_all_others_another_s():
+    """Each with its own prompts, those of the first the same however often it is asked."""
+    warm, rest = Fake("ab"), Fake("cd")
+    alike = OneRound(prompts("ba"))
+    collectors = (
+        RoundCollector(warm, alike, RoundConfig(), 0.0, 1),
+        RoundCollector(rest, rest, RoundConfig(), 0.0, 1),
+    )
+    both = WarmStarted(*collectors)
+    drawn = ["".join(one.prompt.id for one in await both.collect(n)) for n in (0, 1, 2, 0)]
+    assert drawn == ["ba", "cd", "cd", "ba"]
+    assert (warm.finished, rest.finished) == (["b", "a"] * 2, ["c", "d"] * 2)
+    assert alike.round(0) == alike.round(7) == prompts("ba")
+    alike.round(0).clear()
+    assert len(alike.round(0)) == 2
 
 
 async def test_prompts_that_fail_fail_alone_as_long_as_they_are_few():

@@ -18,7 +18,7 @@ from rlhf.config.models import Rendering, Vocabulary
 from rlhf.data.prompts import PromptSchedule, load_data
 from rlhf.data.rendering import Renderer
 from rlhf.problems import InputError
-from rlhf.records import Message, Prompt
+from rlhf.records import Message, Prompt, Tokens
 from rlhf.tiny import build_tokenizer
 
 GSM8K = Path(__file__).parents[2].parent / "shared" / "data" / "gsm8k"
@@ -51,7 +51,8 @@ def renderer():
 
 
 def load(config, renderer, **changes):
-    rest = {"max_prompt_tokens": 1024, "needs_answers": True, "seed": 1}
+    limits = {"max_prompt_tokens": 1024, "max_completion_tokens": 1024}
+    rest = {**limits, "needs_answers": True, "seed": 1}
     return load_data(config, renderer, **{**rest, **changes})
 
 
@@ -126,7 +127,9 @@ def test_sums_are_distinct_right_and_held_out(renderer, num_digits, num_prompts,
         assert prompt.text == f"{prompt.id}="
         assert prompt.answer == str(int(left) + int(right))
         assert prompt.token_ids == renderer.render(prompt.messages)
-    assert data.demonstrations == {p.id: renderer.completion_ids(p.answer) for p in data.train}
+    assert data.demonstrations == tuple(
+        Tokens(p.token_ids, renderer.completion_ids(p.answer)) for p in data.train
+    )
 
 
 def test_sums_follow_the_seed(renderer):
@@ -171,9 +174,10 @@ def test_columns_become_prompts(tmp_path, renderer, name):
     assert data.heldout
     assert prompts["q7"].messages == question("What is 7?")
     assert prompts["q7"].answer == "7000"
-    assert data.demonstrations.keys() == {p.id for p in data.train}
-    for id, ids in data.demonstrations.items():
-        assert ids == renderer.completion_ids(f"It is.\n#### {id[1:]},000")
+    assert data.demonstrations == tuple(
+        Tokens(p.token_ids, renderer.completion_ids(f"It is.\n#### {p.id[1:]},000"))
+        for p in data.train
+    )
 
 
 def test_jsonl_and_parquet_and_folders_say_the_same(tmp_path, renderer):
@@ -384,7 +388,7 @@ def test_prompts_that_are_too_long(tmp_path, renderer):
     config.overlong = Overlong.drop
     data = load(config, renderer, max_prompt_tokens=5)
     assert [p.id for p in data.train] == ["1", "2", "4"]
-    assert data.demonstrations.keys() == {"1", "2", "4"}
+    assert [shown.prompt for shown in data.demonstrations] == [p.token_ids for p in data.train]
     assert data.num_overlong_dropped == 4
     (problem,) = refusal(config, renderer, max_prompt_tokens=3)
     assert "none of the 5 train prompts is left; 10 prompts" in problem

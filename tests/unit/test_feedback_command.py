@@ -64,6 +64,11 @@ def test_what_is_written(made, capsys):
         n + 1: f"bad {n}\n" for n in range(40)
     }
     assert {(line["label_source"], line["reason"]) for line in train} == {("rules", "wrong")}
+    for side, of in (("train", train), ("heldout", heldout)):
+        praises = lines(out / f"praises.{side}.jsonl")
+        told = [(line["conversation_id"], line["reply"], line["praise"]) for line in praises]
+        ids = [line["conversation_id"] for line in of]
+        assert told == [(id, f"good {id[1:]}", "Thanks!") for id in ids]
     for pairs, of in (("seed_pairs.jsonl", train), ("seed_pairs.heldout.jsonl", heldout)):
         assert [pair["id"] for pair in lines(out / pairs)] == [line["id"] for line in of]
     assert f"{made.path} row 41: a label with no reply before it" in capsys.readouterr().out
@@ -83,6 +88,8 @@ def test_the_summary(made):
     satisfied = summary["agreement"]["satisfied"]
     assert (satisfied["precision"], satisfied["recall"], satisfied["kappa"]) == (0.5, 1, 0.5)
     assert sum(n for name, n in summary["written"].items() if "complaints" in name) == 40
+    assert sum(n for name, n in summary["written"].items() if "praises" in name) == 40
+    assert all(n == len(lines(Path(made.out) / name)) > 0 for name, n in summary["written"].items())
     assert summary["throughput"]["conversations_per_s"] > 0
 
 
@@ -91,7 +98,8 @@ def test_given_labels_are_not_compared(made):
     run(made)
     summary = json.loads((Path(made.out) / "summary.json").read_text())
     assert summary["agreement"] is None
-    assert sum(n for name, n in summary["written"].items() if "seed" in name) == 20
+    for kind, num in (("complaints", 40), ("praises", 20), ("seed", 20)):
+        assert sum(n for name, n in summary["written"].items() if kind in name) == num
 
 
 def test_seed_pairs_train_a_reward_model(made):

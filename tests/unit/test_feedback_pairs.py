@@ -5,16 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf.feedback.conversations import Conversation
+from rlhf.feedback.guidance import INSTRUCTION, guided
 from rlhf.feedback.labels import Satisfaction, Verdict
-from rlhf.feedback.pairs import (
-    INSTRUCTION,
-    Complaint,
-    bare_prompt,
-    complaints,
-    guided_prompt,
-    is_heldout,
-    seed_pairs,
-)
+from rlhf.feedback.pairs import Complaint, complaints, is_heldout, praises, seed_pairs
 from rlhf.records import Message
 
 SATISFACTION = {"d": "dissatisfied", "s": "satisfied", "n": "neither", "m": "mixed", "u": "unknown"}
@@ -77,13 +70,36 @@ def test_a_reply_that_was_repeated_is_no_pair():
 
 def test_the_guided_conversation():
     (complaint,) = found("d")
-    assert guided_prompt(complaint) == (
+    assert guided(complaint.history, complaint.reply, complaint.complaint) == (
         Message("user", "t0"),
         Message("assistant", "t1"),
         Message("user", f"t2\n\n{INSTRUCTION}"),
     )
-    assert guided_prompt(complaint, "Again.")[-1].content == "t2\n\nAgain."
-    assert bare_prompt(complaint) == (Message("user", "t0"),)
+    asked = guided(complaint.history, complaint.reply, complaint.complaint, "Again.")
+    assert asked[-1].content == "t2\n\nAgain."
+    assert complaint.history == (Message("user", "t0"),)
+
+
+@pytest.mark.parametrize("labels, turns", [("ndmu", []), ("sns", [2, 6]), ("ds", [4])])
+def test_only_satisfied_turns_are_praise(labels, turns):
+    made = list(praises(*conversation(labels), "rules"))
+    assert [praise.origin.turn for praise in made] == turns
+    for praise, turn in zip(made, turns, strict=True):
+        history = [
+            {"role": ("user", "assistant")[n % 2], "content": f"t{n}"} for n in range(turn - 1)
+        ]
+        assert praise.record() == {
+            "id": f"c:{turn}",
+            "conversation_id": "c",
+            "file": "log.jsonl",
+            "row": 3,
+            "turn": turn,
+            "label_source": "rules",
+            "reason": "says s",
+            "history": history,
+            "reply": f"t{turn - 1}",
+            "praise": f"t{turn}",
+        }
 
 
 LABELS = st.text(st.sampled_from("dsnmu"), min_size=1, max_size=6)
@@ -99,15 +115,17 @@ def test_texts_are_the_logs_own_and_prompts_are_bare(data, labels):
     found = list(complaints(made, verdicts, "rules"))
     assert len(found) == labels.count("d")
     assert len(list(seed_pairs(made, verdicts, "rules"))) == labels.count("ds")
+    assert len(list(praises(made, verdicts, "rules"))) == labels.count("s")
     for complaint in found:
         turn = complaint.origin.turn
         assert complaint.reply.encode() == texts[turn - 1].encode()
-        bare, guided = bare_prompt(complaint), guided_prompt(complaint)
-        assert bare == made.messages[: turn - 1] == guided[: turn - 1]
+        bare, asked = complaint.history, guided(complaint.history, complaint.reply, texts[turn])
+        assert complaint.complaint.encode() == texts[turn].encode()
+        assert bare == made.messages[: turn - 1] == asked[: turn - 1]
         contents = [message.content for message in bare]
         assert complaint.complaint not in contents and complaint.reply not in contents
         assert not any(INSTRUCTION in content for content in contents)
-        assert [m.role for m in guided] == ["user", "assistant"] * (turn // 2) + ["user"]
+        assert [m.role for m in asked] == ["user", "assistant"] * (turn // 2) + ["user"]
 
 
 def test_a_share_of_the_conversations_is_held_out():

@@ -1,11 +1,21 @@
 """Numbers of a round, of an evaluation and of a run, worked by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from rlhf.metrics import Group, collection_metrics, evaluation_metrics, run_summary
+from rlhf.metrics import (
+    ACCURACY,
+    SATISFACTION,
+    Group,
+    collection_metrics,
+    completion_metrics,
+    evaluation_metrics,
+    run_summary,
+)
 from rlhf.records import (
+    LOGGED,
     Collected,
     Completion,
     Dropped,
@@ -86,8 +96,14 @@ def test_collection_metrics_worked_by_hand(collected: list[Collected]) -> None:
             "preference/dropped_truncated": 1,
             "preference/dropped_short_group": 1,
             "preference/dropped_judge_failed": 0,
+            "preference/dropped_empty": 0,
+            "preference/dropped_near_copy": 0,
+            "preference/dropped_role_marker": 0,
+            "preference/dropped_refers_back": 0,
+            "preference/dropped_refusal": 0,
             "preference/margin_mean": 0.75,
             "preference/length_gap": 2,
+            "preference/similarity": 0,
             "staleness/mean": (0 + 0 + 1 + 1 + 0) / 5,
         }
     )
@@ -143,10 +159,15 @@ def greedy() -> list[Group]:
 
 
 def test_evaluation_metrics_worked_by_hand(sampled: list[Group], greedy: list[Group]) -> None:
-    assert evaluation_metrics(sampled, greedy, is_verifier=True) == pytest.approx(
+    # Tokens 0, 0 1, 0, 0 1: two of six are different, and one of two pairs of neighbours.
+    assert evaluation_metrics(sampled, greedy, ACCURACY) == pytest.approx(
         {
             "sampled_accuracy": 1 / 3,
             "greedy_accuracy": 1.0,
+            "best_of_n": 1 / 2,
+            "unique_rate": 1.0,
+            "distinct_1": 2 / 6,
+            "distinct_2": 1 / 2,
             "score_mean": 0.5,
             "length_mean": 1.5,
             "truncated_rate": 1 / 4,
@@ -155,9 +176,56 @@ def test_evaluation_metrics_worked_by_hand(sampled: list[Group], greedy: list[Gr
     )
 
 
-def test_only_a_verifier_gives_accuracies(sampled: list[Group], greedy: list[Group]) -> None:
-    metrics = evaluation_metrics(sampled, greedy, is_verifier=False)
-    assert set(metrics) == {"score_mean", "length_mean", "truncated_rate", "invalid_rate"}
+def test_only_a_verifier_gives_shares_and_users_are_satisfied(sampled, greedy) -> None:
+    shares = {"sampled_accuracy", "greedy_accuracy", "best_of_n"}
+    verified = evaluation_metrics(sampled, greedy, ACCURACY)
+    unverified = evaluation_metrics(sampled, greedy, None)
+    assert set(verified) - set(unverified) == shares
+    assert unverified == {name: value for name, value in verified.items() if name not in shares}
+    by_users = evaluation_metrics(sampled, greedy, SATISFACTION)
+    assert by_users["satisfied_rate"] == verified["sampled_accuracy"]
+    assert by_users["greedy_satisfied_rate"] == verified["greedy_accuracy"]
+    assert by_users["best_of_n"] == verified["best_of_n"]
+    assert "sampled_accuracy" not in by_users
+
+
+def test_the_best_of_one_is_not_told(sampled: list[Group], greedy: list[Group]) -> None:
+    metrics = evaluation_metrics(greedy, greedy, ACCURACY)
+    assert not {"best_of_n", "unique_rate"} & set(metrics)
+    assert evaluation_metrics([*sampled, *greedy], [], ACCURACY)["best_of_n"] == 1 / 2
+    # One token each, so that nobody has neighbours.
+    assert "distinct_2" not in metrics
+
+
+def test_how_varied_completions_are_worked_by_hand() -> None:
+    groups = [
+        (completion("a", 0, "x", -1.0, -1.0, -1.0), completion("a", 1, "x", -1.0, -1.0, -1.0)),
+        (completion("b", 0, "x", -1.0, -1.0), completion("b", 1, "y", -1.0, -1.0, truncated=True)),
+        (completion("c", 0, "z", -1.0, -1.0),),
+    ]
+    # Tokens 012, 012, 01, 01, 01: of groups of several, half and all texts are different.
+    assert completion_metrics(groups) == pytest.approx(
+        {
+            "length_mean": 12 / 5,
+            "truncated_rate": 1 / 5,
+            "unique_rate": 3 / 4,
+            "distinct_1": 3 / 12,
+            "distinct_2": 2 / 7,
+        }
+    )
+    assert completion_metrics([]) == {}
+
+
+def test_pairs_of_a_log_without_a_judge() -> None:
+    a = prompt("a")
+    fresh = completion("a", 0, "new", -1.0, -1.0, -1.0)
+    logged = replace(completion("a", 0, "old", version=LOGGED), token_ids=(0, 1, 5))
+    pair = Preference(a, fresh, logged, 1.0, 0.0, judge="user")
+    metrics = collection_metrics([Collected(a, (fresh,), None, (pair,), ())], policy_version=3)
+    # The pair 0 1 is in both, of two on either side; only what was drawn counts as such.
+    assert metrics["preference/similarity"] == 1 / 2
+    assert (metrics["rollout/num_tokens"], metrics["staleness/mean"]) == (3, 0)
+    assert not {"judge/score_mean", "judge/invalid_rate"} & set(metrics)
 
 
 def test_summary_worked_by_hand() -> None:
@@ -196,6 +264,11 @@ def test_summary_worked_by_hand() -> None:
             "dropped_truncated": 0,
             "dropped_short_group": 0,
             "dropped_judge_failed": 0,
+            "dropped_empty": 0,
+            "dropped_near_copy": 0,
+            "dropped_role_marker": 0,
+            "dropped_refers_back": 0,
+            "dropped_refusal": 0,
         },
         "time_s": {
             "collect": 4.5,

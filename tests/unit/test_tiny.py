@@ -87,6 +87,42 @@ def test_a_game_s_answers_are_one_token_each(tmp_path, vocabulary):
     assert tokenizer.decode(tokenizer("rock<eos>").input_ids[1:2]) != "<eos>"
 
 
+def built(tmp_path, **settings):
+    config = TinyModelConfig(num_layers=1, width=8, num_heads=2, **settings)
+    build_tiny_model(config, tmp_path, 1)
+    return AutoTokenizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("vocabulary", Vocabulary)
+def test_words_are_one_token_each_beside_a_game_s_answers(tmp_path, vocabulary):
+    game = {"answers": ["rock", "thanks"], "win_prob": [[0.5, 0.5], [0.5, 0.5]]}
+    (tmp_path / "game.json").write_text(json.dumps(game))
+    words = ["no, use brackets", "no", "thanks", "1"]
+    made = built(tmp_path, vocabulary=vocabulary, game=str(tmp_path / "game.json"), words=words)
+    ids = {word: made(word)["input_ids"] for word in (*words, "rock")}
+    assert all(len(one) == 1 for one in ids.values())
+    assert len({one[0] for one in ids.values()}) == 5
+    # "1" is a character already, and "thanks" an answer; neither comes twice.
+    bare = {Vocabulary.arithmetic: 32, Vocabulary.bytes: 258}[vocabulary]
+    assert len(made) == bare + 4
+    # The longest word that fits comes first.
+    assert made("1no, use brackets=no")["input_ids"][1:2] == ids["no, use brackets"]
+    assert len(made("1no, use brackets=no")["input_ids"]) == 4
+    assert made.decode(made("no, use brackets")["input_ids"]) == "no, use brackets"
+
+
+def test_the_chat_template_tells_roles_by_their_first_character(tmp_path):
+    made = built(tmp_path, vocabulary=Vocabulary.bytes, chat=True)
+    roles = ("system", "user", "assistant", "user")
+    messages = [{"role": r, "content": c} for r, c in zip(roles, "abcd", strict=True)]
+    ids = made.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert made.decode(ids) == "#a\n?b\n!c\n?d\n!"
+    # What has been said goes on in the same tokens.
+    said = made.apply_chat_template(messages[:2], add_generation_prompt=True, return_dict=False)
+    assert ids[: len(said)] == said
+    assert built(tmp_path / "plain").chat_template is None
+
+
 @pytest.mark.parametrize("text", ["<eos>", "a<pad>b", "e\u0301", "\u00e9", "  \n\n ", "don 't ."])
 def test_bytes_are_not_normalised_and_text_never_becomes_special(tokenizers, text):
     ids = tokenizers[Vocabulary.bytes](text)["input_ids"]
