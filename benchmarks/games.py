@@ -49,7 +49,7 @@ class Played(NamedTuple):
 
 def play(recipe: str, seed: int, game: Path, out: Path) -> Played:
     directory = out / f"{recipe}_{game.stem}_{seed}"
-    if not (directory / "summary.json").exists():
+    if not (directory / "minutes.json").exists():
         print(f"{RECIPES[recipe]}, seed {seed} ...", file=sys.stderr, flush=True)
         command = [sys.executable, "-m", "rlhf", f"experiment={recipe}", f"judge.game={game}"]
         command += [f"seed={seed}", f"run.dir={directory}", "tracking=disabled"]

@@ -62,7 +62,7 @@ class Trained(NamedTuple):
 def train(method: str, seed: int, out: Path) -> Trained:
     name, overrides = METHODS[method]
     directory = out / f"{method}_{seed}"
-    if not (directory / "summary.json").exists():
+    if not (directory / "minutes.json").exists():
         print(f"{name}, seed {seed} ...", file=sys.stderr, flush=True)
         command = [sys.executable, "-m", "rlhf", "experiment=users", *overrides]
         command += [f"seed={seed}", f"run.dir={directory}", "tracking=disabled"]

@@ -20,7 +20,12 @@ from rlhf.config.algorithms import (
 )
 from rlhf.config.data import FeedbackDataConfig, SimulatedUsersConfig
 from rlhf.config.feedback import LabelSource
-from rlhf.config.judges import LLMJudgeConfig, NoJudgeConfig, SimulatedUserJudgeConfig
+from rlhf.config.judges import (
+    LLMJudgeConfig,
+    NoJudgeConfig,
+    SimulatedUserJudgeConfig,
+    VerifierConfig,
+)
 from rlhf.config.models import (
     TinyModelConfig,
     TransformersRolloutConfig,
@@ -182,25 +187,31 @@ def _self_play_problems(config: Config) -> Iterator[str]:
 
 def _feedback_problems(config: Config) -> Iterator[str]:
     algorithm, data, judge = config.algorithm, config.data, config.judge
-    has_feedback = isinstance(data, FeedbackDataConfig | SimulatedUsersConfig)
     if isinstance(data, FeedbackDataConfig) and data.label is LabelSource.llm:
         yield (
             "data.label=llm: a run asks no model about what arrives in data.feed; let "
             "python -m rlhf.feedback do that before, or set data.label=rules"
         )
-    if (
-        isinstance(judge, LLMJudgeConfig)
-        and judge.user_guided
-        and not isinstance(data, FeedbackDataConfig)
-    ):
-        yield "judge.user_guided=true: needs what users said; set data=feedback"
+    learns = isinstance(algorithm, DriftConfig)
+    guided = isinstance(judge, LLMJudgeConfig) and judge.user_guided
+    if guided and not (learns and isinstance(data, FeedbackDataConfig)):
+        yield "judge.user_guided=true: needs what users said; set data=feedback algorithm=drift"
+    if isinstance(data, FeedbackDataConfig) and isinstance(judge, VerifierConfig):
+        yield (
+            "judge=verifier: compares with solutions, and logs have none; set judge=none, or "
+            "judge=llm judge.user_guided=true to measure by what users said"
+        )
     if isinstance(judge, SimulatedUserJudgeConfig) and not isinstance(data, SimulatedUsersConfig):
         yield "judge=simulated_users: knows the wishes of data=simulated_users only"
-    if not isinstance(algorithm, DriftConfig):
-        if isinstance(judge, NoJudgeConfig):
-            yield "judge=none: someone has to compare completions, but for algorithm=drift"
-        return
-    if not has_feedback:
+    if isinstance(judge, NoJudgeConfig) and not learns:
+        yield "judge=none: someone has to compare completions, but for algorithm=drift"
+    if isinstance(algorithm, DriftConfig):
+        yield from _drift_problems(config, algorithm)
+
+
+def _drift_problems(config: Config, algorithm: DriftConfig) -> Iterator[str]:
+    data, judge = config.data, config.judge
+    if not isinstance(data, FeedbackDataConfig | SimulatedUsersConfig):
         yield (
             "algorithm: it learns from what users said of logged replies; set data=feedback "
             "data.path=<out of python -m rlhf.feedback>, or data=simulated_users to try it"
@@ -209,6 +220,13 @@ def _feedback_problems(config: Config) -> Iterator[str]:
         yield (
             "algorithm.chosen=plain algorithm.rejected=plain: nothing tells the two sides apart; "
             "set algorithm.chosen=guided or algorithm.rejected=logged"
+        )
+    if algorithm.chosen is Chosen.logged and getattr(data, "feed", None) is not None:
+        yield "data.feed: brings complaints, and algorithm.chosen=logged needs praise; remove it"
+    if algorithm.seed_epochs and config.num_rounds < 2:
+        yield (
+            f"num_rounds={config.num_rounds}: round 0 is the warm start on the log's own pairs; "
+            "set 2 or more, or algorithm.seed_epochs=0"
         )
     if algorithm.truncated is Truncated.penalise:
         yield "algorithm.truncated=penalise: there are no scores to lower; set drop or keep"

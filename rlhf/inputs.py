@@ -15,7 +15,7 @@ from rlhf.config.judges import GameConfig, LLMJudgeConfig
 from rlhf.config.models import TinyModelConfig
 from rlhf.data.feedback import open_folder
 from rlhf.data.preparation import Preparation
-from rlhf.data.prompts import Data, PromptSchedule, load_data
+from rlhf.data.prompts import Data, DelayedSchedule, PromptSchedule, load_data
 from rlhf.data.rendering import Renderer
 from rlhf.feedback.feed import Feed, FeedSchedule, Ledger
 from rlhf.games import read_game
@@ -35,7 +35,7 @@ class Inputs:
     tokenizer: PreTrainedTokenizerBase
     vocabulary_size: int
     data: Data
-    schedule: PromptSchedule
+    schedule: Schedule
     seeds: tuple[Prompt, ...]
     """What round 0 trains on instead, if there are any."""
 
@@ -84,7 +84,9 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     prompts, seeds = data.train, ()
     if isinstance(config.algorithm, DriftConfig):
         prompts, seeds = _reviewed(config.algorithm, data)
-    schedule = PromptSchedule(prompts, config.round.prompts, config.seed)
+    schedule: Schedule = PromptSchedule(prompts, config.round.prompts, config.seed)
+    if seeds:
+        schedule = DelayedSchedule(schedule)
     return Inputs(path, tokenizer, len(tokenizer), data, schedule, seeds)
 
 

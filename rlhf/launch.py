@@ -85,6 +85,8 @@ async def _run(
     tracker.note(f"starting workers: {started}")
     if (target := implied_target(config.objective)) is not None:
         tracker.note(f"largest target of the objective: {target:g} nats")
+    if num_unsafe := inputs.data.num_with_control_tokens:
+        tracker.note(f"{num_unsafe} logged conversations are left out: they have control tokens")
     if num_shortened := inputs.data.num_shortened:
         tracker.note(f"{num_shortened} conversations are read without their first turns")
     if num_dropped := inputs.data.num_overlong_dropped:

@@ -109,9 +109,7 @@ class Drift:
             return DropReason.TRUNCATED
         if first.text == second.text or first.token_ids == second.token_ids:
             return DropReason.IDENTICAL
-        if config.chosen is not Chosen.logged and (
-            reason := reason_to_drop(first, second, config.filters, config.max_similarity)
-        ):
+        if reason := reason_to_drop(first, second, config.filters, config.max_similarity):
             return reason
         if not (math.isfinite(chosen.score) and math.isfinite(rejected.score)):
             return DropReason.JUDGE_FAILED

@@ -59,7 +59,7 @@ class Rejected(Enum):
 
 
 class Filter(Enum):
-    """Why a freshly sampled chosen side is not trained on."""
+    """Why a chosen side is not trained on."""
 
     empty = "empty"
     """No text."""
@@ -89,7 +89,7 @@ class DriftConfig(AlgorithmConfig):
             Filter.refers_back,
         ]
     )
-    """What of the chosen side is dropped if it was sampled; what is not listed is kept."""
+    """What of the chosen side is dropped; what is not listed is kept."""
     max_similarity: float = number(0.9, at_least=0, at_most=1)
     """Shared pairs of neighbouring tokens, beyond which a reply is a near copy."""
     min_margin: float | None = None

@@ -8,7 +8,8 @@ from typing import Any
 
 from rlhf.config.data import FeedbackDataConfig
 from rlhf.data.files import Column, FileReader, read_messages, read_text
-from rlhf.data.rendering import Review, Row, Source
+from rlhf.data.rendering import Review, Row, Source, complaint_row
+from rlhf.feedback.pairs import next_turn
 from rlhf.problems import InputError
 
 
@@ -44,17 +45,22 @@ class FeedbackFolder:
         liked = {pair.row.id: pair.reply for pair in pairs}
         rows = self._read(f"complaints.{side}.jsonl", "history", "reply", problems, "complaint")
         return [
-            replace(
-                found.row,
-                answer=found.remark,
-                review=Review(found.reply, found.remark, liked.get(found.row.id), self.instruction),
+            complaint_row(
+                found.row.id,
+                found.row.messages,
+                found.row.origin,
+                Review(found.reply, found.remark, liked.get(found.row.id), self.instruction),
             )
             for found in rows
         ]
 
     def _praises(self, side: str, problems: list[str]) -> list[Row]:
+        """Those that end no seed pair: what ends one is learnt from already."""
         rows = self._read(f"praises.{side}.jsonl", "history", "reply", problems)
-        return [replace(found.row, review=Review(liked=found.reply)) for found in rows]
+        pairs = self._read("seed_pairs.jsonl", "prompt", "chosen", problems)
+        ended = {next_turn(pair.row.id) for pair in pairs}
+        praised = [found for found in rows if found.row.id not in ended]
+        return [replace(found.row, review=Review(liked=found.reply)) for found in praised]
 
     def _read(
         self, name: str, messages: str, reply: str, problems: list[str], remark: str | None = None
@@ -72,7 +78,7 @@ class FeedbackFolder:
 
 
 def open_folder(config: FeedbackDataConfig) -> FeedbackFolder:
-    """Raises InputError if `data.path` is not what the command writes."""
+    """Raises InputError if `data.path` is not what the command writes, or `data.feed` no folder."""
     path = Path(config.path)
     try:
         share = json.loads((path / "summary.json").read_text(encoding="utf-8"))["heldout_share"]
@@ -83,6 +89,8 @@ def open_folder(config: FeedbackDataConfig) -> FeedbackFolder:
                 f"with its summary.json; run it with path=LOGS out={path}"
             ]
         ) from None
+    if config.feed is not None and not Path(config.feed).is_dir():
+        raise InputError([f"data.feed={config.feed}: no such folder; make it, or correct the path"])
     return FeedbackFolder(path, config.instruction, share)
 
 

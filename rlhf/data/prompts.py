@@ -24,6 +24,7 @@ from rlhf.data.simulated_users import simulated_users
 from rlhf.problems import InputError
 from rlhf.records import Prompt, Tokens, UserFeedback
 from rlhf.seeds import derive_seed
+from rlhf.stages import Schedule
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Data:
     """By id of the prompts that users have said something about; grows where there is a feed."""
     num_overlong_dropped: int = 0
     """Prompts of either part that were dropped for their length."""
+    num_with_control_tokens: int = 0
+    """Logged conversations that were dropped, since a text of theirs could end or forge a turn."""
     num_shortened: int = 0
     """Conversations without their first turns, which would not have fitted."""
 
@@ -86,6 +89,7 @@ def load_data(
         demonstrations,
         preparation.feedback,
         num_dropped,
+        preparation.num_with_control_tokens,
         preparation.num_shortened,
     )
 
@@ -116,6 +120,16 @@ def _refuse_duplicates(rows: Sequence[Row]) -> None:
     if problems:
         hidden = len(problems) - 20
         raise InputError([*problems[:20], *([f"... and {hidden} more ids"] if hidden > 0 else [])])
+
+
+@dataclass(frozen=True, slots=True)
+class DelayedSchedule:
+    """A schedule that begins at round 1, for runs whose round 0 is a warm start."""
+
+    schedule: Schedule
+
+    def round(self, index: int) -> list[Prompt]:
+        return self.schedule.round(index - 1)
 
 
 class PromptSchedule:

@@ -36,6 +36,16 @@ class Row:
     review: Review | None = None
 
 
+def complaint_row(
+    id: str,
+    history: tuple[Message, ...],
+    origin: str,
+    review: Review,
+) -> Row:
+    """A logged prompt whose answer is what its user said they wanted."""
+    return Row(id, history, origin, answer=review.complaint, review=review)
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """Everything that a source of data gives."""
@@ -92,6 +102,13 @@ class Renderer:
         """A demonstration as the policy should emit it: the text, then the end token."""
         return (*self._encode(text), self._tokenizer.eos_token_id)
 
+    def has_control_tokens(self, messages: tuple[Message, ...]) -> bool:
+        """Whether a text would become a control token, which could end or forge a turn."""
+        if self._tokenizer.split_special_tokens:
+            return False
+        tokens = self._tokenizer.all_special_tokens
+        return any(token in message.content for message in messages for token in tokens)
+
     @property
     def reads_turns(self) -> bool:
         """Whether a conversation is read with all of its turns, not with its last one alone."""
@@ -106,7 +123,9 @@ class Renderer:
         return None if unknown in others else unknown
 
     def _encode(self, text: str) -> list[int]:
-        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        # A text may speak of special tokens, and is not to contain one.
+        encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        return encoded["input_ids"]
 
 
 def _special_prefix(tokenizer: Any) -> list[int]:

@@ -6,7 +6,7 @@ from rlhf.config.data import SimulatedUsersConfig
 from rlhf.data.rendering import Review, Row, Source
 from rlhf.feedback.conversations import Conversation
 from rlhf.feedback.guidance import guided
-from rlhf.feedback.pairs import Complaint, Praise, complaints, ends_a_pair, praises, seed_pairs
+from rlhf.feedback.pairs import Complaint, Praise, complaints, next_turn, praises, seed_pairs
 from rlhf.problems import InputError
 from rlhf.records import Message
 from rlhf.simulated_users import BASE, converse, draw_reply, draw_user, is_satisfied
@@ -54,7 +54,8 @@ def _reviewed(conversation: Conversation, wanted: str, config: SimulatedUsersCon
         liked = pair.chosen if pair else None
         review = Review(complaint.reply, complaint.complaint, liked, config.instruction)
         rows.append(_row(complaint, wanted, review))
-    praised = [one for one in praises(*said) if not ends_a_pair(one, pairs)]
+    ended = {next_turn(id) for id in pairs}
+    praised = [one for one in praises(*said) if one.origin.id not in ended]
     return rows + [_row(praise, wanted, Review(liked=praise.reply)) for praise in praised]
 
 

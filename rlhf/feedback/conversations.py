@@ -13,15 +13,16 @@ Two kinds of rows are read, from JSONL, Parquet or JSON arrays, and told apart r
 Both booleans true is mixed. A missing one is not false: see `given_verdict`.
 """
 
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 
 from rlhf.feedback.labels import Verdict, given_verdict, judging_turns
-from rlhf.feedback.turns import LOG_SUFFIXES, Drop, Logged, LogReader
+from rlhf.feedback.turns import LOG_SUFFIXES, Drop, Logged, LogReader, Turn
 from rlhf.problems import InputError
 from rlhf.records import Message
 
@@ -34,7 +35,7 @@ class Conversation:
     """Turns of user and assistant that alternate, after at most one system message."""
 
     id: str
-    """The row's own, or `file:row`."""
+    """The row's own, or a hash of its messages, which is the same in whatever file it stands."""
     messages: tuple[Message, ...]
     given: tuple[Verdict, ...]
     """One for each user's turn that has a reply before it; `unknown` where the log has no label."""
@@ -75,7 +76,6 @@ class ConversationLog:
         if not self._files:
             kinds = ", ".join(LOG_SUFFIXES)
             raise InputError([f"path={path}: give a file, or a folder of files, of {kinds}"])
-        self._root = path if path.is_dir() else path.parent
         self._readers = [LogReader(file) for file in self._files]
         self._ids: set[bytes] = set()
         self.tally = Tally()
@@ -102,7 +102,7 @@ class ConversationLog:
             raise InputError(problems)
 
     def _checked(self, file: Path, logged: Logged) -> Conversation | None:
-        name = logged.id or f"{file.relative_to(self._root)}:{logged.row}"
+        name = logged.id or _fingerprint(logged.turns)
         why = logged.drop or irregularity(logged)
         digest = blake2b(name.encode(), digest_size=8).digest()
         if why is None and digest in self._ids:
@@ -117,6 +117,11 @@ class ConversationLog:
             for turn in judging_turns(messages)
         )
         return Conversation(name, messages, given, str(file), logged.row)
+
+
+def _fingerprint(turns: Sequence[Turn]) -> str:
+    words = json.dumps([[turn.role, turn.content] for turn in turns])
+    return blake2b(words.encode(), digest_size=8).hexdigest()
 
 
 def irregularity(logged: Logged) -> Drop | None:

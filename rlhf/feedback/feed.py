@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config.feedback import LabelSource
-from rlhf.data.rendering import Review, Row
+from rlhf.data.rendering import Review, Row, complaint_row
 from rlhf.feedback import rules
 from rlhf.feedback.conversations import Conversation, ConversationLog
+from rlhf.feedback.labels import Satisfaction
 from rlhf.feedback.pairs import complaints, is_heldout
 from rlhf.feedback.turns import LOG_SUFFIXES
 from rlhf.problems import InputError
@@ -80,6 +81,8 @@ class Feed:
             f"feed: {file}: {len(conversations)} conversations, {len(new)} of them new, "
             f"{len(new) - len(kept)} held out, {len(found)} with complaints"
         )
+        if new and self._label is LabelSource.given and not any(map(_is_labelled, new)):
+            self._tell(f"feed: {file} has no labels of its own; data.label=rules would find some")
 
     def _complaints(self, conversation: Conversation) -> list[dict[str, Any]]:
         verdicts = conversation.given
@@ -122,7 +125,7 @@ class FeedSchedule:
         rows = [_row(record, self._instruction) for record in records]
         arrived = [prompt for row in rows if (prompt := self._prepare(row))]
         if num_unfit := len(rows) - len(arrived):
-            self._tell(f"feed: round {index} leaves out {num_unfit} complaints that are too long")
+            self._tell(f"feed: round {index} leaves out {num_unfit} complaints that do not fit")
         filling = self._log.round(index)[: max(0, self._num_per_round - len(arrived))]
         return [*arrived, *filling]
 
@@ -157,7 +160,11 @@ class Ledger:
             yield from (complaint["conversation_id"] for complaint in taken)
 
 
+def _is_labelled(conversation: Conversation) -> bool:
+    return any(v.satisfaction is not Satisfaction.unknown for v in conversation.given)
+
+
 def _row(record: dict[str, Any], instruction: str) -> Row:
     history = tuple(Message(m["role"], m["content"]) for m in record["history"])
     review = Review(record["reply"], record["complaint"], instruction=instruction)
-    return Row(record["id"], history, f"{record['file']} row {record['row']}", review=review)
+    return complaint_row(record["id"], history, f"{record['file']} row {record['row']}", review)

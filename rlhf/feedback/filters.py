@@ -8,11 +8,14 @@ from rlhf.similarity import similarity
 
 _ROLE = re.compile(
     r"(?:^|\n)\s*(?:\*\*|#+ ?)?(?:user|assistant|human|system|ai)(?:\*\*)?\s*:"
-    r"|<\|[a-z_]+\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>",
+    r"|<\|[a-z_]+\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>",
     re.IGNORECASE,
 )
 _REFERS_BACK = re.compile(
-    r"\b(?:sorry|apologi[sz]e|apolog(?:y|ies)|my (?:mistake|bad|error)|i misunderstood)\b"
+    r"\bsorry (?:about|for) (?:that|this|the|my|any)\b"
+    r"|^\W*(?:oh,? )?(?:i'm (?:so |very |really )?)?sorry\b(?! for)"
+    r"|\bi apologi[sz]e\b|\b(?:my|sincere|our) apologies\b|\bapologies for\b"
+    r"|\b(?:my (?:mistake|bad|error)|i misunderstood)\b"
     r"|\b(?:my|the|our) (?:previous|earlier|last|first|prior|original|initial) "
     r"(?:\w+ )?(?:answer|reply|response|message|attempt|version)\b"
     r"|\byour (?:feedback|correction|complaint|remark|criticism)\b"

@@ -78,6 +78,8 @@ class LLMLabeller:
             except NoAnswer as error:
                 answer, kind, reason = None, "no_answer", f"no answer: {error}"
         self._num_turns += 1
+        if self._num_turns % CHECKED_EVERY == 0:
+            self.check()
         if answer is not None:
             if (read := parse(answer)) is not None:
                 return Verdict(turn, *read)
@@ -87,8 +89,6 @@ class LLMLabeller:
         self._failed[kind] += 1
         place = f"{conversation.file} row {conversation.row}, turn {turn}"
         self._example = self._example or f"{place}: {reason}"
-        if self._num_turns % CHECKED_EVERY == 0:
-            self.check()
         return Verdict(turn, Satisfaction.unknown, reason)
 
     @property

@@ -1,7 +1,7 @@
 """Labelled conversations into complaints to learn from, and pairs that need no learning first."""
 
-from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -146,10 +146,10 @@ def seed_pairs(
             )
 
 
-def ends_a_pair(praise: Praise, pair_ids: Container[str]) -> bool:
-    """Whether the reply is the better side of a seed pair: a complaint's turn, two turns before."""
-    origin = praise.origin
-    return replace(origin, turn=origin.turn - 2).id in pair_ids
+def next_turn(id: str) -> str:
+    """The id of what the same user says next: a seed pair's complaint, and the praise after it."""
+    conversation, _, turn = id.rpartition(":")
+    return f"{conversation}:{int(turn) + 2}"
 
 
 def _origin(conversation: Conversation, verdict: Verdict, label_source: str) -> Origin:

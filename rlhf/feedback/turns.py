@@ -37,7 +37,7 @@ class Drop(StrEnum):
     label_without_reply = "label_without_reply"
     """A label on a user's turn that has no assistant's turn before it."""
     duplicate_id = "duplicate_id"
-    """Another conversation before it has the same id."""
+    """Another conversation before it has the same id or, without one, the same messages."""
 
 
 class Turn(NamedTuple):

@@ -33,8 +33,8 @@ def pair_metrics(
 
     Log-ratios are to the first anchor, or to nothing if the objective has none; `kl` is their mean
     over both sides, an estimate where both are samples of the policy. Log-probabilities are per
-    token. `dpo_weight` is the share of a pair's gradient that DPO lets through, σ(-β·margin); 0 for
-    other objectives.
+    token. `dpo_weight` is σ(-β·margin), which scales a pair's gradient in plain DPO; 0 for other
+    objectives.
     """
     margin_B = implicit_margin(objective, policy, anchors)
     needed = anchors_needed(objective)
