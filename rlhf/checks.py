@@ -210,6 +210,15 @@ def _feedback_problems(config: Config) -> Iterator[str]:
             "algorithm.chosen=plain algorithm.rejected=plain: nothing tells the two sides apart; "
             "set algorithm.chosen=guided or algorithm.rejected=logged"
         )
+    if (
+        algorithm.chosen is Chosen.logged
+        and isinstance(data, FeedbackDataConfig)
+        and data.feed is not None
+    ):
+        yield (
+            f"data.feed={data.feed}: brings complaints alone, and algorithm.chosen=logged needs "
+            "replies that satisfied; set data.feed=null, or algorithm.chosen=guided"
+        )
     if algorithm.truncated is Truncated.penalise:
         yield "algorithm.truncated=penalise: there are no scores to lower; set drop or keep"
     if algorithm.min_margin is not None and isinstance(judge, NoJudgeConfig):

@@ -160,4 +160,5 @@ class Ledger:
 def _row(record: dict[str, Any], instruction: str) -> Row:
     history = tuple(Message(m["role"], m["content"]) for m in record["history"])
     review = Review(record["reply"], record["complaint"], instruction=instruction)
-    return Row(record["id"], history, f"{record['file']} row {record['row']}", review=review)
+    origin = f"{record['file']} row {record['row']}"
+    return Row(record["id"], history, origin, answer=record["complaint"], review=review)
