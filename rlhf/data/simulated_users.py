@@ -6,7 +6,7 @@ from rlhf.config.data import SimulatedUsersConfig
 from rlhf.data.rendering import Review, Row, Source
 from rlhf.feedback.conversations import Conversation
 from rlhf.feedback.guidance import guided
-from rlhf.feedback.pairs import Complaint, Praise, complaints, praises, seed_pairs
+from rlhf.feedback.pairs import Complaint, Praise, complaints, ends_a_pair, praises, seed_pairs
 from rlhf.problems import InputError
 from rlhf.records import Message
 from rlhf.simulated_users import BASE, converse, draw_reply, draw_user, is_satisfied
@@ -39,29 +39,29 @@ def simulated_users(config: SimulatedUsersConfig, seed: int) -> Source:
     ]
     train = []
     for i, question in enumerate(questions[:num_log]):
-        train += _reviewed(converse(f"user-{i}", draw_user(question, rng), rng), config)
+        user = draw_user(question, rng)
+        train += _reviewed(converse(f"user-{i}", user, rng), user.wanted, config)
     lessons = [_lesson(i, q, config, rng) for i, q in enumerate(questions[:num_log])]
     return Source(train, heldout, lessons)
 
 
-def _reviewed(conversation: Conversation, config: SimulatedUsersConfig) -> list[Row]:
+def _reviewed(conversation: Conversation, wanted: str, config: SimulatedUsersConfig) -> list[Row]:
     said = (conversation, conversation.given, "simulated")
-    better = {pair.origin.id: pair.chosen for pair in seed_pairs(*said)}
+    pairs = {pair.origin.id: pair for pair in seed_pairs(*said)}
     rows = []
     for complaint in complaints(*said):
-        review = Review(
-            disliked=complaint.reply,
-            complaint=complaint.complaint,
-            liked=better.get(complaint.origin.id),
-            instruction=config.instruction,
-        )
-        rows.append(_row(complaint, review))
-    return rows + [_row(praise, Review(liked=praise.reply)) for praise in praises(*said)]
+        pair = pairs.get(complaint.origin.id)
+        liked = pair.chosen if pair else None
+        review = Review(complaint.reply, complaint.complaint, liked, config.instruction)
+        rows.append(_row(complaint, wanted, review))
+    praised = [one for one in praises(*said) if not ends_a_pair(one, pairs)]
+    return rows + [_row(praise, wanted, Review(liked=praise.reply)) for praise in praised]
 
 
-def _row(remark: Complaint | Praise, review: Review) -> Row:
+def _row(remark: Complaint | Praise, wanted: str, review: Review) -> Row:
     origin = remark.origin
-    return Row(origin.id, remark.history, f"simulated conversation {origin.row}", review=review)
+    place = f"simulated conversation {origin.row}"
+    return Row(origin.id, remark.history, place, wanted, review=review)
 
 
 def _lesson(i: int, question: str, config: SimulatedUsersConfig, rng: random.Random) -> Row:

@@ -1,7 +1,7 @@
 """Labelled conversations into complaints to learn from, and pairs that need no learning first."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -144,6 +144,12 @@ def seed_pairs(
                 rejected=messages[verdict.turn - 1].content,
                 chosen_reason=after.reason,
             )
+
+
+def ends_a_pair(praise: Praise, pair_ids: Container[str]) -> bool:
+    """Whether the reply is the better side of a seed pair: a complaint's turn, two turns before."""
+    origin = praise.origin
+    return replace(origin, turn=origin.turn - 2).id in pair_ids
 
 
 def _origin(conversation: Conversation, verdict: Verdict, label_source: str) -> Origin:

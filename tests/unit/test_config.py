@@ -283,7 +283,7 @@ GUIDED_JUDGE = (
         (("experiment=demo", "judge=none"), "judge=none: someone has to compare completions"),
         (
             (*USERS, "data=arithmetic", "judge=verifier"),
-            "algorithm: it learns from what users said",
+            "algorithm: it learns from what",
         ),
         (("experiment=demo", "judge=simulated_users"), "knows the wishes of data=simulated_users"),
         (
