@@ -221,12 +221,16 @@ def _drift_problems(config: Config, algorithm: DriftConfig) -> Iterator[str]:
             "algorithm.chosen=plain algorithm.rejected=plain: nothing tells the two sides apart; "
             "set algorithm.chosen=guided or algorithm.rejected=logged"
         )
-    if algorithm.chosen is Chosen.logged and getattr(data, "feed", None) is not None:
-        yield "data.feed: brings complaints, and algorithm.chosen=logged needs praise; remove it"
     if algorithm.seed_epochs and config.num_rounds < 2:
         yield (
             f"num_rounds={config.num_rounds}: round 0 is the warm start on the log's own pairs; "
             "set 2 or more, or algorithm.seed_epochs=0"
+        )
+    feed = data.feed if isinstance(data, FeedbackDataConfig) else None
+    if algorithm.chosen is Chosen.logged and feed is not None:
+        yield (
+            f"data.feed={feed}: brings complaints alone, and algorithm.chosen=logged needs "
+            "replies that satisfied; set data.feed=null, or algorithm.chosen=guided"
         )
     if algorithm.truncated is Truncated.penalise:
         yield "algorithm.truncated=penalise: there are no scores to lower; set drop or keep"

@@ -301,6 +301,10 @@ GUIDED_JUDGE = (
             "data.label=llm: a run asks no model",
         ),
         (
+            (*USERS, *LOG, "warmup.steps=0", "data.feed=new", "algorithm=spin"),
+            "data.feed=new: brings complaints alone",
+        ),
+        (
             (*USERS, *LOG, "warmup.steps=7"),
             "warmup.steps=7: data=feedback demonstrates nothing",
         ),

@@ -80,12 +80,13 @@ async def test_the_first_reason_is_the_one_that_counts():
     assert await reason(everything, [], score=1.0, disliked=REFUSED) == DropReason.TIE
 
 
-async def test_filters_look_at_fresh_chosen_sides_alone():
+async def test_filters_look_at_chosen_sides_alone_the_log_s_own_too():
     said = reviewed(liked="Sorry, my mistake.")
     seeds = await collect(Policy("x"), chosen=Chosen.logged, filters=EVERY_FILTER, row=said)
-    assert len(seeds.preferences) == 1
+    assert [one.reason for one in seeds.dropped] == ["refers_back"]
     spin = {"chosen": Chosen.logged, "rejected": Rejected.plain}
-    collected = await collect(Policy("Sorry, x"), filters=EVERY_FILTER, row=said, **spin)
+    good = reviewed(liked="A fish.")
+    collected = await collect(Policy("Sorry, x"), filters=EVERY_FILTER, row=good, **spin)
     assert len(collected.preferences) == 1
 
 

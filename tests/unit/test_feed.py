@@ -55,7 +55,7 @@ class Folder:
         feed = self.feed(used=set(ledger.conversations()))
         self.preparation = Preparation(renderer(), max_tokens, 64)
         prepare, log = self.preparation.prompt, OneRound(LOG)
-        return FeedSchedule(log, num_per_round, feed, ledger, prepare, "Again.")
+        return FeedSchedule(log, num_per_round, feed, ledger, prepare, "Again.", self.told.append)
 
 
 @pytest.fixture
@@ -176,12 +176,15 @@ def test_what_arrived_has_its_users_words_beside_it(folder):
     assert prompt.messages == conversation("q0", "a1", "no2")
     assert (said.disliked.text, said.liked) == ("q3", None)
     assert said.guided.messages[-1].content == "a4\n\nAgain."
+    # For a judge who goes by what the user wanted, as with the log itself.
+    assert prompt.answer == said.guided.answer == "a4"
 
 
-def test_what_is_too_long_is_left_out_and_the_log_fills_up(folder):
+def test_what_is_too_long_is_left_out_and_told_and_the_log_fills_up(folder):
     folder.write("a.jsonl", row("1", texts=("x" * 99, "a", "b")), row("2"))
     schedule = folder.schedule(max_tokens=60)
     assert asked(schedule, 0) == ["2:2", "log-0"]
+    assert folder.told[-1] == "feed: round 0 leaves out 1 complaints that are too long"
 
 
 def test_a_round_is_the_same_again_whatever_has_arrived_or_vanished_since(folder):

@@ -125,7 +125,7 @@ def test_a_missing_label_is_not_a_false_one(tmp_path, satisfied, dissatisfied, s
     ],
 )
 def test_irregular_conversations_are_dropped_and_counted(tmp_path, turns, why):
-    path = write(tmp_path / "log.jsonl", chat(*GOOD), chat(*turns), chat(*GOOD))
+    path = write(tmp_path / "log.jsonl", chat(*GOOD), chat(*turns), chat(*GOOD, id="c"))
     kept, tally = read(path)
     assert [conversation.row for conversation in kept] == [1, 3]
     assert tally.dropped == {why: 1}
@@ -140,10 +140,18 @@ def test_a_false_label_on_the_first_turn_claims_nothing(tmp_path):
 
 def test_an_id_is_used_once_over_all_files(tmp_path):
     write(tmp_path / "a.jsonl", chat(*GOOD, id=7), chat(*GOOD))
-    write(tmp_path / "b.jsonl", chat(*GOOD, id="7"), chat(*GOOD))
+    write(tmp_path / "b.jsonl", chat(*GOOD, id="7"), chat(*GOOD), chat(*GOOD[:2]))
     kept, tally = read(tmp_path)
-    assert [conversation.id for conversation in kept] == ["7", "a.jsonl:2", "b.jsonl:2"]
-    assert tally.dropped == {"duplicate_id": 1}
+    places = [(Path(conversation.file).name, conversation.row) for conversation in kept]
+    assert places == [("a.jsonl", 1), ("a.jsonl", 2), ("b.jsonl", 3)]
+    assert kept[0].id == "7" and len({conversation.id for conversation in kept}) == 3
+    assert tally.dropped == {"duplicate_id": 2}
+
+
+def test_without_an_id_a_conversation_is_known_by_its_messages_in_any_file(tmp_path):
+    first = read(write(tmp_path / "a.jsonl", chat(*GOOD[:1]), chat(*GOOD)))[0][1]
+    second = read(write(tmp_path / "moved.parquet", chat(*GOOD)))[0][0]
+    assert first.id == second.id
 
 
 def test_only_the_first_places_are_listed(tmp_path):
@@ -174,7 +182,7 @@ def test_utterances_become_conversations(tmp_path, suffix):
     assert [m.content for m in first.messages] == ["q1", "a1", "q2", "a2", "q3"]
     assert [verdict[:2] for verdict in first.given] == [(2, "dissatisfied"), (4, "mixed")]
     assert [verdict[:2] for verdict in second.given] == [(2, "unknown")]
-    assert (first.id, second.id) == (f"log{suffix}:1", f"log{suffix}:6")
+    assert (first.row, second.row) == (1, 6) and first.id != second.id
     assert (tally.num_rows, tally.num_read, tally.num_kept) == (8, 2, 2)
 
 

@@ -90,10 +90,9 @@ def test_nothing_is_lost_on_the_way(written, log):
         assert review.instruction == ("Again." if disliked else review.instruction)
 
 
-def test_held_out_conversations_have_their_user_s_words_for_an_answer(written):
+def test_conversations_are_on_one_side_and_have_their_user_s_wish_for_an_answer(written):
     source = read(written)
-    assert all(row.answer == row.review.complaint for row in source.heldout)
-    assert {row.answer for row in source.train} == {None}
+    assert all(row.answer == row.review.complaint for row in (*source.train, *source.heldout))
     sides = [{row.id.rsplit(":", 1)[0] for row in rows} for rows in (source.train, source.heldout)]
     assert not sides[0] & sides[1]
     share = open_folder(FeedbackDataConfig(path=str(written))).heldout_share
@@ -139,7 +138,7 @@ def spoil(file: Path, number: int, **changes) -> None:
         ),
         ("praises.train", "id", None, "is null or missing"),
         ("seed_pairs", "chosen", None, "is null or missing"),
-        ("seed_pairs.heldout", "prompt", [], "is a conversation without messages"),
+        ("seed_pairs", "prompt", [], "is a conversation without messages"),
     ],
 )
 def test_a_bad_row_is_told_by_file_field_and_number(folder, name, field, value, what):
@@ -172,13 +171,20 @@ def test_everything_that_is_wrong_is_told_at_once(folder):
         "seed_pairs.heldout.jsonl",
     ],
 )
-def test_a_missing_file_is_told_and_an_empty_one_is_none(folder, name):
-    (folder / name).write_bytes(b"")
-    read(folder)
+def test_a_missing_file_is_told_and_an_empty_one_may_be(folder, name):
+    if name != "complaints.heldout.jsonl":
+        (folder / name).write_bytes(b"")
+        read(folder)
     (folder / name).unlink()
     assert refusal(folder) == [
         f"data.path={folder}: has no {name}; write the folder anew with python -m rlhf.feedback"
     ]
+
+
+def test_a_folder_that_holds_nothing_out_is_refused(folder):
+    (folder / "complaints.heldout.jsonl").write_bytes(b"")
+    (problem,) = refusal(folder)
+    assert "no complaint is held out; run python -m rlhf.feedback with a larger" in problem
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"heldout_share"'])

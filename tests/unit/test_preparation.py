@@ -134,6 +134,7 @@ def test_what_cannot_be_shortened_is_told_by_its_id_or_left_out():
     assert replies.startswith("rollout.max_completion_tokens=64: 1 logged replies are longer")
     assert "(ids c)" in replies and "data.overlong=drop" in replies
     assert made.problems(can_drop=True) == []
+    assert made.num_too_long == 2
 
 
 def test_a_row_without_review_is_never_shortened():

@@ -1,0 +1,175 @@
+"""What a run reads of a feedback log: prompts that it can use, seed pairs, and what arrives."""
+
+import json
+from pathlib import Path
+
+import pytest
+from users_log import conversation
+
+from rlhf.config import Config
+from rlhf.config.algorithms import Chosen, DriftConfig, Rejected
+from rlhf.config.data import FeedbackDataConfig, Overlong, SimulatedUsersConfig
+from rlhf.config.feedback import FeedbackConfig, LabelSource
+from rlhf.config.judges import NoJudgeConfig
+from rlhf.config.models import TinyModelConfig, TransformersRolloutConfig, Vocabulary
+from rlhf.config.objectives import DPOConfig
+from rlhf.config.run import RoundConfig
+from rlhf.feedback.__main__ import run
+from rlhf.inputs import Inputs, open_feed, read_inputs
+from rlhf.problems import InputError
+from rlhf.simulated_users import write_log
+
+SHARE = 0.2
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("written")
+    write_log(folder / "log.jsonl", 120, seed=1)
+    out = folder / "out"
+    run(FeedbackConfig(str(folder / "log.jsonl"), str(out), heldout_share=SHARE))
+    return out
+
+
+@pytest.fixture
+def config(written) -> Config:
+    return Config(
+        algorithm=DriftConfig(),
+        objective=DPOConfig(),
+        judge=NoJudgeConfig(),
+        model=TinyModelConfig(
+            vocabulary=Vocabulary.bytes, chat=True, num_layers=1, width=8, num_heads=2
+        ),
+        data=FeedbackDataConfig(path=str(written), instruction="Again."),
+        rollout=TransformersRolloutConfig(max_prompt_tokens=256, max_completion_tokens=32),
+        round=RoundConfig(prompts=8),
+    )
+
+
+def counts(written: Path) -> dict[str, int]:
+    return json.loads((written / "summary.json").read_text())["written"]
+
+
+def test_a_round_asks_complaints_and_round_0_the_log_s_own_pairs(config, written, tmp_path):
+    inputs = read_inputs(config, tmp_path)
+    num = counts(written)
+    assert len(inputs.seeds) == num["seed_pairs.jsonl"] > 0
+    said = inputs.data.feedback
+    assert all(said[p.id].liked and said[p.id].disliked for p in inputs.seeds)
+    rounds = num["complaints.train.jsonl"] // 8
+    asked = {p.id for n in range(rounds) for p in inputs.schedule.round(n)}
+    assert len(asked) == 8 * rounds
+    assert all(said[id].guided and said[id].disliked for id in asked)
+    assert len(inputs.data.train) == num["complaints.train.jsonl"] + num["praises.train.jsonl"]
+    assert not {p.id for p in inputs.data.heldout} & asked
+    config.algorithm.seed_epochs = 0
+    assert read_inputs(config, tmp_path).seeds == ()
+
+
+def test_an_algorithm_that_needs_praise_asks_what_was_praised(config, written, tmp_path):
+    config.algorithm = DriftConfig(chosen=Chosen.logged, rejected=Rejected.plain)
+    config.round.prompts = counts(written)["praises.train.jsonl"]
+    inputs = read_inputs(config, tmp_path)
+    said = [inputs.data.feedback[prompt.id] for prompt in inputs.schedule.round(0)]
+    assert all(one.liked for one in said)
+
+
+def test_a_log_without_what_is_needed_is_refused(config, written, tmp_path):
+    spoilt = tmp_path / "out"
+    spoilt.mkdir()
+    for file in written.iterdir():
+        empty = "praises" in file.name or "seed" in file.name
+        (spoilt / file.name).write_bytes(b"" if empty else file.read_bytes())
+    config.data.path = str(spoilt)
+    config.algorithm = DriftConfig(chosen=Chosen.logged, rejected=Rejected.plain)
+    with pytest.raises(InputError) as caught:
+        read_inputs(config, tmp_path)
+    first, second = caught.value.problems
+    assert first.startswith("algorithm.chosen=logged algorithm.rejected=plain: none of the")
+    assert second.startswith("algorithm.seed_epochs=3: the log has no reply that displeased")
+
+
+def test_conversations_that_are_too_long_are_shortened_told_or_dropped(config, tmp_path):
+    whole = read_inputs(config, tmp_path)
+    assert (whole.data.num_shortened, whole.data.num_overlong_dropped) == (0, 0)
+    lengths = sorted(len(p.token_ids) for p in whole.data.train)
+    config.rollout.max_prompt_tokens = lengths[-1] - 1
+    shorter = read_inputs(config, tmp_path)
+    assert 0 < shorter.data.num_shortened < len(whole.data.train)
+    assert len(shorter.data.train) == len(whole.data.train)
+    config.rollout.max_prompt_tokens = 40
+    with pytest.raises(InputError, match=r"rollout\.max_prompt_tokens=40: \d+ prompts are longer"):
+        read_inputs(config, tmp_path)
+    config.data.overlong = Overlong.drop
+    dropped = read_inputs(config, tmp_path).data
+    num_rows = len(whole.data.train) + len(whole.data.heldout)
+    assert len(dropped.train) + len(dropped.heldout) + dropped.num_overlong_dropped == num_rows
+    assert {p.id for p in (*dropped.train, *dropped.heldout)} == dropped.feedback.keys()
+
+
+def test_lessons_of_simulated_users_are_shown_and_never_asked(config, tmp_path):
+    config.data = SimulatedUsersConfig(100, 20)
+    data = read_inputs(config, tmp_path).data
+    assert len(data.demonstrations) == 100
+    assert not any(p.id.startswith("lesson") for p in (*data.train, *data.heldout))
+    tokenizer = read_inputs(config, tmp_path).tokenizer
+    for shown in data.demonstrations:
+        assert shown.completion[-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(shown.prompt).endswith("\n!")
+
+
+# --- a feed ---------------------------------------------------------------------------------------
+
+
+def complaint(id: str) -> dict:
+    messages = [m._asdict() for m in conversation("Why?", "Dunno.", "That's wrong.")]
+    return {"id": id, "messages": messages}
+
+
+def arrive(feed: Path, *ids: str) -> None:
+    feed.mkdir(exist_ok=True)
+    rows = "".join(json.dumps(complaint(id)) + "\n" for id in ids)
+    (feed / f"{ids[0]}.jsonl").write_text(rows)
+
+
+def taken(config: Config, inputs: Inputs, directory: Path, index: int) -> list[str]:
+    prompts = open_feed(config, inputs, directory, lambda line: None).round(index)
+    assert len(prompts) == config.round.prompts
+    assert all(prompt.id in inputs.data.feedback for prompt in prompts)
+    return [p.id for p in prompts if p.id not in {old.id for old in inputs.data.train}]
+
+
+def test_what_arrives_is_used_once_and_not_if_the_log_has_it(config, tmp_path):
+    feed = tmp_path / "feed"
+    inputs = read_inputs(config, tmp_path)
+    assert open_feed(config, inputs, tmp_path, print) is inputs.schedule
+    config.data.feed, config.data.label = str(feed), LabelSource.rules
+    with pytest.raises(InputError, match=r"data\.feed=.*: no such folder"):
+        open_feed(config, inputs, tmp_path, print)
+    known = inputs.data.train[0].id.rpartition(":")[0]
+    held = inputs.data.heldout[0].id.rpartition(":")[0]
+    arrive(feed, "n1", known, held, "n2")
+    first = taken(config, inputs, tmp_path, 0)
+    (ledger,) = map(json.loads, (tmp_path / "feed.jsonl").read_bytes().splitlines())
+    assert [record["id"] for record in ledger["complaints"]] == first
+    assert set(first) <= {"n1:2", "n2:2"} and first
+    said = inputs.data.feedback[first[0]]
+    assert said.guided.messages[-1].content == "That's wrong.\n\nAgain."
+    # Another process goes on, from the same run directory.
+    resumed = read_inputs(config, tmp_path)
+    arrive(feed, "n3", *[id.removesuffix(":2") for id in first])
+    later = taken(config, resumed, tmp_path, 1)
+    assert not set(first) & set(later)
+    assert taken(config, resumed, tmp_path, 0) == first
+
+
+def test_the_log_s_share_of_conversations_is_held_out_of_what_arrives_too(config, tmp_path):
+    inputs = read_inputs(config, tmp_path)
+    config.data.feed, config.data.label = str(tmp_path / "feed"), LabelSource.rules
+    ids = [f"new{n}" for n in range(200)]
+    arrive(tmp_path / "feed", *ids)
+    told: list[str] = []
+    open_feed(config, inputs, tmp_path, told.append).round(0)
+    (line,) = told
+    num_held = int(line.split(" held out")[0].rsplit(" ", 1)[1])
+    assert num_held / 200 == pytest.approx(SHARE, abs=0.08)
