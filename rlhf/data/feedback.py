@@ -28,8 +28,10 @@ class FeedbackFolder:
         The answer of a row is the complaint: what its user wanted.
         """
         problems: list[str] = []
-        train = self._complaints("train", problems) + self._praises("train", problems)
-        heldout = self._complaints("heldout", problems)
+        pairs = self._read("seed_pairs.jsonl", "prompt", "chosen", problems)
+        train = self._complaints("train", pairs, problems) + self._praises(pairs, problems)
+        pairs = self._read("seed_pairs.heldout.jsonl", "prompt", "chosen", problems)
+        heldout = self._complaints("heldout", pairs, problems)
         if not problems and not heldout:
             problems.append(
                 f"data.path={self.path}: no complaint is held out; run python -m rlhf.feedback "
@@ -39,9 +41,7 @@ class FeedbackFolder:
             raise InputError(problems)
         return Source(train, heldout)
 
-    def _complaints(self, side: str, problems: list[str]) -> list[Row]:
-        suffix = "" if side == "train" else ".heldout"
-        pairs = self._read(f"seed_pairs{suffix}.jsonl", "prompt", "chosen", problems)
+    def _complaints(self, side: str, pairs: list["_Found"], problems: list[str]) -> list[Row]:
         liked = {pair.row.id: pair.reply for pair in pairs}
         rows = self._read(f"complaints.{side}.jsonl", "history", "reply", problems, "complaint")
         return [
@@ -54,11 +54,10 @@ class FeedbackFolder:
             for found in rows
         ]
 
-    def _praises(self, side: str, problems: list[str]) -> list[Row]:
+    def _praises(self, pairs: list["_Found"], problems: list[str]) -> list[Row]:
         """Those that end no seed pair: what ends one is learnt from already."""
-        rows = self._read(f"praises.{side}.jsonl", "history", "reply", problems)
-        pairs = self._read("seed_pairs.jsonl", "prompt", "chosen", problems)
         ended = {next_turn(pair.row.id) for pair in pairs}
+        rows = self._read("praises.train.jsonl", "history", "reply", problems)
         praised = [found for found in rows if found.row.id not in ended]
         return [replace(found.row, review=Review(liked=found.reply)) for found in praised]
 

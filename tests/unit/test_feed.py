@@ -184,7 +184,7 @@ def test_what_is_too_long_is_left_out_and_told_and_the_log_fills_up(folder):
     folder.write("a.jsonl", row("1", texts=("x" * 99, "a", "b")), row("2"))
     schedule = folder.schedule(max_tokens=60)
     assert asked(schedule, 0) == ["2:2", "log-0"]
-    assert folder.told[-1] == "feed: round 0 leaves out 1 complaints that are too long"
+    assert folder.told[-1] == "feed: round 0 leaves out 1 complaints that do not fit"
 
 
 def test_a_round_is_the_same_again_whatever_has_arrived_or_vanished_since(folder):

@@ -38,10 +38,10 @@ ROLE_MARKERS = [
     "Yes. [/INST]",
     "[INST] Go on",
     "<<SYS>> be brief",
-    "Yes.</s>",
     "<start_of_turn>",
 ]
 NO_ROLE_MARKERS = [
+    "<s>struck out</s>",
     "The user: whoever pays.",
     "Ask your assistant: they know.",
     "Users: 12",
@@ -85,6 +85,8 @@ REFERS_BACK = [
     "As you pointed out, it is 4.",
 ]
 STANDS_ALONE = [
+    "I am sorry for your loss.",
+    "Say sorry to her first.",
     "The answer is 4.",
     "(4)",
     "Turn right at the corner.",
@@ -154,10 +156,10 @@ def test_what_is_no_refusal_may_be_answered_otherwise(text):
 
 
 def test_apologies_and_refusals_count_where_a_reply_begins():
-    before = "x" * (OPENING_CHARS - 6)
-    assert found(Filter.refers_back, f"{before} sorry")
-    assert not found(Filter.refers_back, f"{before}. sorry")
-    assert not found(Filter.refusal, "Yes.", rejected=f"{before} I cannot do it.")
+    before = "x" * (OPENING_CHARS - 11)
+    assert found(Filter.refers_back, f"{before} my mistake")
+    assert not found(Filter.refers_back, f"{before}. my mistake")
+    assert not found(Filter.refusal, "Yes.", rejected=f"{before}. I cannot do it.")
     assert found(Filter.role_marker, f"{before}{before}\nUser: more")
 
 

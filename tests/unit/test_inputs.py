@@ -57,10 +57,12 @@ def test_a_round_asks_complaints_and_round_0_the_log_s_own_pairs(config, written
     said = inputs.data.feedback
     assert all(said[p.id].liked and said[p.id].disliked for p in inputs.seeds)
     rounds = num["complaints.train.jsonl"] // 8
-    asked = {p.id for n in range(rounds) for p in inputs.schedule.round(n)}
+    asked = {p.id for n in range(1, rounds + 1) for p in inputs.schedule.round(n)}
     assert len(asked) == 8 * rounds
     assert all(said[id].guided and said[id].disliked for id in asked)
-    assert len(inputs.data.train) == num["complaints.train.jsonl"] + num["praises.train.jsonl"]
+    # A praise that ends a seed pair is in the complaint's row.
+    praised = num["praises.train.jsonl"] - num["seed_pairs.jsonl"]
+    assert len(inputs.data.train) == num["complaints.train.jsonl"] + praised
     assert not {p.id for p in inputs.data.heldout} & asked
     config.algorithm.seed_epochs = 0
     assert read_inputs(config, tmp_path).seeds == ()
@@ -68,9 +70,9 @@ def test_a_round_asks_complaints_and_round_0_the_log_s_own_pairs(config, written
 
 def test_an_algorithm_that_needs_praise_asks_what_was_praised(config, written, tmp_path):
     config.algorithm = DriftConfig(chosen=Chosen.logged, rejected=Rejected.plain)
-    config.round.prompts = counts(written)["praises.train.jsonl"]
+    config.round.prompts = counts(written)["praises.train.jsonl"]  # seed pairs are among them
     inputs = read_inputs(config, tmp_path)
-    said = [inputs.data.feedback[prompt.id] for prompt in inputs.schedule.round(0)]
+    said = [inputs.data.feedback[prompt.id] for prompt in inputs.schedule.round(1)]
     assert all(one.liked for one in said)
 
 
@@ -149,7 +151,7 @@ def test_what_arrives_is_used_once_and_not_if_the_log_has_it(config, tmp_path):
     known = inputs.data.train[0].id.rpartition(":")[0]
     held = inputs.data.heldout[0].id.rpartition(":")[0]
     arrive(feed, "n1", known, held, "n2")
-    first = taken(config, inputs, tmp_path, 0)
+    first = taken(config, inputs, tmp_path, 1)
     (ledger,) = map(json.loads, (tmp_path / "feed.jsonl").read_bytes().splitlines())
     assert [record["id"] for record in ledger["complaints"]] == first
     assert set(first) <= {"n1:2", "n2:2"} and first
@@ -158,9 +160,9 @@ def test_what_arrives_is_used_once_and_not_if_the_log_has_it(config, tmp_path):
     # Another process goes on, from the same run directory.
     resumed = read_inputs(config, tmp_path)
     arrive(feed, "n3", *[id.removesuffix(":2") for id in first])
-    later = taken(config, resumed, tmp_path, 1)
+    later = taken(config, resumed, tmp_path, 2)
     assert not set(first) & set(later)
-    assert taken(config, resumed, tmp_path, 0) == first
+    assert taken(config, resumed, tmp_path, 1) == first
 
 
 def test_the_log_s_share_of_conversations_is_held_out_of_what_arrives_too(config, tmp_path):
@@ -169,7 +171,7 @@ def test_the_log_s_share_of_conversations_is_held_out_of_what_arrives_too(config
     ids = [f"new{n}" for n in range(200)]
     arrive(tmp_path / "feed", *ids)
     told: list[str] = []
-    open_feed(config, inputs, tmp_path, told.append).round(0)
+    open_feed(config, inputs, tmp_path, told.append).round(1)
     (line,) = told
     num_held = int(line.split(" held out")[0].rsplit(" ", 1)[1])
     assert num_held / 200 == pytest.approx(SHARE, abs=0.08)
