@@ -159,7 +159,7 @@ def test_apologies_and_refusals_count_where_a_reply_begins():
     before = "x" * (OPENING_CHARS - 11)
     assert found(Filter.refers_back, f"{before} my mistake")
     assert not found(Filter.refers_back, f"{before}. my mistake")
-    assert not found(Filter.refusal, "Yes.", rejected=f"{before}. I cannot do it.")
+    assert not found(Filter.refusal, "Yes.", rejected=f"{before}.....I cannot do it.")
     assert found(Filter.role_marker, f"{before}{before}\nUser: more")
 
 
