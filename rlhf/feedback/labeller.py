@@ -68,6 +68,13 @@ class LLMLabeller:
         return tuple(await asyncio.gather(*(self._verdict(conversation, turn) for turn in turns)))
 
     async def _verdict(self, conversation: Conversation, turn: int) -> Verdict:
+        verdict = await self._asked(conversation, turn)
+        self._num_turns += 1
+        if self._num_turns % CHECKED_EVERY == 0:
+            self.check()
+        return verdict
+
+    async def _asked(self, conversation: Conversation, turn: int) -> Verdict:
         kind, reason = "", ""
         async with self._gate:
             question = fitting_question(
@@ -77,9 +84,6 @@ class LLMLabeller:
                 answer = None if question is None else await self._writer.write(question)
             except NoAnswer as error:
                 answer, kind, reason = None, "no_answer", f"no answer: {error}"
-        self._num_turns += 1
-        if self._num_turns % CHECKED_EVERY == 0:
-            self.check()
         if answer is not None:
             if (read := parse(answer)) is not None:
                 return Verdict(turn, *read)

@@ -46,7 +46,7 @@ def batch(round: int = 0) -> PreferenceBatch:
 @asynccontextmanager
 async def policy(model: Path, dtype: DType = DType.float32, **settings):
     config = PolicyConfig(**{"learning_rate": 1e-3, "micro_batch_tokens": 40} | settings)
-    plan = PolicyPlan(dtype, config, DPOConfig(), epochs=2, num_rounds=10, seed=1)
+    plan = PolicyPlan(dtype, config, DPOConfig(), epochs=2, first_epochs=2, num_rounds=10, seed=1)
     allotment = Allotment("policy", config.num_ranks, 1, 0, 1)
     ranks = start_workers(PolicyRank, allotment, plan, env={"DS_ACCELERATOR": "cpu"})
     service = PolicyService(ranks, TIMEOUT_S)
