@@ -101,12 +101,14 @@ def _allotment(config: Config, name: str) -> Allotment:
 
 
 def start_policy(config: Config) -> PolicyService:
+    algorithm = config.algorithm
+    seed_epochs = algorithm.seed_epochs if isinstance(algorithm, DriftConfig) else 0
     plan = PolicyPlan(
         dtype=config.model.dtype,
         policy=config.policy,
         objective=config.objective,
         epochs=config.round.epochs,
-        first_epochs=getattr(config.algorithm, "seed_epochs", 0) or config.round.epochs,
+        first_epochs=seed_epochs or config.round.epochs,
         num_rounds=config.num_rounds,
         seed=config.seed,
     )

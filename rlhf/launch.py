@@ -77,6 +77,9 @@ async def _run(
     checkpoint: Checkpoint | None,
     tracker: RunTracker,
 ) -> Metrics:
+    for note in inputs.data.notes():
+        tracker.note(note)
+    schedule = open_feed(config, inputs, directory, tracker.note)
     wait_s = config.cluster.start_timeout_s
     policy = start_policy(config)
     rollout, rollout_workers = start_rollout(config, inputs.model_path)
@@ -85,13 +88,6 @@ async def _run(
     tracker.note(f"starting workers: {started}")
     if (target := implied_target(config.objective)) is not None:
         tracker.note(f"largest target of the objective: {target:g} nats")
-    if num_unsafe := inputs.data.num_with_control_tokens:
-        tracker.note(f"{num_unsafe} logged conversations are left out: they have control tokens")
-    if num_shortened := inputs.data.num_shortened:
-        tracker.note(f"{num_shortened} conversations are read without their first turns")
-    if num_dropped := inputs.data.num_overlong_dropped:
-        tracker.note(f"{num_dropped} prompts are left out, since they are too long")
-    schedule = open_feed(config, inputs, directory, tracker.note)
     await policy.connect()
     initial_path = await _bring_policy(config, directory, inputs, checkpoint, policy, tracker)
     anchors = await start_anchors(config, policy, initial_path)

@@ -72,6 +72,8 @@ class Completion:
 
 LOGGED = -1
 """The policy version of completions that no policy of this run has drawn."""
+USER = "user"
+"""The judge of a pair that rests on the user's word alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlhf.records import Collected, Completion
+from rlhf.records import USER, Collected, Completion
 
 _SIDE_TYPES = {
     "": pa.string(),
@@ -90,7 +90,7 @@ def _rows(round: int, one: Collected) -> Iterator[dict[str, Any]]:
             **_side("chosen", dropped.chosen, chosen_score),
             **_side("rejected", dropped.rejected, rejected_score),
             "margin": margin,
-            "judge": verdict.judge if verdict else "user",
+            "judge": verdict.judge if verdict else USER,
             "dropped": dropped.reason.value,
         }
 

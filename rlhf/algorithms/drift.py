@@ -10,6 +10,7 @@ from rlhf.config.algorithms import Chosen, DriftConfig, Rejected, Truncated
 from rlhf.feedback.filters import reason_to_drop
 from rlhf.records import (
     LOGGED,
+    USER,
     Collected,
     Completion,
     Dropped,
@@ -21,9 +22,6 @@ from rlhf.records import (
     UserFeedback,
 )
 from rlhf.stages import Judge, Rollout
-
-USER = "user"
-"""The judge of a pair that rests on the user's word alone."""
 
 
 class Side(NamedTuple):

@@ -34,8 +34,8 @@ class FeedbackConfig:
     judge: LLMJudgeConfig = field(default_factory=LLMJudgeConfig)
     """The model of label=llm, at an endpoint or on workers of its own, as with `judge=llm`. Of its
     `max_tokens` a conversation's oldest turns are left out; `max_failure_rate` is a share of the
-    log's turns; `concurrency` counts for every worker too. `template` and `logprobs` are not
-    read."""
+    log's turns; `concurrency` counts for every worker too. `template`, `user_guided`
+    and `logprobs` are not read."""
     rollout: RolloutConfig = MISSING
     """The engine of the model at `judge.path`; this and what follows is for that alone."""
     dtype: DType = DType.bfloat16

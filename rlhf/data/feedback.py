@@ -77,7 +77,7 @@ class FeedbackFolder:
 
 
 def open_folder(config: FeedbackDataConfig) -> FeedbackFolder:
-    """Raises InputError if `data.path` is not what the command writes, or `data.feed` no folder."""
+    """Raises InputError if `data.path` is not what the command writes."""
     path = Path(config.path)
     try:
         share = json.loads((path / "summary.json").read_text(encoding="utf-8"))["heldout_share"]
@@ -88,8 +88,6 @@ def open_folder(config: FeedbackDataConfig) -> FeedbackFolder:
                 f"with its summary.json; run it with path=LOGS out={path}"
             ]
         ) from None
-    if config.feed is not None and not Path(config.feed).is_dir():
-        raise InputError([f"data.feed={config.feed}: no such folder; make it, or correct the path"])
     return FeedbackFolder(path, config.instruction, share)
 
 
@@ -115,12 +113,6 @@ class _RemarkReader(FileReader):
         self.found: list[_Found] = []
 
     def _row(self, number: int, record: Mapping[str, Any]) -> None:
-        values = {}
-        for field, (_, column, convert) in self._columns.items():
-            try:
-                values[field] = convert(record.get(column))
-            except ValueError as error:
-                self._fault(column, str(error), number)
-        if len(values) == len(self._columns):
+        if values := self._values(number, record, self._columns):
             row = Row(values["id"], values["messages"], f"{self._file} row {number}")
             self.found.append(_Found(row, values["reply"], values.get("remark")))

@@ -124,16 +124,23 @@ class FileReader(RowReader):
         return rows
 
     def _row(self, number: int, record: dict[str, Any]) -> Row | None:
+        values = self._values(number, record, self._columns)
+        if values is None:
+            return None
+        origin = f"{self._file} row {number}"
+        return Row(**{"id": f"{self._prefix}{number}", "origin": origin, **values})
+
+    def _values(
+        self, number: int, record: Mapping[str, Any], columns: Mapping[str, Column]
+    ) -> dict[str, Any] | None:
+        """By field; None if one is wrong, and every fault is noted."""
         values = {}
-        for field, (_, column, convert) in self._columns.items():
+        for field, (_, column, convert) in columns.items():
             try:
                 values[field] = convert(record.get(column))
             except ValueError as error:
                 self._fault(column, str(error), number)
-        if len(values) < len(self._columns):
-            return None
-        origin = f"{self._file} row {number}"
-        return Row(**{"id": f"{self._prefix}{number}", "origin": origin, **values})
+        return values if len(values) == len(columns) else None
 
     def _missing(self) -> Iterator[str]:
         # A file without a single readable row has faults, or is empty: that is told elsewhere.

@@ -127,13 +127,7 @@ class _PreferenceReader(FileReader):
         if record.get(_DROPPED):
             self.num_passed_over += 1
             return
-        values = {}
-        for field, (_, column, convert) in self._fields.items():
-            try:
-                values[field] = convert(record.get(column))
-            except ValueError as error:
-                self._fault(column, str(error), number)
-        if len(values) == len(self._fields):
+        if values := self._values(number, record, self._fields):
             self.examples.append(_example(values, str(self._file), number))
 
     def _missing(self) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Data sources into prompts, and prompts into rounds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +45,18 @@ class Data:
     num_shortened: int = 0
     """Conversations without their first turns, which would not have fitted."""
 
+    def notes(self) -> Iterator[str]:
+        """What people should know was left out."""
+        if self.num_with_control_tokens:
+            yield (
+                f"{self.num_with_control_tokens} logged conversations are left out: they have "
+                "control tokens"
+            )
+        if self.num_shortened:
+            yield f"{self.num_shortened} conversations are read without their first turns"
+        if self.num_overlong_dropped:
+            yield f"{self.num_overlong_dropped} prompts are left out, since they are too long"
+
 
 def load_data(
     config: DataConfig,
@@ -61,7 +73,8 @@ def load_data(
     preparation = Preparation(renderer, max_prompt_tokens, max_completion_tokens)
     train, heldout = preparation.prompts(source.train), preparation.prompts(source.heldout)
     lessons = preparation.prompts(source.lessons)
-    can_drop = getattr(config, "overlong", Overlong.error) is Overlong.drop
+    has_policy = isinstance(config, FilesConfig | FeedbackDataConfig)
+    can_drop = has_policy and config.overlong is Overlong.drop
     if problems := preparation.problems(can_drop):
         raise InputError(problems)
     num_dropped = preparation.num_too_long

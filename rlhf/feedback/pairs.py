@@ -103,24 +103,16 @@ def complaints(
     conversation: Conversation, verdicts: Sequence[Verdict], label_source: str
 ) -> Iterator[Complaint]:
     """One for each turn that is dissatisfied; mixed ones are left out."""
-    for verdict in verdicts:
-        if verdict.satisfaction is Satisfaction.dissatisfied:
-            before, turn = conversation.messages[: verdict.turn], verdict.turn
-            origin = _origin(conversation, verdict, label_source)
-            complaint = conversation.messages[turn].content
-            yield Complaint(origin, before[:-1], before[-1].content, complaint)
+    for origin in _origins(conversation, verdicts, label_source, Satisfaction.dissatisfied):
+        yield Complaint(origin, *_exchange(conversation, origin.turn))
 
 
 def praises(
     conversation: Conversation, verdicts: Sequence[Verdict], label_source: str
 ) -> Iterator[Praise]:
     """One for each turn that is satisfied; mixed ones are left out."""
-    for verdict in verdicts:
-        if verdict.satisfaction is Satisfaction.satisfied:
-            before, turn = conversation.messages[: verdict.turn], verdict.turn
-            origin = _origin(conversation, verdict, label_source)
-            praise = conversation.messages[turn].content
-            yield Praise(origin, before[:-1], before[-1].content, praise)
+    for origin in _origins(conversation, verdicts, label_source, Satisfaction.satisfied):
+        yield Praise(origin, *_exchange(conversation, origin.turn))
 
 
 def seed_pairs(
@@ -150,6 +142,23 @@ def next_turn(id: str) -> str:
     """The id of what the same user says next: a seed pair's complaint, and the praise after it."""
     conversation, _, turn = id.rpartition(":")
     return f"{conversation}:{int(turn) + 2}"
+
+
+def _origins(
+    conversation: Conversation,
+    verdicts: Sequence[Verdict],
+    label_source: str,
+    wanted: Satisfaction,
+) -> Iterator[Origin]:
+    for verdict in verdicts:
+        if verdict.satisfaction is wanted:
+            yield _origin(conversation, verdict, label_source)
+
+
+def _exchange(conversation: Conversation, turn: int) -> tuple[tuple[Message, ...], str, str]:
+    """What was asked, the reply, and what this turn says of it."""
+    *history, reply = conversation.messages[:turn]
+    return tuple(history), reply.content, conversation.messages[turn].content
 
 
 def _origin(conversation: Conversation, verdict: Verdict, label_source: str) -> Origin:
