@@ -27,19 +27,21 @@ ANSWER_TOKENS = 2
 
 
 class QuestionReader:
-    """Questions as the judge model's token ids, with room for an answer of `answer_tokens`.
+    """Questions as a model's token ids, with room for an answer of `answer_tokens`.
 
-    Raises InputError, naming judge.path, if the model's files or tokenizer cannot be used.
+    Raises InputError, naming `key`, if the model's files or tokenizer cannot be used.
     """
 
-    def __init__(self, config: LLMJudgeConfig, answer_tokens: int) -> None:
-        assert config.path is not None
-        self._where = where = f"judge.path={config.path}"
+    def __init__(
+        self, path: str | None, max_tokens: int, answer_tokens: int, key: str = "judge.path"
+    ) -> None:
+        assert path is not None
+        self._where = where = f"{key}={path}"
         self.answer_tokens = answer_tokens
-        directory = find_directory("judge.path", config.path)
+        directory = find_directory(key, path)
         if faults := weight_faults(directory):
             raise InputError([f"{where}: {fault}" for fault in faults])
-        self.model = f"{Path(config.path).name}-{fingerprint(directory)}"
+        self.model = f"{Path(path).name}-{fingerprint(directory)}"
         try:
             tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
             model = AutoConfig.from_pretrained(directory).get_text_config()
@@ -50,7 +52,7 @@ class QuestionReader:
         self._tokenizer: Any = tokenizer
         self._renderer = Renderer(tokenizer, Rendering.auto)
         longest = getattr(model, "max_position_embeddings", None) or math.inf
-        limits = (config.max_tokens, longest - answer_tokens, tokenizer.model_max_length)
+        limits = (max_tokens, longest - answer_tokens, tokenizer.model_max_length)
         self.max_tokens = int(min(limits))
         # It would warn of texts that are too long, as if they went on to the model.
         tokenizer.model_max_length = int(1e30)
@@ -78,8 +80,8 @@ class QuestionReader:
         if self.tokens(question) is None:
             raise InputError(
                 [
-                    f"{self._where}: does not take a trivial question: it is longer than "
-                    f"judge.max_tokens or the model allow ({self.max_tokens} tokens), or its chat "
+                    f"{self._where}: does not take a trivial question: it is longer than its "
+                    f"max_tokens or the model allow ({self.max_tokens} tokens), or its chat "
                     "template refuses a user's message"
                 ]
             )
@@ -157,7 +159,7 @@ def start_llm_judge(
     seed: int,
 ) -> tuple[LLMJudge, list[Worker]]:
     """The judge at `judge.path`, and its workers: on the engine of `rollout`, not yet ready."""
-    reader = QuestionReader(config, ANSWER_TOKENS)
+    reader = QuestionReader(config.path, config.max_tokens, ANSWER_TOKENS)
     workers = start_answering(config, reader, rollout, dtype, allotment, seed)
     calls = calls_per_worker(rollout)
     chooser = WorkerChooser(workers, reader, calls_per_worker=calls, timeout_s=timeout_s)
@@ -198,6 +200,6 @@ def check_llm_judge(config: LLMJudgeConfig) -> None:
     if config.endpoint is not None:
         check_endpoint(config)
         return
-    reader = QuestionReader(config, ANSWER_TOKENS)
+    reader = QuestionReader(config.path, config.max_tokens, ANSWER_TOKENS)
     reader.label_ids()
     reader.check(load_template(config.template, config.user_guided).trivial)

@@ -30,6 +30,8 @@ class GenerationRequest(NamedTuple):
     sampling: Sampling
     seed: int
     """Completion i is drawn with `seed + i`."""
+    num_prefix_tokens: int = 0
+    """How many of `token_ids`, at their end, begin the answer."""
 
 
 class Draft(NamedTuple):
@@ -38,6 +40,9 @@ class Draft(NamedTuple):
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     truncated: bool
+    stopped: bool = False
+    """It ends with the token that completed a text of `Sampling.stop`."""
+    num_cached_tokens: int = 0
 
 
 Drafts = tuple[Draft, ...]
@@ -88,8 +93,11 @@ class RolloutWorker:
     ) -> tuple[Completion, ...] | Failure:
         if isinstance(drafts, Failure):
             return drafts
-        texts = self._tokenizer.batch_decode(
-            [draft.token_ids for draft in drafts], skip_special_tokens=True
+        drafts = tuple(self._cut(draft, request.sampling.stop) for draft in drafts)
+        # Decoded with what stands before, since some tokenizers drop a space at the beginning.
+        before = request.token_ids[len(request.token_ids) - request.num_prefix_tokens :]
+        skipped, *texts = self._tokenizer.batch_decode(
+            [before, *((*before, *draft.token_ids) for draft in drafts)], skip_special_tokens=True
         )
         return tuple(
             Completion(
@@ -97,13 +105,25 @@ class RolloutWorker:
                 sample=i,
                 token_ids=draft.token_ids,
                 logprobs=draft.logprobs,
-                text=text,
+                text=text[len(skipped) :],
                 truncated=draft.truncated,
                 policy_version=version,
                 mixture=request.sampling.mixture,
+                stopped=draft.stopped,
+                num_cached_tokens=draft.num_cached_tokens,
             )
             for i, (draft, text) in enumerate(zip(drafts, texts, strict=True))
         )
+
+    def _cut(self, draft: Draft, stop: Sequence[str]) -> Draft:
+        """Without its last token, if that begins the next step too; white space may stay."""
+        if not draft.stopped or len(draft.token_ids) == 1:
+            return draft
+        text = self._tokenizer.decode(draft.token_ids)
+        end = min(text.find(one) + len(one) for one in stop if one in text)
+        if not text[end:].strip():
+            return draft
+        return draft._replace(token_ids=draft.token_ids[:-1], logprobs=draft.logprobs[:-1])
 
     async def load_weights(self, buckets: Sequence[ray.ObjectRef], version: int) -> None:
         """Takes over weights from Ray's object store; each bucket is a safetensors blob."""
@@ -141,8 +161,15 @@ class RolloutService:
     async def generate(
         self, prompt: Prompt, sampling: Sampling, seed: int
     ) -> tuple[Completion, ...]:
-        request = GenerationRequest(prompt.id, prompt.token_ids, sampling, seed)
+        request = GenerationRequest(
+            prompt.id, prompt.token_ids, sampling, seed, prompt.num_prefix_tokens
+        )
         return await self._dispatcher.submit((prompt.id, seed, sampling.temperature), request)
+
+    @property
+    def workers(self) -> list[Worker]:
+        """Those that live."""
+        return list(self._workers)
 
     @property
     def handles(self) -> list[ActorHandle]:
@@ -192,5 +219,5 @@ def _build_engine(
     if isinstance(config, TransformersRolloutConfig):
         from actors.transformers_engine import TransformersEngine
 
-        return TransformersEngine(path, dtype, config, ends)
+        return TransformersEngine(path, dtype, config, ends, AutoTokenizer.from_pretrained(path))
     raise TypeError(f"no engine for {type(config).__name__}")

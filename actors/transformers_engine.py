@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AutoModelForCausalLM, DynamicCache, StopStringCriteria
 
 from actors.rollout import Draft, Drafts, GenerationRequest
 from rlhf.batching import micro_batches
@@ -26,7 +26,9 @@ class TransformersEngine:
         dtype: DType,
         config: TransformersRolloutConfig,
         end_token_ids: Sequence[int],
+        tokenizer: Any,
     ) -> None:
+        self._tokenizer = tokenizer
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype.value))
         self._model.to(self._device).eval()
@@ -84,6 +86,8 @@ class TransformersEngine:
         attention_RT = begun[0][2]
         position_R = attention_RT.sum(1)
         alive_R = torch.ones(len(position_R), dtype=torch.bool, device=self._device)
+        stopped_R = torch.zeros_like(alive_R)
+        stops = [StopStringCriteria(self._tokenizer, list(sampling.stop))] if sampling.stop else []
         tokens, logprobs, alive = [], [], []
         for t in range(limit):
             token_R, logprob_R = _draw(logits_RV, uniforms_RT[:, t], sampling)
@@ -91,6 +95,9 @@ class TransformersEngine:
             logprobs.append(logprob_R)
             alive.append(alive_R)
             alive_R = alive_R & ~torch.isin(token_R, self._end_token_ids)
+            for has_stopped in stops:
+                stopped_R |= alive_R & has_stopped(torch.stack(tokens, 1), None).bool()
+                alive_R = alive_R & ~stopped_R
             if t + 1 == limit or not alive_R.any():
                 break
             attention_RT = torch.cat([attention_RT, torch.ones_like(attention_RT[:, :1])], 1)
@@ -106,12 +113,13 @@ class TransformersEngine:
             logits_RV = _mixed(steps, weights)
             position_R = position_R + 1
         drafts = [
-            Draft(tuple(row[:length]), tuple(values[:length]), truncated)
-            for row, values, length, truncated in zip(
+            Draft(tuple(row[:length]), tuple(values[:length]), truncated, stopped)
+            for row, values, length, truncated, stopped in zip(
                 torch.stack(tokens, 1).tolist(),
                 torch.stack(logprobs, 1).tolist(),
                 torch.stack(alive, 1).sum(1).tolist(),
                 alive_R.tolist(),
+                stopped_R.tolist(),
                 strict=True,
             )
         ]

@@ -107,7 +107,9 @@ class VllmEngine:
             seed=request.seed,
             stop_token_ids=self._end_token_ids,
             logprobs=0,
-            detokenize=False,
+            stop=list(sampling.stop),
+            include_stop_str_in_output=True,
+            detokenize=bool(sampling.stop),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         try:
@@ -124,6 +126,8 @@ class VllmEngine:
                     )
                 ),
                 truncated=completion.finish_reason == "length",
+                stopped=isinstance(completion.stop_reason, str),
+                num_cached_tokens=output.num_cached_tokens or 0,
             )
             for completion in sorted(output.outputs, key=lambda completion: completion.index)
         )

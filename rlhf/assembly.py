@@ -3,12 +3,19 @@
 Only this file and the entry points (`rlhf.launch`, `rlhf.evaluate`) know actors and clusters.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actors.group import Allotment, Worker, start_workers, wait_ready
 from actors.judge import JudgeService, JudgeWorker
-from actors.llm_judge import start_llm_judge
+from actors.llm_judge import (
+    ANSWER_TOKENS,
+    QuestionReader,
+    WorkerChooser,
+    calls_per_worker,
+    start_llm_judge,
+)
 from actors.policy import InitialPolicy, PolicyService
 from actors.policy_rank import PolicyPlan, PolicyRank
 from actors.reference import ReferenceService, ReferenceWorker
@@ -18,6 +25,7 @@ from cluster.placement import Role
 from rlhf.algorithms.drift import Drift, seed_pairs
 from rlhf.algorithms.online import OnlineDPO
 from rlhf.algorithms.self_play import SelfPlay
+from rlhf.algorithms.tree import TreeSearch
 from rlhf.anchors import Anchors
 from rlhf.collecting import OneRound, RoundCollector, WarmStarted
 from rlhf.config import Config
@@ -26,6 +34,8 @@ from rlhf.config.algorithms import (
     DriftConfig,
     OnlineDPOConfig,
     SelfPlayConfig,
+    StepValue,
+    TreeConfig,
 )
 from rlhf.config.judges import (
     GameConfig,
@@ -49,9 +59,13 @@ from rlhf.inputs import Inputs
 from rlhf.judges.endpoint import endpoint_judge
 from rlhf.metrics import ACCURACY, SATISFACTION
 from rlhf.objectives import anchors_needed
-from rlhf.records import Sampling
+from rlhf.records import Collected, Sampling
 from rlhf.stages import Algorithm, Collector, Evaluation, Judge, Logprobs, Schedule
-from rlhf.store import read_metrics
+from rlhf.store import PreferenceStore, read_metrics
+from rlhf.tree.expansion import Evaluator, Grower
+from rlhf.tree.process_reward import ProcessReward
+from rlhf.tree.self_evaluation import SelfEvaluation
+from rlhf.tree.store import TreeStore
 
 PROBE_TOKENS = 16
 MAX_LOGPROB_GAP = {DType.float32: 1e-3, DType.bfloat16: 0.1}
@@ -208,8 +222,32 @@ def sampling(config: Config) -> Sampling:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class RunStores:
+    """What a run keeps, and finds again after a crash."""
+
+    preferences: PreferenceStore
+    trees: TreeStore | None
+
+    @classmethod
+    def of(cls, config: Config, directory: Path, first_round: int) -> "RunStores":
+        searches = isinstance(config.algorithm, TreeConfig)
+        trees = TreeStore(directory, first_round) if searches else None
+        return cls(PreferenceStore(directory), trees)
+
+    def write(self, round: int, collected: Sequence[Collected]) -> None:
+        """`rlhf.stages.Store`."""
+        if self.trees:
+            self.trees.write(round, collected)
+        self.preferences.write(round, collected)
+
+
 def make_algorithm(
-    config: Config, inputs: Inputs, rollout: RolloutService, judge: Judge | None
+    config: Config,
+    inputs: Inputs,
+    rollout: RolloutService,
+    judge: Judge | None,
+    stores: RunStores,
 ) -> Algorithm:
     if isinstance(config.algorithm, DriftConfig):
         asked = judge if config.algorithm.min_margin is not None else None
@@ -220,7 +258,34 @@ def make_algorithm(
         return OnlineDPO(rollout, judge, sampling(config), config.algorithm)
     if isinstance(config.algorithm, SelfPlayConfig):
         return SelfPlay(rollout, judge, sampling(config), config.algorithm)
+    if isinstance(config.algorithm, TreeConfig):
+        assert stores.trees is not None
+        evaluator = _make_evaluator(config, config.algorithm, inputs, rollout, judge)
+        grower = Grower(rollout, judge, evaluator, sampling(config), config.algorithm)
+        return TreeSearch(grower, config.algorithm, stores.trees)
     raise TypeError(f"no algorithm for {type(config.algorithm).__name__}")
+
+
+def _make_evaluator(
+    config: Config, algorithm: TreeConfig, inputs: Inputs, rollout: RolloutService, judge: Judge
+) -> Evaluator | None:
+    match algorithm.value:
+        case StepValue.outcome:
+            return None
+        case StepValue.judge:
+            return ProcessReward(judge)
+        case StepValue.self_evaluation:
+            longest = config.rollout.max_prompt_tokens + config.rollout.max_completion_tokens
+            reader = QuestionReader(
+                inputs.model_path, longest - ANSWER_TOKENS, ANSWER_TOKENS, "model.path"
+            )
+            chooser = WorkerChooser(
+                rollout.workers,
+                reader,
+                calls_per_worker=calls_per_worker(config.rollout),
+                timeout_s=config.cluster.call_timeout_s,
+            )
+            return SelfEvaluation(chooser, algorithm.see_solution)
 
 
 def make_collector(
@@ -229,8 +294,9 @@ def make_collector(
     schedule: Schedule,
     rollout: RolloutService,
     judge: Judge | None,
+    stores: RunStores,
 ) -> Collector:
-    algorithm = make_algorithm(config, inputs, rollout, judge)
+    algorithm = make_algorithm(config, inputs, rollout, judge, stores)
     last = (config.round, config.judge.max_failure_rate, config.seed)
     collector = RoundCollector(algorithm, schedule, *last)
     if not inputs.seeds:

@@ -33,7 +33,6 @@ from rlhf.config.models import (
     VllmRolloutConfig,
 )
 from rlhf.config.objectives import (
-    DPOConfig,
     GPOConfig,
     INPOConfig,
     LNDPOConfig,
@@ -57,7 +56,7 @@ _LIMITS = {
 }
 
 
-LABELLED = (DPOConfig, RDPOConfig, RSOConfig, SLiCConfig, SimPOConfig, LNDPOConfig)
+LABELLED = (RDPOConfig, RSOConfig, SLiCConfig, SimPOConfig, LNDPOConfig)
 """Objectives that know no win probability."""
 
 

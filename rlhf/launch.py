@@ -9,6 +9,7 @@ from actors.group import wait_ready
 from actors.policy import PolicyService
 from cluster.session import session
 from rlhf.assembly import (
+    RunStores,
     make_collector,
     make_evaluation,
     make_publisher,
@@ -29,7 +30,6 @@ from rlhf.loop import Run, train
 from rlhf.objectives import implied_target
 from rlhf.run_directory import CHECKPOINTS, CONFIG, OVERRIDES, begin_or_resume, claimed
 from rlhf.stages import Metrics
-from rlhf.store import PreferenceStore
 from rlhf.tracking import RunTracker
 from rlhf.warmup import warm_up
 
@@ -98,6 +98,7 @@ async def _run(
     first_round = checkpoint.state["num_rounds"] if checkpoint else 0
     publisher = make_publisher(config, inputs, policy, rollout)
     await publisher.publish(first_round)
+    stores = RunStores.of(config, directory, first_round)
     evaluation = LastKept(make_evaluation(config, inputs, rollout, judge, directory))
     if first_round == 0:
         tracker.log_eval(0, await evaluation.evaluate())
@@ -109,13 +110,13 @@ async def _run(
     )
     await train(
         Run(
-            collector=make_collector(config, inputs, schedule, rollout, judge),
+            collector=make_collector(config, inputs, schedule, rollout, judge, stores),
             anchors=anchors,
             policy=policy,
             publisher=publisher,
             evaluation=evaluation,
             checkpoints=checkpoints,
-            store=PreferenceStore(directory),
+            store=stores,
             tracker=tracker,
             first_round=first_round,
             num_rounds=config.num_rounds,

@@ -62,7 +62,7 @@ def collection_metrics(collected: Sequence[Collected], policy_version: int) -> d
     metrics: dict[str, float] = {
         "rollout/num_prompts": len(collected),
         "rollout/num_completions": len(completions),
-        "rollout/num_tokens": sum(len(c.token_ids) for c in completions),
+        "rollout/num_tokens": sum(one.num_tokens for one in collected),
     }
     if num_logprobs := sum(len(c.logprobs) for c in completions):
         metrics["rollout/entropy"] = -sum(sum(c.logprobs) for c in completions) / num_logprobs

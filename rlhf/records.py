@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations
 from math import isfinite
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from rlhf.tree.nodes import Tree
 
 
 class Message(NamedTuple):
@@ -28,6 +31,9 @@ class Prompt:
     """Rendered with the policy's chat template (or plainly); never empty."""
     answer: str | None = None
     """What a judge compares with: the solution, or what the user said they wanted."""
+    prefix: str = ""
+    """An answer that has begun, as text; `token_ids` end with it."""
+    num_prefix_tokens: int = 0
 
     @property
     def text(self) -> str:
@@ -47,6 +53,8 @@ class Sampling:
     mixture: float = 0.0
     """Weight of the initial policy in what is sampled from, token by token: π^(1-c)·π_initial^c,
     normalised. 0 is the policy, 1 the initial policy."""
+    stop: tuple[str, ...] = ()
+    """Texts, the first of which ends a completion that is only a step of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,10 @@ class Completion:
     """The version that had been published when sampling began."""
     mixture: float = 0.0
     """As in `Sampling`: 0 if the policy itself drew it."""
+    stopped: bool = False
+    """It met a text of `Sampling.stop`, so its answer goes on."""
+    num_cached_tokens: int = 0
+    """Tokens of the prompt that the engine knew from earlier requests."""
 
 
 LOGGED = -1
@@ -161,6 +173,7 @@ class DropReason(StrEnum):
     ROLE_MARKER = "role_marker"
     REFERS_BACK = "refers_back"
     REFUSAL = "refusal"
+    UNVISITED = "unvisited"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +223,15 @@ class Collected:
     """None if no judge was asked."""
     preferences: tuple[Preference, ...]
     dropped: tuple[Dropped, ...]
+    tree: "Tree | None" = None
+    """What was searched; `completions` are then its whole answers."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Generated for it; steps that answers of a tree share count once."""
+        return (
+            self.tree.num_tokens if self.tree else sum(len(c.token_ids) for c in self.completions)
+        )
 
 
 class Tokens(NamedTuple):

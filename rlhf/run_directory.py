@@ -20,7 +20,9 @@ OVERRIDES = "overrides.yaml"
 CHECKPOINTS = "checkpoints"
 _MADE_BY_A_RUN = ("metrics.jsonl", "summary.json", "curves.png", "preferences", CHECKPOINTS,
                   "initial_policy", "initial_completions.json", "policy", "evaluation.json",
-                  "model", "wandb")  # fmt: skip
+                  "model", "wandb", "trees")  # fmt: skip
+_LASTING = ("trees",)
+"""What a run that begins again keeps: equal configurations search equal trees."""
 
 _BEGUN = ".agon"
 """Marks a directory that a run began in: only there is what has those names known to be ours."""
@@ -78,6 +80,8 @@ def begin_or_resume(directory: Path, resume: Resume, config: dict[str, Any]) -> 
         if not holds_run:
             _refuse_other_content(directory)
         for name in _MADE_BY_A_RUN:
+            if holds_run and name in _LASTING:
+                continue
             path = directory / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     (directory / _BEGUN).touch()

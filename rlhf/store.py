@@ -27,6 +27,7 @@ SCHEMA = pa.schema(
         pa.field("round", pa.int32(), nullable=False),
         pa.field("prompt_id", pa.string(), nullable=False),
         pa.field("prompt", pa.string(), nullable=False),
+        pa.field("prefix", pa.string(), nullable=False),
         *(pa.field(f"chosen{name}", kind) for name, kind in _SIDE_TYPES.items()),
         *(pa.field(f"rejected{name}", kind) for name, kind in _SIDE_TYPES.items()),
         pa.field("margin", pa.float64()),
@@ -37,7 +38,8 @@ SCHEMA = pa.schema(
     ]
 )
 """One row per preference and per `Dropped`: `dropped` is null for what is trained on, else the
-reason. A dropped row has the judge's own scores, no `weight`, and null for a side that it lacks."""
+reason. A dropped row has the judge's own scores, no `weight`, and null for a side that it lacks.
+In a search tree `prefix` is how the answer begins, and either side goes on from there."""
 
 
 class PreferenceStore:
@@ -66,10 +68,11 @@ def read(directory: Path) -> pa.Table:
 
 
 def _rows(round: int, one: Collected) -> Iterator[dict[str, Any]]:
-    same = {"round": round, "prompt_id": one.prompt.id, "prompt": one.prompt.text}
+    same = {"round": round, "prompt_id": one.prompt.id, "prompt": one.prompt.text, "prefix": ""}
     for preference in one.preferences:
         yield {
             **same,
+            "prefix": preference.prompt.prefix,
             **_side("chosen", preference.chosen, preference.chosen_score),
             **_side("rejected", preference.rejected, preference.rejected_score),
             "margin": preference.margin,

@@ -14,6 +14,7 @@ from rlhf.config.algorithms import (
     DriftConfig,
     OnlineDPOConfig,
     SelfPlayConfig,
+    TreeConfig,
 )
 from rlhf.config.data import (
     ArithmeticConfig,
@@ -101,7 +102,12 @@ class Config:
 
 
 SCHEMAS: dict[str, dict[str, type]] = {
-    "algorithm": {"online_dpo": OnlineDPOConfig, "self_play": SelfPlayConfig, "drift": DriftConfig},
+    "algorithm": {
+        "online_dpo": OnlineDPOConfig,
+        "self_play": SelfPlayConfig,
+        "drift": DriftConfig,
+        "tree": TreeConfig,
+    },
     "objective": {
         "dpo": DPOConfig,
         "rdpo": RDPOConfig,

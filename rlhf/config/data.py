@@ -17,8 +17,10 @@ class DataConfig:
 
 @dataclass
 class ArithmeticConfig(DataConfig):
-    """Sums of two numbers, such as `12+34=`, answered by the number alone."""
+    """Sums such as `12+34=`: two numbers are answered by their sum alone, more line by line."""
 
+    num_terms: list[int] = field(default_factory=lambda: [2])
+    """How many numbers a sum has; each of these as often."""
     num_digits: int = number(2, at_least=1, at_most=6)
     num_prompts: int = number(7000, at_least=1)
     num_heldout: int = number(512, at_least=1)

@@ -11,6 +11,8 @@ from rlhf.config.numbers import number
 class Check(Enum):
     integer = "integer"
     """The completion is the answer: one integer, nothing else."""
+    last_line = "last_line"
+    """The completion's last line is the answer: one integer, nothing else."""
     math = "math"
     """The completion's final answer is mathematically equal to the reference (`math-verify`)."""
 

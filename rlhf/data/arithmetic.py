@@ -1,4 +1,4 @@
-"""Sums of two numbers, generated."""
+"""Sums, generated; those of more than two numbers are solved line by line."""
 
 import random
 
@@ -7,35 +7,82 @@ from rlhf.data.rendering import Row
 from rlhf.problems import InputError
 from rlhf.records import Message
 
+MAX_DIGITS = 18
+"""Of all numbers of a sum together, so that sums can be drawn by their index."""
+
 
 def arithmetic_rows(config: ArithmeticConfig, seed: int) -> tuple[list[Row], list[Row]]:
-    """Distinct sums to train on and, disjoint from them, held-out ones; demonstrated by the answer.
+    """Distinct sums to train on and, disjoint from them, held-out ones, with demonstrations.
 
-    Both numbers have `num_digits` digits and no leading zero. Raises InputError if there are fewer
-    sums than asked for.
+    All numbers have `num_digits` digits and no leading zero; each of `num_terms` has an equal share
+    of the sums. A demonstration of two numbers is the answer; of more, a line per step that adds
+    the first two of those that are left. Raises InputError if there are fewer sums than asked for.
     """
+    _check(config)
     low = 0 if config.num_digits == 1 else 10 ** (config.num_digits - 1)
     width = 10**config.num_digits - low
-    wanted = config.num_prompts + config.num_heldout
-    if wanted > width**2:
+    rng, train, heldout = random.Random(seed), [], []
+    for place, num_terms in enumerate(config.num_terms):
+        num_heldout = _share(config.num_heldout, place, len(config.num_terms))
+        wanted = num_heldout + _share(config.num_prompts, place, len(config.num_terms))
+        if wanted > width**num_terms:
+            raise InputError(
+                [
+                    f"data.num_prompts={config.num_prompts} and data.num_heldout="
+                    f"{config.num_heldout}: there are {width**num_terms} sums of {num_terms} "
+                    f"numbers of {config.num_digits} digits, not {wanted}; ask for fewer, or raise "
+                    "data.num_digits"
+                ]
+            )
+        drawn = rng.sample(range(width**num_terms), wanted)
+        rows = [_row([low + digit for digit in _digits(i, width, num_terms)]) for i in drawn]
+        heldout += rows[:num_heldout]
+        train += rows[num_heldout:]
+    if len(config.num_terms) > 1:
+        rng.shuffle(heldout)
+    return train, heldout
+
+
+def _check(config: ArithmeticConfig) -> None:
+    terms = config.num_terms
+    key = f"data.num_terms={terms}"
+    if not terms or min(terms) < 2 or len(set(terms)) < len(terms):
+        raise InputError([f"{key}: must be different numbers of at least 2, such as [3,4]"])
+    if max(terms) * config.num_digits > MAX_DIGITS:
         raise InputError(
-            [
-                f"data.num_prompts={config.num_prompts} and data.num_heldout={config.num_heldout}: "
-                f"there are {width**2} sums of {config.num_digits}-digit numbers, not {wanted}; "
-                "ask for fewer, or raise data.num_digits"
-            ]
+            [f"{key}: times data.num_digits={config.num_digits} must be at most {MAX_DIGITS}"]
         )
-    drawn = random.Random(seed).sample(range(width**2), wanted)
-    rows = [_row(low + index // width, low + index % width) for index in drawn]
-    return rows[config.num_heldout :], rows[: config.num_heldout]
 
 
-def _row(left: int, right: int) -> Row:
-    sum_, answer = f"{left}+{right}", str(left + right)
+def _share(total: int, place: int, num_places: int) -> int:
+    """Of `total` in nearly equal parts, the one at `place`."""
+    return total * (place + 1) // num_places - total * place // num_places
+
+
+def _digits(index: int, width: int, count: int) -> list[int]:
+    """`index` in base `width`, the last digit last."""
+    digits = []
+    for _ in range(count):
+        index, digit = divmod(index, width)
+        digits.append(digit)
+    return digits[::-1]
+
+
+def _row(terms: list[int]) -> Row:
+    text = "+".join(map(str, terms))
     return Row(
-        id=sum_,
-        messages=(Message("user", f"{sum_}="),),
-        origin=f"the sum {sum_}",
-        answer=answer,
-        demonstration=answer,
+        id=text,
+        messages=(Message("user", f"{text}="),),
+        origin=f"the sum {text}",
+        answer=str(sum(terms)),
+        demonstration=_solution(terms),
     )
+
+
+def _solution(terms: list[int]) -> str:
+    """`46+78` and `124` for 12+34+78, line by line."""
+    lines = []
+    while len(terms) > 1:
+        terms = [terms[0] + terms[1], *terms[2:]]
+        lines.append("+".join(map(str, terms)))
+    return "\n".join(lines)

@@ -23,7 +23,7 @@ def use_workers(
 
     Raises InputError, before any worker starts, if the model cannot be used or does not fit.
     """
-    reader = QuestionReader(config.judge, ANSWER_TOKENS)
+    reader = QuestionReader(config.judge.path, config.judge.max_tokens, ANSWER_TOKENS)
     reader.check(trivial_question())
     num_gpus = 1.0 if config.placement.gpus else 0.0
     if isinstance(config.rollout, VllmRolloutConfig):

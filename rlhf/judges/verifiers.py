@@ -44,6 +44,7 @@ class Verifier:
     """Scores completions by comparing them with the prompt's answer."""
 
     def __init__(self, config: VerifierConfig) -> None:
+        self._check = config.check
         self._name = f"verifier/{config.check.value}@1"
         self._math = MathProcess() if config.check is Check.math else None
 
@@ -58,7 +59,11 @@ class Verifier:
     def _score(self, answer: str | None, text: str) -> float | None:
         if answer is None:
             return None
-        return self._math.score(answer, text) if self._math else integer_score(answer, text)
+        if self._math:
+            return self._math.score(answer, text)
+        if self._check is Check.last_line:
+            text = text.rpartition("\n")[2]
+        return integer_score(answer, text)
 
     def close(self) -> None:
         """Ends the child process, if there is one."""

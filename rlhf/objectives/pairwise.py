@@ -2,8 +2,8 @@
 
 Tensor names end in their dimensions: B pairs. Log-probabilities are nats, summed over a
 completion's tokens unless said to be per token. A loss is to be minimised, and comes unreduced,
-so that its caller can weight the pairs. All but IPO take the chosen side to be preferred for
-certain, whatever its win probability.
+so that its caller can weight the pairs. All but IPO and DPO take the chosen side to be preferred
+for certain, whatever its win probability.
 """
 
 from torch import Tensor
@@ -25,12 +25,14 @@ from rlhf.objectives.pairs import Anchors, Judged, PairLogprobs, log_ratios, mar
 def dpo(config: DPOConfig, policy: PairLogprobs, anchors: Anchors, judged: Judged) -> Tensor:
     """DPO; label smoothing makes it cDPO, least at a margin of ln((1-ε)/ε)/β; an NLL makes it RPO.
 
-    The NLL is the chosen side's, per token.
+    A pair whose win probability is not 1 is doubtful by itself, as those of a search tree are. The
+    NLL is the chosen side's, per token.
     """
     logit_B = config.beta * margin(log_ratios(policy, anchors[config.anchor.value]))
-    wrong = config.label_smoothing
+    smoothing = config.label_smoothing
+    right_B = judged.win_prob_B * (1 - smoothing) + (1 - judged.win_prob_B) * smoothing
     # Rafailov et al. 2023, arXiv 2305.18290, Eq. 7; Mitchell 2023, ericmitchell.ai/cdpo.pdf, Eq. 3
-    loss_B = -(1 - wrong) * logsigmoid(logit_B) - wrong * logsigmoid(-logit_B)
+    loss_B = -right_B * logsigmoid(logit_B) - (1 - right_B) * logsigmoid(-logit_B)
     # Pang et al. 2024, arXiv 2404.19733, Eq. 1
     return loss_B + config.nll_coef * chosen_nll_per_token(policy)
 

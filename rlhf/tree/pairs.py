@@ -1,0 +1,136 @@
+"""Siblings of a search tree into preferences.
+
+The beginning that two siblings share belongs to their prompt, so that what is trained on begins at
+the first token in which they differ.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+
+from rlhf.config.algorithms import RejectedSibling, TreeConfig
+from rlhf.records import Completion, Dropped, DropReason, Preference
+from rlhf.tree.nodes import Node, Tree, chain
+
+_EPSILON = 1e-9
+"""Shares of look-aheads are fractions: 7/8 - 4/8 reaches a gap of 0.375."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One side of a would-be pair: a sibling, with what follows it without alternative."""
+
+    node: Node
+    completion: Completion
+
+
+def tree_pairs(
+    tree: Tree, config: TreeConfig
+) -> tuple[tuple[Preference, ...], tuple[Dropped, ...]]:
+    """Preferences among the children of the nodes that were moved through, weights summing to 1.
+
+    One per node, or with rejected=all one per child that is not the best. SHORT_GROUP counts a node
+    without a second child, TIE a pair whose Q are too near, UNVISITED one of which a side was not
+    tried often enough.
+    """
+    pairs: list[tuple[Node, Candidate, Candidate]] = []
+    dropped: list[Dropped] = []
+    grown = [node for node in tree.nodes if node.children and (node.on_path or config.whole_tree)]
+    for node in grown:
+        best, *others = sorted(node.children, key=_rank, reverse=True)
+        if not others:
+            dropped.append(Dropped(DropReason.SHORT_GROUP))
+        for other in _rejected(others, config.rejected, tree.seed + node.index):
+            chosen, rejected = _candidate(tree, best), _candidate(tree, other)
+            if reason := _reason_to_drop(best, other, config):
+                dropped.append(Dropped(reason, chosen.completion, rejected.completion))
+            else:
+                pairs.append((node, chosen, rejected))
+    preferences = tuple(
+        _preference(tree, node, chosen, rejected, config, 1 / len(pairs))
+        for node, chosen, rejected in pairs
+    )
+    return preferences, tuple(dropped)
+
+
+def label_smoothing(chosen_visits: int, rejected_visits: int) -> float:
+    """ε: how doubtful a label is, from 0 to 1/2, by how often either side was tried.
+
+    Xie et al. 2024 (arXiv 2405.00451, Section 2.2): ε = 1 - 1/(1 + N_rejected/N_chosen). A side
+    that was never tried counts as tried once: the paper's formula would trust it most of all.
+    """
+    ratio = max(1, rejected_visits) / max(1, chosen_visits)
+    return min(1 - 1 / (1 + ratio), 0.5)
+
+
+def _rank(node: Node) -> tuple[float, float, float, float, int, int]:
+    """By Q, then as the released code breaks ties; the first drawn of all that is equal."""
+    return node.q, node.prior, node.reward, node.estimate, node.visits, -node.index
+
+
+def _rejected(others: Sequence[Node], how: RejectedSibling, seed: int) -> Sequence[Node]:
+    if not others or how is RejectedSibling.all:
+        return others
+    if how is RejectedSibling.random:
+        return [random.Random(seed).choice(others)]
+    return [others[-1]]
+
+
+def _reason_to_drop(best: Node, other: Node, config: TreeConfig) -> DropReason | None:
+    if min(best.visits, other.visits) < config.min_visits:
+        return DropReason.UNVISITED
+    gap = best.q - other.q
+    if gap <= 0 or gap + _EPSILON < config.min_gap:
+        return DropReason.TIE
+    return None
+
+
+def _candidate(tree: Tree, node: Node) -> Candidate:
+    steps = [link.step for link in chain(node) if link.step is not None]
+    last = steps[-1]
+    joined = replace(
+        last,
+        sample=node.index,
+        token_ids=tuple(token for step in steps for token in step.token_ids),
+        logprobs=tuple(nats for step in steps for nats in step.logprobs),
+        text="".join(step.text for step in steps),
+    )
+    return Candidate(node, joined)
+
+
+def _preference(
+    tree: Tree,
+    node: Node,
+    chosen: Candidate,
+    rejected: Candidate,
+    config: TreeConfig,
+    weight: float,
+) -> Preference:
+    a, b = chosen.completion, rejected.completion
+    # Neither side may become empty, should one be the beginning of the other.
+    most = min(len(a.token_ids), len(b.token_ids)) - 1
+    same = (left == right for left, right in zip(a.token_ids, b.token_ids, strict=False))
+    num_shared = min(sum(takewhile(bool, same)), most)
+    smoothing = 0.0
+    if config.smooth_labels:
+        smoothing = label_smoothing(chosen.node.visits, rejected.node.visits)
+    return Preference(
+        prompt=tree.begun(node, a.token_ids[:num_shared]),
+        chosen=_after(a, num_shared),
+        rejected=_after(b, num_shared),
+        chosen_score=chosen.node.q,
+        rejected_score=rejected.node.q,
+        judge=tree.judge,
+        weight=weight,
+        win_prob=1 - smoothing,
+    )
+
+
+def _after(completion: Completion, num_tokens: int) -> Completion:
+    """Without its first tokens; its text stays whole, for people."""
+    return replace(
+        completion,
+        token_ids=completion.token_ids[num_tokens:],
+        logprobs=completion.logprobs[num_tokens:],
+    )

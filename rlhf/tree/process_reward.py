@@ -1,0 +1,18 @@
+"""A reward model's opinion of a partial answer."""
+
+import math
+
+from rlhf.records import Completion, Prompt
+from rlhf.stages import Judge
+
+
+class ProcessReward:
+    """`rlhf.tree.expansion.Evaluator`: σ of the score that a model gives the answer so far."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+
+    async def confidence(self, prompt: Prompt, answer: Completion) -> float | None:
+        (score,) = (await self._judge.judge(prompt, [answer])).scores
+        # By tanh, which overflows nowhere.
+        return None if score is None else (1 + math.tanh(score / 2)) / 2
