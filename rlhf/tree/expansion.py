@@ -54,6 +54,8 @@ class Grower:
             )
         drawn = await self._draw(tree, node, sampling, "step")
         for step in drawn:
+            if len(step.token_ids) == left and step.stopped:
+                step = replace(step, truncated=True, stopped=False)  # no room for another one
             if twin := _twin(node.children, step, config.max_similarity):
                 twin.num_copies += 1
             else:

@@ -44,15 +44,20 @@ async def search(
 
 async def simulate(start: Node, grow: Grow, num_paths: int, exploration: float) -> None:
     """Several descents from `start` to whole answers, which grow their leaves together."""
-    places = [start] * num_paths
+    places = []
+    for _ in range(num_paths):
+        start.pending += 1
+        places.append(descend(start, exploration))
     while True:
-        places = [descend(place, exploration) for place in places]
         leaves = dict.fromkeys(place for place in places if not place.ended)
         if not leaves:
             break
         await asyncio.gather(*(grow(leaf, start) for leaf in leaves))
         for leaf in leaves:
             leaf.expanded = True
+            for child in leaf.children:
+                child.update()  # Q begins as the step's own gain
+        places = [descend(place, exploration) for place in places]
     for place in places:
         back_up(place, start)
 
@@ -70,7 +75,8 @@ def select(node: Node, exploration: float) -> Node:
 
     A simulation that is under way counts as a visit that loses.
     """
-    tried = math.sqrt(node.visits + node.pending)
+    num_others = node.pending - 1  # but for the simulation that asks
+    tried = math.sqrt(node.visits + num_others)
 
     def promise(child: Node) -> float:
         doubt = VIRTUAL_LOSS * child.pending / (max(1, child.visits) + child.pending)
@@ -83,10 +89,11 @@ def select(node: Node, exploration: float) -> Node:
 def back_up(leaf: Node, start: Node) -> None:
     """Counts one simulation from `start` to `leaf`, and tells every ancestor what it has found."""
     node: Node | None = leaf
-    is_below_start = True
+    above = start.parent
+    has_passed = True
     while node is not None:
-        is_below_start = is_below_start and node is not start
-        node.pending -= is_below_start
+        has_passed = has_passed and node is not above
+        node.pending -= has_passed
         node.visits += 1
         node.update()
         node = node.parent
