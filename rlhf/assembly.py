@@ -9,17 +9,12 @@ from pathlib import Path
 
 from actors.group import Allotment, Worker, start_workers, wait_ready
 from actors.judge import JudgeService, JudgeWorker
-from actors.llm_judge import (
-    ANSWER_TOKENS,
-    QuestionReader,
-    WorkerChooser,
-    calls_per_worker,
-    start_llm_judge,
-)
+from actors.llm_judge import start_llm_judge
 from actors.policy import InitialPolicy, PolicyService
 from actors.policy_rank import PolicyPlan, PolicyRank
 from actors.reference import ReferenceService, ReferenceWorker
 from actors.rollout import RolloutService, RolloutWorker
+from actors.self_evaluation import start_self_evaluation
 from actors.weight_sync import Carrier, GpuCarrier, ObjectStoreCarrier, ProbedPublisher, make_probe
 from cluster.placement import Role
 from rlhf.algorithms.drift import Drift, seed_pairs
@@ -64,7 +59,6 @@ from rlhf.stages import Algorithm, Collector, Evaluation, Judge, Logprobs, Sched
 from rlhf.store import PreferenceStore, read_metrics
 from rlhf.tree.expansion import Evaluator, Grower
 from rlhf.tree.process_reward import ProcessReward
-from rlhf.tree.self_evaluation import SelfEvaluation
 from rlhf.tree.store import TreeStore
 
 PROBE_TOKENS = 16
@@ -275,17 +269,13 @@ def _make_evaluator(
         case StepValue.judge:
             return ProcessReward(judge)
         case StepValue.self_evaluation:
-            longest = config.rollout.max_prompt_tokens + config.rollout.max_completion_tokens
-            reader = QuestionReader(
-                inputs.model_path, longest - ANSWER_TOKENS, ANSWER_TOKENS, "model.path"
+            return start_self_evaluation(
+                rollout,
+                inputs.model_path,
+                config.rollout,
+                algorithm.see_solution,
+                config.cluster.call_timeout_s,
             )
-            chooser = WorkerChooser(
-                rollout.workers,
-                reader,
-                calls_per_worker=calls_per_worker(config.rollout),
-                timeout_s=config.cluster.call_timeout_s,
-            )
-            return SelfEvaluation(chooser, algorithm.see_solution)
 
 
 def make_collector(

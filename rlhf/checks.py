@@ -15,7 +15,10 @@ from rlhf.config.algorithms import (
     Label,
     Rejected,
     Score,
+    Search,
     SelfPlayConfig,
+    StepValue,
+    TreeConfig,
     Truncated,
 )
 from rlhf.config.data import FeedbackDataConfig, SimulatedUsersConfig
@@ -23,6 +26,7 @@ from rlhf.config.feedback import LabelSource
 from rlhf.config.judges import (
     LLMJudgeConfig,
     NoJudgeConfig,
+    RewardModelConfig,
     SimulatedUserJudgeConfig,
     VerifierConfig,
 )
@@ -120,6 +124,8 @@ def _contradictions(config: Config) -> Iterator[str]:
         rows = max(1, algorithm.num_completions)
         if isinstance(algorithm, SelfPlayConfig):
             rows = max(rows, algorithm.num_mixture, algorithm.num_initial)
+        if isinstance(algorithm, TreeConfig):
+            rows = max(rows, algorithm.num_root_completions, algorithm.num_lookaheads)
         if longest * rows > rollout.max_batch_tokens:
             yield (
                 f"rollout.max_batch_tokens={rollout.max_batch_tokens}: one prompt's "
@@ -127,6 +133,8 @@ def _contradictions(config: Config) -> Iterator[str]:
             )
     yield from _self_play_problems(config)
     yield from _feedback_problems(config)
+    if isinstance(config.algorithm, TreeConfig):
+        yield from _tree_problems(config, config.algorithm)
     if isinstance(config.judge, LLMJudgeConfig):
         yield from llm_judge_problems(config.judge)
     demonstrated = getattr(config.data, "demonstration_column", "") is not None
@@ -235,6 +243,34 @@ def _drift_problems(config: Config, algorithm: DriftConfig) -> Iterator[str]:
         yield "algorithm.truncated=penalise: there are no scores to lower; set drop or keep"
     if algorithm.min_margin is not None and isinstance(judge, NoJudgeConfig):
         yield f"algorithm.min_margin={algorithm.min_margin:g}: needs a judge, not judge=none"
+
+
+def _tree_problems(config: Config, algorithm: TreeConfig) -> Iterator[str]:
+    scores_outcomes = isinstance(config.judge, VerifierConfig | SimulatedUserJudgeConfig)
+    if algorithm.value is StepValue.judge and not isinstance(config.judge, RewardModelConfig):
+        yield (
+            "algorithm.value=judge: the judge must score partial answers; set judge=reward_model, "
+            "trained by python -m rlhf.reward kind=steps"
+        )
+    if algorithm.value is not StepValue.judge and not scores_outcomes:
+        yield (
+            f"algorithm.value={algorithm.value.value}: whole answers must be right or wrong; set "
+            "judge=verifier, or algorithm.value=judge with judge=reward_model"
+        )
+    if algorithm.truncated is Truncated.drop:
+        yield "algorithm.truncated=drop: a tree has no gaps; set penalise or keep"
+    if not algorithm.stop or not all(algorithm.stop):
+        yield f"algorithm.stop={algorithm.stop}: needs texts that end a step, none of them empty"
+    if algorithm.num_completions < 2 and algorithm.num_root_completions < 2:
+        yield (
+            "algorithm.num_completions=1 algorithm.num_root_completions=1: without siblings there "
+            "is no pair; set one of them to 2 or more"
+        )
+    if algorithm.search is Search.best_first and algorithm.value is not StepValue.outcome:
+        yield (
+            f"algorithm.value={algorithm.value.value}: best-first search goes by look-aheads "
+            "alone; set algorithm.value=outcome"
+        )
 
 
 def _nash_md_problems(algorithm: SelfPlayConfig) -> Iterator[str]:

@@ -7,9 +7,10 @@ from pathlib import Path
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from actors.llm_judge import check_llm_judge
+from actors.self_evaluation import check_questions
 from rlhf.algorithms.drift import can_use, seed_pairs
 from rlhf.config import Config
-from rlhf.config.algorithms import DriftConfig
+from rlhf.config.algorithms import DriftConfig, StepValue, TreeConfig
 from rlhf.config.data import FeedbackDataConfig
 from rlhf.config.judges import GameConfig, LLMJudgeConfig
 from rlhf.config.models import TinyModelConfig
@@ -71,6 +72,9 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
             f"rollout.max_prompt_tokens + rollout.max_completion_tokens = {longest}: the model "
             f"reads at most {limit} tokens"
         )
+    algorithm = config.algorithm
+    if isinstance(algorithm, TreeConfig) and algorithm.value is StepValue.self_evaluation:
+        check_questions(path, longest)
     if problems:
         raise InputError(problems)
     data = load_data(

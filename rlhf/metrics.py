@@ -16,6 +16,7 @@ from rlhf.records import (
     Verdict,
 )
 from rlhf.similarity import distinct, similarity
+from rlhf.tree.metrics import tree_metrics
 
 Group = tuple[Prompt, tuple[Completion, ...], Verdict]
 """A prompt, the completions it drew, and what the judge thinks of them."""
@@ -76,7 +77,13 @@ def collection_metrics(collected: Sequence[Collected], policy_version: int) -> d
             failed for one in collected if one.judgement for failed in one.judgement.failed
         ),
     }
-    return metrics | _means(means) | _preference_metrics(collected) | _comparison_metrics(collected)
+    metrics |= _means(means) | _preference_metrics(collected) | _comparison_metrics(collected)
+    if trees := [one.tree for one in collected if one.tree]:
+        pairs = [pair for one in collected for pair in one.preferences]
+        reasons = [dropped.reason for one in collected for dropped in one.dropped]
+        num_dropped = len(reasons) - reasons.count(DropReason.SHORT_GROUP)
+        metrics |= tree_metrics(trees, pairs, num_dropped)
+    return metrics
 
 
 def _comparison_metrics(collected: Sequence[Collected]) -> dict[str, float]:

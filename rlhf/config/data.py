@@ -22,6 +22,9 @@ class ArithmeticConfig(DataConfig):
     num_terms: list[int] = field(default_factory=lambda: [2])
     """How many numbers a sum has; each of these as often."""
     num_digits: int = number(2, at_least=1, at_most=6)
+    error_rate: float = number(0.0, at_least=0, below=1)
+    """Share of the demonstrations' sums that are wrong, so that a warm start teaches the way and
+    leaves errors to unlearn."""
     num_prompts: int = number(7000, at_least=1)
     num_heldout: int = number(512, at_least=1)
 

@@ -6,6 +6,7 @@ from rlhf.config.data import ArithmeticConfig
 from rlhf.data.rendering import Row
 from rlhf.problems import InputError
 from rlhf.records import Message
+from rlhf.seeds import derive_seed
 
 MAX_DIGITS = 18
 """Of all numbers of a sum together, so that sums can be drawn by their index."""
@@ -16,7 +17,9 @@ def arithmetic_rows(config: ArithmeticConfig, seed: int) -> tuple[list[Row], lis
 
     All numbers have `num_digits` digits and no leading zero; each of `num_terms` has an equal share
     of the sums. A demonstration of two numbers is the answer; of more, a line per step that adds
-    the first two of those that are left. Raises InputError if there are fewer sums than asked for.
+    the first two of those that are left; `error_rate` of its lines, and of answers, are wrong by a
+    digit, and what follows builds on that. Raises InputError if there are fewer sums than asked
+    for.
     """
     _check(config)
     low = 0 if config.num_digits == 1 else 10 ** (config.num_digits - 1)
@@ -35,7 +38,8 @@ def arithmetic_rows(config: ArithmeticConfig, seed: int) -> tuple[list[Row], lis
                 ]
             )
         drawn = rng.sample(range(width**num_terms), wanted)
-        rows = [_row([low + digit for digit in _digits(i, width, num_terms)]) for i in drawn]
+        sums = ([low + digit for digit in _digits(i, width, num_terms)] for i in drawn)
+        rows = [_row(terms, config.error_rate, seed) for terms in sums]
         heldout += rows[:num_heldout]
         train += rows[num_heldout:]
     if len(config.num_terms) > 1:
@@ -68,21 +72,32 @@ def _digits(index: int, width: int, count: int) -> list[int]:
     return digits[::-1]
 
 
-def _row(terms: list[int]) -> Row:
+def _row(terms: list[int], error_rate: float, seed: int) -> Row:
     text = "+".join(map(str, terms))
     return Row(
         id=text,
         messages=(Message("user", f"{text}="),),
         origin=f"the sum {text}",
         answer=str(sum(terms)),
-        demonstration=_solution(terms),
+        demonstration=_solution(terms, error_rate, random.Random(derive_seed(seed, text))),
     )
 
 
-def _solution(terms: list[int]) -> str:
+def _solution(terms: list[int], error_rate: float, rng: random.Random) -> str:
     """`46+78` and `124` for 12+34+78, line by line."""
     lines = []
     while len(terms) > 1:
-        terms = [terms[0] + terms[1], *terms[2:]]
+        sum_ = terms[0] + terms[1]
+        if rng.random() < error_rate:
+            sum_ = _with_other_digit(sum_, rng)
+        terms = [sum_, *terms[2:]]
         lines.append("+".join(map(str, terms)))
     return "\n".join(lines)
+
+
+def _with_other_digit(number: int, rng: random.Random) -> int:
+    """As long as before, so that a wrong line looks like a right one."""
+    digits = str(number)
+    place = rng.randrange(len(digits))
+    allowed = set("0123456789" if place or len(digits) == 1 else "123456789") - {digits[place]}
+    return int(digits[:place] + rng.choice(sorted(allowed)) + digits[place + 1 :])

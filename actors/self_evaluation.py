@@ -1,0 +1,27 @@
+"""The policy asked about its own answers: its rollout workers say how likely either letter is."""
+
+from actors.llm_judge import ANSWER_TOKENS, QuestionReader, WorkerChooser, calls_per_worker
+from actors.rollout import RolloutService
+from rlhf.config.models import RolloutConfig
+from rlhf.tree.self_evaluation import QUESTION, SelfEvaluation
+
+
+def start_self_evaluation(
+    rollout: RolloutService, path: str, config: RolloutConfig, see_solution: bool, timeout_s: float
+) -> SelfEvaluation:
+    """By the newest published policy; `path` holds its tokenizer."""
+    reader = _reader(path, config.max_prompt_tokens + config.max_completion_tokens)
+    calls = calls_per_worker(config)
+    chooser = WorkerChooser(rollout.workers, reader, calls_per_worker=calls, timeout_s=timeout_s)
+    return SelfEvaluation(chooser, see_solution)
+
+
+def check_questions(path: str, max_tokens: int) -> None:
+    """Raises InputError, naming model.path, if the model cannot be asked about its answers."""
+    reader = _reader(path, max_tokens)
+    reader.label_ids()
+    reader.check(QUESTION.format(prompt="1+1", solution="", answer="2"))
+
+
+def _reader(path: str, max_tokens: int) -> QuestionReader:
+    return QuestionReader(path, max_tokens - ANSWER_TOKENS, ANSWER_TOKENS, "model.path")
