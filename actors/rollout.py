@@ -120,8 +120,8 @@ class RolloutWorker:
         if not draft.stopped or len(draft.token_ids) == 1:
             return draft
         text = self._tokenizer.decode(draft.token_ids)
-        end = min(text.find(one) + len(one) for one in stop if one in text)
-        if not text[end:].strip():
+        ends = [text.find(one) + len(one) for one in stop if one in text]
+        if not ends or not text[min(ends) :].strip():
             return draft
         return draft._replace(token_ids=draft.token_ids[:-1], logprobs=draft.logprobs[:-1])
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from rlhf.config.algorithms import TreeConfig, Truncated
+from rlhf.config.algorithms import StepValue, TreeConfig, Truncated
 from rlhf.records import Completion, Prompt, Sampling
 from rlhf.seeds import derive_seed
 from rlhf.similarity import similarity
@@ -97,20 +97,25 @@ class Grower:
         if self.evaluator is not None:
             tree.num_evaluated += 1
             node.confidence = await self.evaluator.confidence(tree.prompt, answer)
-        outcome = await self._outcome(tree, node, answer) if node.ended else None
         if node.confidence is not None:
             # Less in deep trees, where outcomes are near (Xie et al. 2024, Section 2.1 and code).
             depth = node.parent.depth if node.parent else 0
             node.value = node.confidence / max(depth - 3, 1)
-        if outcome is not None:
-            node.value = (node.value or 0.0) + outcome
+        if node.ended:
+            await self._end(tree, node, answer)
 
-    async def _outcome(self, tree: Tree, node: Node, answer: Completion) -> float | None:
+    async def _end(self, tree: Tree, node: Node, answer: Completion) -> None:
+        """A whole answer's score; but for a process reward, its outcome adds to its value."""
         if answer.truncated and self.config.truncated is Truncated.penalise:
             node.score = 0.0
+        elif self.config.value is StepValue.judge:
+            node.score = node.confidence
         else:
             (node.score,) = await self._scores(tree, [answer])
-        return None if node.score is None else 2 * node.score - 1
+        if self.config.value is StepValue.judge:
+            node.value = node.score
+        elif node.score is not None:
+            node.value = (node.value or 0.0) + 2 * node.score - 1
 
     async def _scores(self, tree: Tree, answers: Sequence[Completion]) -> Sequence[float | None]:
         tree.num_judged += len(answers)
