@@ -214,7 +214,7 @@ class TreeConfig(AlgorithmConfig):
     min_gap: float = number(0.05, at_least=0)
     """Pairs whose Q differ by less are ties, and dropped."""
     min_visits: int = number(1, at_least=0)
-    """Pairs of which a side was tried less often are dropped."""
+    """Pairs of which a side was tried less often are dropped, unless it is a whole answer."""
     smooth_labels: bool = True
     """Trust a label by how often its sides were tried."""
     whole_tree: bool = False

@@ -31,8 +31,8 @@ def tree_pairs(
     """Preferences among the children of the nodes that were moved through, weights summing to 1.
 
     One per node, or with rejected=all one per child that is not the best. SHORT_GROUP counts a node
-    without a second child, TIE a pair whose Q are too near, UNVISITED one of which a side was not
-    tried often enough.
+    without a second child, TIE a pair whose Q are too near, UNVISITED one of which a side goes on
+    and was not tried often enough.
     """
     pairs: list[tuple[Node, Candidate, Candidate]] = []
     dropped: list[Dropped] = []
@@ -78,7 +78,8 @@ def _rejected(others: Sequence[Node], how: RejectedSibling, seed: int) -> Sequen
 
 
 def _reason_to_drop(best: Node, other: Node, config: TreeConfig) -> DropReason | None:
-    if min(best.visits, other.visits) < config.min_visits:
+    # Of a whole answer the judge has said all that visits could tell.
+    if any(node.visits < config.min_visits and not node.ended for node in (best, other)):
         return DropReason.UNVISITED
     gap = best.q - other.q
     if gap <= 0 or gap + _EPSILON < config.min_gap:

@@ -112,6 +112,16 @@ def test_what_is_too_uncertain_is_dropped_and_counted(visits, gap, reason) -> No
     assert len(pairs) == (reason is None)
 
 
+def test_a_whole_answer_needs_no_visit() -> None:
+    tree = Tree.planted(PROMPT, 0)
+    right, wrong = grown(tree, tree.root, ("a", 1.0, 3), ("b", -1.0, 0))
+    wrong.ended = True
+    (pair,) = tree_pairs(tree, config())[0]
+    assert pair.win_prob == pytest.approx(0.75), "as if it had been tried once"
+    wrong.ended, right.ended, right.visits = False, True, 0
+    assert [d.reason for d in tree_pairs(tree, config())[1]] == [DropReason.UNVISITED]
+
+
 def test_a_gap_of_fractions_is_reached_exactly() -> None:
     """7/8 against 4/8 is 0.375 (Tree-PLV), and so it is for shares that no float can hold."""
     tree = Tree.planted(PROMPT, 0)

@@ -1,0 +1,324 @@
+"""How trees grow: steps, duplicates, values, look-aheads, and what they give in the end."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from rlhf.algorithms.tree import TreeSearch
+from rlhf.config.algorithms import Search, StepValue, TreeConfig, Truncated
+from rlhf.metrics import collection_metrics
+from rlhf.records import Collected, Completion, Judgement, Message, Prompt, Sampling
+from rlhf.tree.expansion import Evaluator, Grower
+from rlhf.tree.nodes import Node, Tree
+from rlhf.tree.process_reward import ProcessReward
+from rlhf.tree.self_evaluation import SelfEvaluation
+from rlhf.tree.store import TreeStore, unfinished
+
+PROMPT = Prompt("sum", (Message("user", "12+34+5="),), (1, 2), "51")
+
+
+def completion(text: str, **how) -> Completion:
+    tokens = tuple(map(ord, text))
+    plain = Completion("sum", 0, tokens, (-0.5,) * len(tokens), text, False, 3)
+    return replace(plain, **how)
+
+
+class Scripted:
+    """`rlhf.stages.Rollout`: the next completions by how the answer begins; looks into nothing."""
+
+    def __init__(self, **answers: list[Completion]) -> None:
+        self.answers = {text.replace("_", "\n"): list(given) for text, given in answers.items()}
+        self.asked: list[tuple[Prompt, Sampling, int]] = []
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, seed: int):
+        self.asked.append((prompt, sampling, seed))
+        wanted = prompt.prefix + ("" if sampling.stop else "...")
+        given = self.answers[wanted][: sampling.num_completions]
+        return tuple(replace(one, sample=i) for i, one in enumerate(given))
+
+
+class Last:
+    """`rlhf.stages.Judge`: right if the text ends with the answer."""
+
+    def __init__(self) -> None:
+        self.num_judged = 0
+
+    async def judge(self, prompt: Prompt, completions) -> Judgement:
+        self.num_judged += len(completions)
+        return Judgement(tuple(float(c.text.endswith("51")) for c in completions), "last@1")
+
+
+class Nothing:
+    """`rlhf.algorithms.tree.Kept` that keeps nothing."""
+
+    def find(self, prompt: Prompt, seed: int) -> Tree | None:
+        return None
+
+    def add(self, tree: Tree) -> None:
+        pass
+
+
+class Sure:
+    """`rlhf.tree.expansion.Evaluator`: always the same confidence."""
+
+    def __init__(self, value: float | None) -> None:
+        self.value = value
+
+    async def confidence(self, prompt: Prompt, answer: Completion) -> float | None:
+        return self.value
+
+
+def line(text: str) -> Completion:
+    return completion(text + "\n", stopped=True)
+
+
+def steps() -> dict[str, list[Completion]]:
+    """Two first lines, of which one is right; two ends each."""
+    return {
+        "": [line("46+5"), line("47+5"), line("46+5 "), line("46+5")],
+        "46+5\n": [completion("51"), completion("52")],
+        "47+5\n": [completion("52"), completion("53")],
+    }
+
+
+def grower(
+    rollout: Scripted, evaluator: Evaluator | None = None, max_tokens: int = 20, **changes
+) -> Grower:
+    config = TreeConfig(**{"num_simulations": 2, "num_root_simulations": 6, **changes})
+    return Grower(rollout, Last(), evaluator, Sampling(2, max_tokens), config)
+
+
+def searched(rollout: Scripted, **changes) -> Collected:
+    how = grower(rollout, **changes)
+    return asyncio.run(TreeSearch(how, how.config, Nothing()).collect(PROMPT, 9))
+
+
+def grow(how: Grower, tree: Tree, node: Node) -> None:
+    asyncio.run(how.grow(tree, node, tree.root))
+
+
+def test_a_search_gives_pairs_whole_answers_and_numbers() -> None:
+    rollout = Scripted(**steps())
+    collected = searched(rollout)
+    first, second = collected.preferences
+    assert (first.chosen.text, first.rejected.text) == ("46+5\n", "47+5\n")
+    assert (second.prompt.prefix, second.chosen.text, second.rejected.text) == (
+        "46+5\n",
+        "51",
+        "52",
+    )
+    assert first.judge == "last@1"
+    answers = {
+        c.text: s for c, s in zip(collected.completions, collected.judgement.scores, strict=True)
+    }
+    assert answers == {"46+5\n51": 1.0, "46+5\n52": 0.0, "47+5\n52": 0.0, "47+5\n53": 0.0}
+    assert collected.completions[0].token_ids == tuple(map(ord, "46+5\n51"))
+    metrics = collection_metrics([collected], policy_version=3)
+    # Four first lines of 5, 5, 6 and 5 tokens, four ends of 2: shared beginnings count once.
+    assert metrics["rollout/num_tokens"] == collected.num_tokens == 5 + 5 + 6 + 5 + 4 * 2
+    assert metrics["tree/size"] == 7
+    assert metrics["tree/depth"] == 2
+    assert metrics["tree/unique_step_rate"] == 6 / 8
+    assert metrics["tree/terminal_accuracy"] == 1 / 4
+    assert metrics["tree/tokens_per_pair"] == 29 / 2
+    assert metrics["tree/path_accuracy"] == 1.0
+
+
+def test_equal_searches_ask_the_same_of_the_engine_with_seeds_of_their_own() -> None:
+    one, two = Scripted(**steps()), Scripted(**steps())
+    assert searched(one).tree.record() == searched(two).tree.record()
+    assert one.asked == two.asked
+    assert len({seed for *_, seed in one.asked}) == len(one.asked)
+
+
+def test_lines_that_say_the_same_are_one() -> None:
+    tree = Tree.planted(PROMPT, 0)
+    grow(grower(Scripted(**steps())), tree, tree.root)
+    assert [(n.step.text, n.num_copies) for n in tree.root.children] == [
+        ("46+5\n", 3),
+        ("47+5\n", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("other", "merged"),
+    [
+        ("so 12 and 34 make 46\n", True),
+        ("so 12 and 34 make 47\n", False),
+        ("quite different\n", False),
+    ],
+)
+def test_near_duplicates_are_one_only_if_their_numbers_are_equal(other: str, merged: bool) -> None:
+    first = completion("now 12 and 34 make 46\n", stopped=True)
+    rollout = Scripted(**{"": [first, completion(other, stopped=True)]})
+    tree = Tree.planted(PROMPT, 0)
+    how = grower(rollout, max_similarity=0.8, num_root_completions=2, max_tokens=100)
+    grow(how, tree, tree.root)
+    assert len(tree.root.children) == 2 - merged
+
+
+def test_a_line_that_ends_the_answer_is_no_duplicate_of_one_that_goes_on() -> None:
+    tree = Tree.planted(PROMPT, 0)
+    both = [completion("51"), completion("51\n", stopped=True)]
+    grow(grower(Scripted(**{"": both}), num_root_completions=2), tree, tree.root)
+    assert [node.ended for node in tree.root.children] == [True, False]
+
+
+def test_a_cut_step_goes_on_until_the_answer_has_no_room() -> None:
+    """`step_tokens` cuts a step, `max_tokens` of the sampling the answer."""
+    cut = completion("4444", truncated=True)
+    tree = Tree.planted(PROMPT, 0)
+    rollout = Scripted(**{"": [cut], "4444": [replace(cut, text="5555")]})
+    how = grower(rollout, step_tokens=4, num_root_completions=1, max_tokens=8)
+    grow(how, tree, tree.root)
+    (first,) = tree.root.children
+    assert (first.ended, first.score) == (False, None)
+    grow(how, tree, first)
+    (second,) = first.children
+    assert (second.ended, second.score, second.value) == (True, 0.0, -1.0)
+    assert rollout.asked[-1][1].max_tokens == 4
+
+
+def test_a_line_that_fills_the_answer_ends_it_and_is_truncated() -> None:
+    tree = Tree.planted(PROMPT, 0)
+    grow(
+        grower(Scripted(**{"": [line("123")]}), max_tokens=4, num_root_completions=1),
+        tree,
+        tree.root,
+    )
+    (node,) = tree.root.children
+    assert node.ended and node.step.truncated and not node.step.stopped
+
+
+@pytest.mark.parametrize(("truncated", "score"), [(Truncated.penalise, 0.0), (Truncated.keep, 1.0)])
+def test_truncated_answers_are_wrong_or_judged(truncated: Truncated, score: float) -> None:
+    tree = Tree.planted(PROMPT, 0)
+    rollout = Scripted(**{"": [completion("51", truncated=True)]})
+    grow(
+        grower(rollout, max_tokens=2, truncated=truncated, num_root_completions=1), tree, tree.root
+    )
+    assert tree.root.children[0].score == score
+
+
+def test_beyond_the_depth_the_rest_is_one_step() -> None:
+    rollout = Scripted(
+        **{**steps(), "46+5\n...": [completion("50\n51")], "47+5\n...": [completion("1")]}
+    )
+    collected = searched(rollout, max_depth=1)
+    rest = [(p.prefix, s) for p, s, _ in rollout.asked if not s.stop]
+    assert sorted(prefix for prefix, _ in rest) == ["46+5\n", "47+5\n"]
+    assert {s.num_completions for _, s in rest} == {1}
+    assert {s.max_tokens for _, s in rest} == {20 - 5}
+    # Nothing to choose from after the first line, so it takes along what follows.
+    (pair,) = collected.preferences
+    assert (pair.chosen.text, pair.rejected.text) == ("46+5\n50\n51", "47+5\n1")
+
+
+@pytest.mark.parametrize(("confidence", "value"), [(0.75, 0.75), (0.0, 0.0), (None, None)])
+def test_what_the_evaluator_says_is_the_value_and_silence_is_none(confidence, value) -> None:
+    tree = Tree.planted(PROMPT, 0)
+    grow(grower(Scripted(**steps()), Sure(confidence)), tree, tree.root)
+    assert [node.value for node in tree.root.children] == [value, value]
+    assert tree.num_evaluated == 2
+
+
+def test_an_outcome_is_added_to_what_the_evaluator_says() -> None:
+    tree = Tree.planted(PROMPT, 0)
+    how = grower(Scripted(**steps()), Sure(0.75))
+    grow(how, tree, tree.root)
+    grow(how, tree, tree.root.children[0])
+    assert [node.value for node in tree.root.children[0].children] == [1.75, -0.25]
+
+
+def test_a_process_reward_judges_whole_answers_too() -> None:
+    class Half:
+        async def judge(self, prompt: Prompt, completions) -> Judgement:
+            return Judgement((0.0 if completions[0].text.endswith("\n") else 2.0,), "prm@1")
+
+    tree = Tree.planted(PROMPT, 0)
+    how = grower(Scripted(**steps()), ProcessReward(Half()), value=StepValue.judge)
+    grow(how, tree, tree.root)
+    grow(how, tree, tree.root.children[0])
+    assert [node.value for node in tree.root.children] == [0.5, 0.5]
+    end = tree.root.children[0].children[0]
+    assert end.value == end.score == pytest.approx(0.8807971)
+
+
+def test_best_first_scores_steps_by_look_aheads_and_pairs_those_far_apart() -> None:
+    right, wrong = completion("51"), completion("50")
+    rollout = Scripted(
+        **{
+            **steps(),
+            "46+5\n...": [right] * 7 + [wrong],
+            "47+5\n...": [right] * 4 + [wrong] * 4,
+        }
+    )
+    changes = {"search": Search.best_first, "min_gap": 0.375, "smooth_labels": False}
+    collected = searched(rollout, **changes)
+    first, second = collected.preferences
+    assert (first.chosen_score, first.rejected_score) == (7 / 8, 4 / 8)
+    assert (second.chosen_score, second.rejected_score) == (1.0, 0.0)
+    assert first.win_prob == 1.0
+    assert collected.tree.num_judged == 16 + 2
+
+
+def test_the_policys_question_shows_the_solution_only_if_it_may() -> None:
+    class Doubtful:
+        asked = ""
+
+        async def choose(self, question: str) -> float:
+            self.asked = question
+            return 0.3
+
+    chooser = Doubtful()
+    asking = SelfEvaluation(chooser, see_solution=False)
+    assert asyncio.run(asking.confidence(PROMPT, completion("46+5\n"))) == pytest.approx(0.7)
+    assert "12+34+5=" in chooser.asked and "46+5" in chooser.asked
+    assert "51" not in chooser.asked
+    asyncio.run(SelfEvaluation(chooser, see_solution=True).confidence(PROMPT, completion("46")))
+    assert "51" in chooser.asked
+
+
+# --- trees on disk --------------------------------------------------------------------------------
+
+
+def test_a_finished_tree_is_found_again_and_not_searched(tmp_path) -> None:
+    rollout = Scripted(**steps())
+    how = grower(rollout)
+    first = asyncio.run(TreeSearch(how, how.config, TreeStore(tmp_path, 0)).collect(PROMPT, 9))
+    num_asked = len(rollout.asked)
+    again = asyncio.run(TreeSearch(how, how.config, TreeStore(tmp_path, 0)).collect(PROMPT, 9))
+    assert len(rollout.asked) == num_asked
+    assert again.preferences == first.preferences
+    assert again.completions == first.completions
+    assert again.tree.record() == first.tree.record()
+    asyncio.run(TreeSearch(how, how.config, TreeStore(tmp_path, 0)).collect(PROMPT, 10))
+    assert len(rollout.asked) == 2 * num_asked, "another seed is another round"
+
+
+def test_a_written_round_leaves_the_journal_and_is_found_if_it_may_be_asked_again(tmp_path) -> None:
+    store = TreeStore(tmp_path, 0)
+    how = grower(Scripted(**steps()))
+    search = TreeSearch(how, how.config, store)
+    done, ahead = (asyncio.run(search.collect(PROMPT, seed)) for seed in (9, 10))
+    store.write(4, [done])
+    assert [record["seed"] for record in unfinished(tmp_path)] == [10]
+    assert TreeStore(tmp_path, 4).find(PROMPT, 9).record() == done.tree.record()
+    assert TreeStore(tmp_path, 5).find(PROMPT, 9) is None
+    assert TreeStore(tmp_path, 5).find(PROMPT, 10).record() == ahead.tree.record()
+
+
+def test_a_line_that_a_crash_has_cut_is_searched_again_and_nothing_else_is_lost(tmp_path) -> None:
+    store = TreeStore(tmp_path, 0)
+    how = grower(Scripted(**steps()))
+    search = TreeSearch(how, how.config, store)
+    for seed in (9, 10):
+        asyncio.run(search.collect(PROMPT, seed))
+    journal = tmp_path / "trees" / "unfinished_round.jsonl"
+    journal.write_text(journal.read_text()[:-20])
+    after = TreeStore(tmp_path, 0)
+    assert after.find(PROMPT, 9) is not None
+    assert after.find(PROMPT, 10) is None
+    after.add(Tree.planted(PROMPT, 11))
+    assert [record["seed"] for record in unfinished(tmp_path)] == [9, 11]
