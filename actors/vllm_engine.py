@@ -73,8 +73,8 @@ class VllmEngine:
             worker_extension_cls="actors.vllm_engine.WorkerExtension",
             weight_transfer_config=WeightTransferConfig(backend=backend),
             enable_prefix_caching=True,
-            # Else a seeded request whose prompt comes in parts ends the engine on CPUs, whose random
-            # generators cannot be set back.
+            # In parts, a seeded request's prompt ends the engine on CPUs: their random generators
+            # cannot be set back.
             enable_chunked_prefill=None if on_gpu else False,
             disable_log_stats=True,
         )

@@ -6,10 +6,7 @@ evaluations; a run that is finished already is not repeated.
 """
 
 import argparse
-import json
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +16,7 @@ import matplotlib
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from runs import run_once
 
 from rlhf.games import read_game
 from rlhf.store import read_metrics
@@ -49,13 +47,8 @@ class Played(NamedTuple):
 
 def play(recipe: str, seed: int, game: Path, out: Path) -> Played:
     directory = out / f"{recipe}_{game.stem}_{seed}"
-    if not (directory / "minutes.json").exists():
-        print(f"{RECIPES[recipe]}, seed {seed} ...", file=sys.stderr, flush=True)
-        command = [sys.executable, "-m", "rlhf", f"experiment={recipe}", f"judge.game={game}"]
-        command += [f"seed={seed}", f"run.dir={directory}", "tracking=disabled"]
-        begin = time.monotonic()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        (directory / "minutes.json").write_text(json.dumps((time.monotonic() - begin) / 60))
+    how = (f"experiment={recipe}", f"judge.game={game}", f"seed={seed}")
+    minutes = run_once(f"{RECIPES[recipe]}, seed {seed}", directory, *how)
     lines = read_metrics(directory / "metrics.jsonl")
     found = [line for line in lines if "eval/exploitability" in line]
     keys = [f"eval/share_{answer}" for answer in read_game(str(game)).answers]
@@ -64,7 +57,7 @@ def play(recipe: str, seed: int, game: Path, out: Path) -> Played:
         [line["eval/exploitability"] for line in found],
         [line["eval/exploitability_average"] for line in found],
         np.array([[line[key] for key in keys] for line in found]),
-        json.loads((directory / "minutes.json").read_text()),
+        minutes,
     )
 
 

@@ -6,18 +6,15 @@ replies each; a run that is finished already is not repeated.
 """
 
 import argparse
-import json
-import subprocess
 import sys
-import time
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 import matplotlib
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
+from runs import T_95, interval, listed, run_once
 
 from rlhf.store import read_metrics
 
@@ -29,8 +26,6 @@ METHODS = {
 }
 """Iterative DPO samples both sides, so it is asked half as many prompts."""
 COLORS = ("#0072b2", "#56b4e9", "#e07b00", "#009e73")
-T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}
-"""Student's t for a 95 % interval, by number of seeds."""
 PANELS = {
     "eval/satisfied_rate": "satisfied held-out users",
     "eval/best_of_n": "users that one of four replies satisfies",
@@ -62,19 +57,14 @@ class Trained(NamedTuple):
 def train(method: str, seed: int, out: Path) -> Trained:
     name, overrides = METHODS[method]
     directory = out / f"{method}_{seed}"
-    if not (directory / "minutes.json").exists():
-        print(f"{name}, seed {seed} ...", file=sys.stderr, flush=True)
-        command = [sys.executable, "-m", "rlhf", "experiment=users", *overrides]
-        command += [f"seed={seed}", f"run.dir={directory}", "tracking=disabled"]
-        begin = time.monotonic()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        (directory / "minutes.json").write_text(json.dumps((time.monotonic() - begin) / 60))
+    how = ("experiment=users", *overrides, f"seed={seed}")
+    minutes = run_once(f"{name}, seed {seed}", directory, *how)
     lines = read_metrics(directory / "metrics.jsonl")
     return Trained(
         lines,
         int(sum(line.get("rollout/num_completions", 0) for line in lines)),
         int(sum(line.get("rollout/num_tokens", 0) for line in lines)),
-        json.loads((directory / "minutes.json").read_text()),
+        minutes,
     )
 
 
@@ -83,31 +73,19 @@ def table(results: dict[str, list[Trained]]) -> str:
         "| method | before | after | gain, mean ± 95 % | DRIFT's lead | samples | minutes |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for method, runs in results.items():
-        gains = [run.after - run.before for run in runs]
+    for method, trained in results.items():
+        gains = [run.after - run.before for run in trained]
         lead = "-"
         if "drift" in results and method != "drift":
             lead = interval(
-                [a.after - b.after for a, b in zip(results["drift"], runs, strict=True)]
+                [a.after - b.after for a, b in zip(results["drift"], trained, strict=True)]
             )
         lines.append(
-            f"| {METHODS[method][0]} | {listed(run.before for run in runs)} "
-            f"| {listed(run.after for run in runs)} | {interval(gains)} | {lead} "
-            f"| {runs[0].num_samples:,} | {', '.join(f'{run.minutes:.1f}' for run in runs)} |"
+            f"| {METHODS[method][0]} | {listed(run.before for run in trained)} "
+            f"| {listed(run.after for run in trained)} | {interval(gains)} | {lead} "
+            f"| {trained[0].num_samples:,} | {', '.join(f'{run.minutes:.1f}' for run in trained)} |"
         )
     return "\n".join(lines)
-
-
-def listed(values: Any) -> str:
-    return ", ".join(f"{value:.3f}" for value in values)
-
-
-def interval(values: list[float]) -> str:
-    """The mean over seeds, with Student's interval if there are several."""
-    if len(values) < 2:
-        return f"{values[0]:+.3f}"
-    half = T_95[len(values)] * stdev(values) / len(values) ** 0.5
-    return f"{mean(values):+.3f} ± {half:.3f}"
 
 
 def draw(results: dict[str, list[Trained]], path: Path) -> None:
