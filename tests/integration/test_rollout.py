@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,37 @@ async def test_sampling_is_what_the_model_says_and_seeds_make_it_repeatable(engi
     for token in greedy[0].token_ids:
         assert token == model(torch.tensor([ids])).logits[0, -1].argmax()
         ids.append(token)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_step_ends_where_its_text_says_and_the_next_one_goes_on(engine, tiny_model):
+    """`+` for a newline: a random model is to meet it often."""
+    sampling = Sampling(32, 8, stop=("+", "3="))
+    async with rollout(engine, tiny_model) as service:
+        (group,) = [await service.generate(prompts(3)[2], sampling, 5)]
+        again = await service.generate(prompts(3)[2], sampling, 5)
+        plain = await service.generate(prompts(3)[2], Sampling(32, 8), 5)
+        first = next(c for c in group if c.stopped and len(c.token_ids) > 1)
+        whole = prompts(3)[2]
+        begun = replace(
+            whole,
+            token_ids=whole.token_ids + first.token_ids,
+            prefix=first.text,
+            num_prefix_tokens=len(first.token_ids),
+        )
+        (rest, *_) = await service.generate(begun, Sampling(1, 4), 6)
+    assert [c.token_ids for c in again] == [c.token_ids for c in group]
+    assert any(c.stopped for c in group) and any(not c.stopped for c in group)
+    for step, unstopped in zip(group, plain, strict=True):
+        places = [
+            unstopped.text.find(stop) + len(stop) for stop in ("+", "3=") if stop in unstopped.text
+        ]
+        assert step.stopped == bool(places)
+        assert step.text == unstopped.text[: min(places, default=None)]
+        assert step.token_ids == unstopped.token_ids[: len(step.token_ids)]
+        assert len(step.logprobs) == len(step.token_ids)
+        assert not (step.stopped and step.truncated)
+    assert rest.text and not rest.text.startswith(first.text)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -1,0 +1,130 @@
+"""Whole runs by tree search: real actors, from the command line."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from commands import run, start
+
+from rlhf.store import read, read_metrics
+from rlhf.tree.store import SCHEMA, round_files
+
+SMALL = [
+    "experiment=steps",
+    "num_rounds=2",
+    "round.prompts=8",
+    "warmup.steps=40",
+    "eval.num_prompts=16",
+    "eval.every=0",
+    "tracking=disabled",
+    "model.num_layers=1",
+    "model.width=64",
+    "model.num_heads=2",
+]
+
+
+def trees(directory: Path) -> list[dict]:
+    return [
+        row for f in round_files(directory) for row in pq.read_table(f, schema=SCHEMA).to_pylist()
+    ]
+
+
+def test_a_search_leaves_its_trees_its_pairs_and_their_numbers(tmp_path):
+    run(tmp_path / "run", *SMALL)
+    found = trees(tmp_path / "run")
+    assert len(found) == 16
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")[1:]
+    for record in records:
+        assert record["tree/num_simulations"] >= 16
+        assert record["tree/size"] > 1
+        of_round = [tree for tree in found if tree["round"] == record["round"]]
+        assert record["rollout/num_tokens"] == sum(tree["num_tokens"] for tree in of_round)
+        assert record["preference/count"] == len(
+            [r for r in read(tmp_path / "run").to_pylist()
+             if r["round"] == record["round"] and r["dropped"] is None]
+        )  # fmt: skip
+    for tree in found:
+        root, *nodes = tree["nodes"]
+        assert root["visits"] == tree["num_simulations"]
+        assert all(node["step"]["policy_version"] == tree["round"] for node in nodes)
+        stopped = [node["step"]["text"] for node in nodes if node["step"]["stopped"]]
+        assert all(text.endswith("\n") for text in stopped)
+        assert all(node["score"] is not None for node in nodes if node["ended"])
+
+
+def test_a_run_that_is_killed_in_mid_search_loses_no_finished_tree_and_repeats_none(tmp_path):
+    settings = [*SMALL, "round.prompts=48", "round.concurrency=4", "warmup.steps=0", "num_rounds=1"]
+    directory = tmp_path / "run"
+    killed = start(directory, *settings)
+    journal = directory / "trees" / "unfinished_round.jsonl"
+    deadline = time.monotonic() + 300
+    while not journal.exists() or len(journal.read_text().splitlines()) < 10:
+        assert time.monotonic() < deadline and killed.poll() is None
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(30)
+    *lines, _ = journal.read_text().split("\n")
+    finished = [json.loads(line) for line in lines]
+    assert 10 <= len(finished) < 48
+    # A mark that a search would not make: a tree that has it was not searched again.
+    for record in finished:
+        record["judge"] = "marked"
+    journal.write_text("".join(json.dumps(record) + "\n" for record in finished) + '{"half a li')
+    run(directory, *settings)
+    found = trees(directory)
+    assert len({tree["prompt_id"] for tree in found}) == len(found) == 48
+    marked = {tree["prompt_id"] for tree in found if tree["judge"] == "marked"}
+    assert marked == {record["prompt_id"] for record in finished}
+    assert journal.read_text() == ""
+
+
+@pytest.mark.parametrize("search", ["mcts", "tree_plv"])
+def test_gsm8k_goes_through(tmp_path, gsm8k, byte_model, search):
+    common = [
+        "data=gsm8k", f"data.path={gsm8k}/train.jsonl", f"data.heldout_path={gsm8k}/test.jsonl",
+        f"model.path={byte_model}", "model.dtype=float32", "rollout=transformers",
+        "judge.check=math",
+        "rollout.max_prompt_tokens=1024", "rollout.max_completion_tokens=24",
+        "eval.num_prompts=4", "num_rounds=1", "round.prompts=4", "tracking=disabled", "algorithm.step_tokens=8",
+        f"algorithm={search}",
+    ]  # fmt: skip
+    run(tmp_path / "run", *common)
+    found = trees(tmp_path / "run")
+    assert len(found) == 4
+    answers = [node for tree in found for node in tree["nodes"] if node["ended"]]
+    assert answers and {node["score"] for node in answers} == {0.0}, "a random model is never right"
+    assert all(tree["answer"] and tree["num_judged"] >= 0 for tree in found)
+
+
+def test_a_policy_that_judges_its_own_steps_is_asked_by_the_workers_that_sample(tmp_path):
+    overrides = [
+        "algorithm.value=self_evaluation", "model.vocabulary=bytes", "num_rounds=1",
+        "rollout.max_prompt_tokens=1024", "algorithm.num_root_simulations=2",
+        "algorithm.num_simulations=1",
+    ]  # fmt: skip
+    run(tmp_path / "run", *SMALL, *overrides)
+    nodes = [node for tree in trees(tmp_path / "run") for node in tree["nodes"][1:]]
+    assert nodes and all(0 <= node["confidence"] <= 1 for node in nodes)
+    assert len({round(node["confidence"], 6) for node in nodes}) > 8, "the answer is read"
+    (record,) = read_metrics(tmp_path / "run" / "metrics.jsonl")[1:]
+    assert 0 <= record["tree/calibration_error"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["algorithm.truncated=drop"], "algorithm.truncated=drop"),
+        (["algorithm.stop=[]"], "algorithm.stop=[]"),
+        (["algorithm.value=judge"], "set judge=reward_model"),
+        (["judge=llm", "judge.endpoint=http://localhost:1/v1"], "must be right or wrong"),
+        (["algorithm.value=self_evaluation"], "'A' is not one token"),
+        (["algorithm.search=best_first", "algorithm.value=self_evaluation"], "look-aheads alone"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_told_before_anything_starts(tmp_path, overrides, message):
+    output = run(tmp_path / "run", *SMALL, *overrides, code=2)
+    assert message in output, output
+    assert "Traceback" not in output and "starting workers" not in output
