@@ -88,7 +88,8 @@ def test_gsm8k_goes_through(tmp_path, gsm8k, byte_model, search):
         f"model.path={byte_model}", "model.dtype=float32", "rollout=transformers",
         "judge.check=math",
         "rollout.max_prompt_tokens=1024", "rollout.max_completion_tokens=24",
-        "eval.num_prompts=4", "num_rounds=1", "round.prompts=4", "tracking=disabled", "algorithm.step_tokens=8",
+        "eval.num_prompts=4", "num_rounds=1", "round.prompts=4", "tracking=disabled",
+        "algorithm.step_tokens=8",
         f"algorithm={search}",
     ]  # fmt: skip
     run(tmp_path / "run", *common)
