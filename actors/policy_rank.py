@@ -104,7 +104,7 @@ class PolicyRank:
 
     def supervise(self, rows: Sequence[Tokens], learning_rate: float) -> float:
         """One supervised step; returns the mean token NLL in nats."""
-        num_tokens = sum(len(row.completion) for row in rows)
+        num_tokens = sum(row.num_own_tokens for row in rows)
         sums = torch.zeros(1, dtype=torch.float64)
 
         def loss(indices: Sequence[int]) -> Tensor:
@@ -175,13 +175,12 @@ class PolicyRank:
 
         def loss(indices: Sequence[int]) -> Tensor:
             mine = [pairs[i] for i in indices]
-            sides = [Tokens(p.prompt.token_ids, p.chosen.token_ids) for p in mine]
-            sides += [Tokens(p.prompt.token_ids, p.rejected.token_ids) for p in mine]
+            sides = [pair.sides[0] for pair in mine] + [pair.sides[1] for pair in mine]
             rows, places = unique(sides)
             if not rows:
                 return self._logprobs_BC(rows).sum()
             chosen_B, rejected_B = self._logprobs_BC(rows).sum(1)[places].chunk(2)
-            lengths_B = torch.tensor([len(side.completion) for side in sides], device=device)
+            lengths_B = torch.tensor([side.num_own_tokens for side in sides], device=device)
             policy = PairLogprobs(chosen_B, rejected_B, *lengths_B.chunk(2))
             others = {
                 name: SideLogprobs(*torch.tensor([values[i] for i in indices], device=device).T)

@@ -26,6 +26,7 @@ from rlhf.batching import unique
 from rlhf.config.data import ArithmeticConfig
 from rlhf.config.models import DType, Rendering, TransformersRolloutConfig
 from rlhf.config.objectives import DPOConfig
+from rlhf.config.tools import ToolsConfig
 from rlhf.data.prompts import PromptSchedule, load_data
 from rlhf.data.rendering import Renderer
 from rlhf.judges.verifiers import integer_score
@@ -59,12 +60,16 @@ class Bare:
             ArithmeticConfig(num_prompts=7000),
             renderer,
             max_prompt_tokens=16,
+            max_completion_tokens=8,
             needs_answers=True,
+            tools=ToolsConfig(),
             seed=1,
         )
         self.schedule = PromptSchedule(self.data.train, PROMPTS, 1)
         config = TransformersRolloutConfig()
-        self.engine = TransformersEngine(path, DType.float32, config, end_token_ids(path))
+        self.engine = TransformersEngine(
+            path, DType.float32, config, end_token_ids(path), self.tokenizer
+        )
         self.policy = self.engine._model
         self.reference = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
         self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=LEARNING_RATE)
@@ -139,7 +144,9 @@ def trl(path: str, steps: int) -> float:
         ArithmeticConfig(num_prompts=7000),
         Renderer(tokenizer, Rendering.plain),
         max_prompt_tokens=16,
+        max_completion_tokens=8,
         needs_answers=True,
+        tools=ToolsConfig(),
         seed=1,
     )
 

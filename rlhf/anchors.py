@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rlhf.batching import unique
-from rlhf.records import Collected, PreferenceBatch, SidePair, Tokens
+from rlhf.records import Collected, PreferenceBatch, SidePair
 from rlhf.stages import Logprobs
 
 
@@ -21,11 +21,7 @@ class Anchors:
     async def attach(self, round: int, collected: Sequence[Collected]) -> PreferenceBatch:
         """The round's preferences with each anchor's log-probabilities beside them."""
         preferences = [preference for one in collected for preference in one.preferences]
-        tokens = [
-            Tokens(preference.prompt.token_ids, side.token_ids)
-            for preference in preferences
-            for side in (preference.chosen, preference.rejected)
-        ]
+        tokens = [side for preference in preferences for side in preference.sides]
         rows, places = unique(tokens)
         anchors = {}
         for name, source in self.sources.items():

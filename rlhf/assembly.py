@@ -41,6 +41,7 @@ from rlhf.config.judges import (
     VerifierConfig,
 )
 from rlhf.config.models import DType, Transport, VllmRolloutConfig
+from rlhf.data.rendering import Renderer
 from rlhf.evaluation import (
     GameEvaluation,
     Heldout,
@@ -55,8 +56,9 @@ from rlhf.judges.endpoint import endpoint_judge
 from rlhf.metrics import ACCURACY, SATISFACTION
 from rlhf.objectives import anchors_needed
 from rlhf.records import Collected, Sampling
-from rlhf.stages import Algorithm, Collector, Evaluation, Judge, Logprobs, Schedule
+from rlhf.stages import Algorithm, Collector, Evaluation, Judge, Logprobs, Rollout, Schedule
 from rlhf.store import PreferenceStore, read_metrics
+from rlhf.tools.making import with_tools
 from rlhf.tree.expansion import Evaluator, Grower
 from rlhf.tree.process_reward import ProcessReward
 from rlhf.tree.store import TreeStore
@@ -236,6 +238,12 @@ class RunStores:
         self.preferences.write(round, collected)
 
 
+def answering(config: Config, inputs: Inputs, rollout: RolloutService) -> Rollout:
+    """Answers with the tools that the policy may use."""
+    renderer = Renderer(inputs.tokenizer, config.model.rendering)
+    return with_tools(rollout, config.tools, renderer.text_ids)
+
+
 def make_algorithm(
     config: Config,
     inputs: Inputs,
@@ -243,15 +251,16 @@ def make_algorithm(
     judge: Judge | None,
     stores: RunStores,
 ) -> Algorithm:
+    answers = answering(config, inputs, rollout)
     if isinstance(config.algorithm, DriftConfig):
         asked = judge if config.algorithm.min_margin is not None else None
         feedback = inputs.data.feedback
-        return Drift(rollout, asked, sampling(config), config.algorithm, feedback)
+        return Drift(answers, asked, sampling(config), config.algorithm, feedback)
     assert judge is not None  # rlhf.checks sees to it
     if isinstance(config.algorithm, OnlineDPOConfig):
-        return OnlineDPO(rollout, judge, sampling(config), config.algorithm)
+        return OnlineDPO(answers, judge, sampling(config), config.algorithm)
     if isinstance(config.algorithm, SelfPlayConfig):
-        return SelfPlay(rollout, judge, sampling(config), config.algorithm)
+        return SelfPlay(answers, judge, sampling(config), config.algorithm)
     if isinstance(config.algorithm, TreeConfig):
         assert stores.trees is not None
         evaluator = _make_evaluator(config, config.algorithm, inputs, rollout, judge)
@@ -302,7 +311,7 @@ def make_evaluation(
     """What suits the judge; `directory` is the run's, where earlier evaluations are found."""
     sampled = replace(sampling(config), num_completions=config.eval.num_samples)
     prompts = inputs.data.heldout[: config.eval.num_prompts]
-    heldout = Heldout(rollout, prompts, sampled, config.seed)
+    heldout = Heldout(answering(config, inputs, rollout), prompts, sampled, config.seed)
     if judge is None:
         return UnjudgedEvaluation(heldout)
     if isinstance(config.judge, GameConfig):

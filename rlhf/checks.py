@@ -50,6 +50,7 @@ from rlhf.config.objectives import (
     VPOConfig,
     XPOConfig,
 )
+from rlhf.config.tools import CallConfig, ToolsConfig
 from rlhf.judges.llm import llm_judge_problems
 
 _LIMITS = {
@@ -133,6 +134,7 @@ def _contradictions(config: Config) -> Iterator[str]:
             )
     yield from _self_play_problems(config)
     yield from _feedback_problems(config)
+    yield from _tool_problems(config.tools)
     if isinstance(config.algorithm, TreeConfig):
         yield from _tree_problems(config, config.algorithm)
     if isinstance(config.judge, LLMJudgeConfig):
@@ -245,6 +247,13 @@ def _drift_problems(config: Config, algorithm: DriftConfig) -> Iterator[str]:
         yield f"algorithm.min_margin={algorithm.min_margin:g}: needs a judge, not judge=none"
 
 
+def _tool_problems(tools: ToolsConfig) -> Iterator[str]:
+    if isinstance(tools, CallConfig):
+        for name in ("opens", "closes", "reply_closes"):
+            if not getattr(tools, name):
+                yield f"tools.{name}: is empty; calls and results must be told from other text"
+
+
 def _tree_problems(config: Config, algorithm: TreeConfig) -> Iterator[str]:
     scores_outcomes = isinstance(config.judge, VerifierConfig | SimulatedUserJudgeConfig)
     if algorithm.value is StepValue.judge and not isinstance(config.judge, RewardModelConfig):
@@ -257,6 +266,8 @@ def _tree_problems(config: Config, algorithm: TreeConfig) -> Iterator[str]:
             f"algorithm.value={algorithm.value.value}: whole answers must be right or wrong; set "
             "judge=verifier, or algorithm.value=judge with judge=reward_model"
         )
+    if isinstance(config.tools, CallConfig):
+        yield "tools: a tree search draws its answers in steps, without tools; set tools=none"
     if algorithm.truncated is Truncated.drop:
         yield "algorithm.truncated=drop: a tree has no gaps; set penalise or keep"
     if not algorithm.stop or not all(algorithm.stop):

@@ -14,6 +14,7 @@ from rlhf.config.algorithms import DriftConfig, StepValue, TreeConfig
 from rlhf.config.data import FeedbackDataConfig
 from rlhf.config.judges import GameConfig, LLMJudgeConfig
 from rlhf.config.models import TinyModelConfig
+from rlhf.config.tools import PythonConfig
 from rlhf.data.feedback import open_folder
 from rlhf.data.preparation import Preparation
 from rlhf.data.prompts import Data, DelayedSchedule, PromptSchedule, load_data
@@ -26,6 +27,7 @@ from rlhf.problems import InputError
 from rlhf.records import Prompt
 from rlhf.stages import Schedule
 from rlhf.tiny import build_tiny_model
+from rlhf.tools.probe import probe, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     except (OSError, ValueError) as error:
         raise InputError([f"model.path={path}: {str(error).splitlines()[0]}"]) from error
     problems = []
+    if isinstance(config.tools, PythonConfig) and not config.tools.allow_unsafe:
+        require(probe())
     if isinstance(config.judge, ModelJudgeConfig):
         find_model(config.judge)
     if isinstance(config.judge, GameConfig):
@@ -83,6 +87,7 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
         max_prompt_tokens=config.rollout.max_prompt_tokens,
         max_completion_tokens=config.rollout.max_completion_tokens,
         needs_answers=needs_answers(config.judge),
+        tools=config.tools,
         seed=config.seed,
     )
     prompts, seeds = data.train, ()

@@ -28,22 +28,26 @@ class PaddedTokens(NamedTuple):
 
 
 def pad(rows: Sequence[Tokens], device: torch.device | str = "cpu") -> PaddedTokens:
-    """Prompts padded on the left and completions on the right; padding is masked out."""
+    """Prompts padded on the left and completions on the right; of completions, padding and what a
+    tool wrote are masked out."""
     width_P = max(len(row.prompt) for row in rows)
     width_C = max(len(row.completion) for row in rows)
     input_ids = torch.zeros(len(rows), width_P + width_C, dtype=torch.long)
     attention = torch.zeros_like(input_ids)
-    for i, (prompt, completion) in enumerate(rows):
+    mask = torch.zeros(len(rows), width_C, dtype=torch.bool)
+    for i, (prompt, completion, observed) in enumerate(rows):
         start, end = width_P - len(prompt), width_P + len(completion)
         input_ids[i, start:end] = torch.tensor([*prompt, *completion])
         attention[i, start:end] = 1
+        mask[i, : len(completion)] = True
+        for first, last in observed:
+            mask[i, first:last] = False
     positions = (attention.cumsum(1) - 1).clamp(min=0)
-    mask = attention[:, width_P:].bool()
     return PaddedTokens(*(x.to(device) for x in (input_ids, attention, positions, mask)))
 
 
 def completion_logprobs(model: torch.nn.Module, padded: PaddedTokens) -> Tensor:
-    """Log-probability of every completion token `(B, C)`, fp32 nats, 0.0 on padding."""
+    """Log-probability of every completion token `(B, C)`, fp32 nats, 0.0 where masked out."""
     mask_BC = padded.completion_mask_BC
     width_C = mask_BC.shape[1]
     logits_BCV = model(
@@ -93,7 +97,8 @@ def row_logprobs(
 ) -> list[list[float]]:
     """Per-token log-probabilities of every row's completion, in the order of `rows`."""
     results: list[list[float]] = [[] for _ in rows]
-    for indices in micro_batches([(len(p), len(c)) for p, c in rows], micro_batch_tokens):
+    widths = [(len(row.prompt), len(row.completion)) for row in rows]
+    for indices in micro_batches(widths, micro_batch_tokens):
         batch = [rows[i] for i in indices]
         values_BC = completion_logprobs(model, pad(batch, device)).tolist()
         for i, row, values in zip(indices, batch, values_BC, strict=True):

@@ -65,7 +65,7 @@ def collection_metrics(collected: Sequence[Collected], policy_version: int) -> d
         "rollout/num_completions": len(completions),
         "rollout/num_tokens": sum(one.num_tokens for one in collected),
     }
-    if num_logprobs := sum(len(c.logprobs) for c in completions):
+    if num_logprobs := sum(c.num_own_tokens for c in completions if c.logprobs):
         metrics["rollout/entropy"] = -sum(sum(c.logprobs) for c in completions) / num_logprobs
     means = {
         "rollout/length_mean": (len(c.token_ids) for c in completions),

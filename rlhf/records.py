@@ -80,6 +80,14 @@ class Completion:
     """It met a text of `Sampling.stop`, so its answer goes on."""
     num_cached_tokens: int = 0
     """Tokens of the prompt that the engine knew from earlier requests."""
+    observed: tuple[tuple[int, int], ...] = ()
+    """Places in `token_ids`, each from and up to, that a tool wrote: read, not trained on; their
+    `logprobs` are 0."""
+
+    @property
+    def num_own_tokens(self) -> int:
+        """Without those that a tool wrote."""
+        return len(self.token_ids) - sum(end - start for start, end in self.observed)
 
 
 LOGGED = -1
@@ -202,6 +210,16 @@ class Preference:
     def margin(self) -> float:
         return self.chosen_score - self.rejected_score
 
+    @property
+    def sides(self) -> "tuple[Tokens, Tokens]":
+        """Chosen and rejected, as a model reads them."""
+        ids = self.prompt.token_ids
+        chosen, rejected = self.chosen, self.rejected
+        return (
+            Tokens(ids, chosen.token_ids, chosen.observed),
+            Tokens(ids, rejected.token_ids, rejected.observed),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
@@ -230,7 +248,7 @@ class Collected:
     def num_tokens(self) -> int:
         """Generated for it; steps that answers of a tree share count once."""
         return (
-            self.tree.num_tokens if self.tree else sum(len(c.token_ids) for c in self.completions)
+            self.tree.num_tokens if self.tree else sum(c.num_own_tokens for c in self.completions)
         )
 
 
@@ -239,6 +257,13 @@ class Tokens(NamedTuple):
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
+    observed: tuple[tuple[int, int], ...] = ()
+    """As in `Completion`: these places have no log-probability."""
+
+    @property
+    def num_own_tokens(self) -> int:
+        """Without those that are only observed."""
+        return len(self.completion) - sum(end - start for start, end in self.observed)
 
 
 class SidePair(NamedTuple):

@@ -71,6 +71,7 @@ from rlhf.config.run import (
     TrackingConfig,
     WarmupConfig,
 )
+from rlhf.config.tools import CalculatorConfig, PythonConfig, ToolsConfig
 
 
 @dataclass
@@ -83,6 +84,7 @@ class Config:
     model: ModelConfig = MISSING
     data: DataConfig = MISSING
     rollout: RolloutConfig = MISSING
+    tools: ToolsConfig = field(default_factory=ToolsConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     weights: WeightsConfig = field(default_factory=WeightsConfig)
@@ -142,6 +144,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "simulated_users": SimulatedUsersConfig,
     },
     "rollout": {"transformers": TransformersRolloutConfig, "vllm": VllmRolloutConfig},
+    "tools": {"none": ToolsConfig, "calculator": CalculatorConfig, "python": PythonConfig},
     "cluster": {"cluster": ClusterConfig},
     "placement": {"placement": PlacementConfig},
     "tracking": {"tracking": TrackingConfig},

@@ -19,14 +19,17 @@ class DataConfig:
 class ArithmeticConfig(DataConfig):
     """Sums such as `12+34=`: two numbers are answered by their sum alone, more line by line."""
 
+    num_digits: int = number(2, at_least=1, at_most=6)
+    num_prompts: int = number(7000, at_least=1)
+    num_heldout: int = number(512, at_least=1)
     num_terms: list[int] = field(default_factory=lambda: [2])
     """How many numbers a sum has; each of these as often."""
-    num_digits: int = number(2, at_least=1, at_most=6)
     error_rate: float = number(0.0, at_least=0, below=1)
     """Share of the demonstrations' sums that are wrong, so that a warm start teaches the way and
     leaves errors to unlearn."""
-    num_prompts: int = number(7000, at_least=1)
-    num_heldout: int = number(512, at_least=1)
+    calculator: bool = False
+    """Demonstrate a call of `tools=calculator` instead, and after it the answer on a line of its
+    own; errors are then in what is called for."""
 
 
 class Overlong(Enum):

@@ -39,7 +39,7 @@ def arithmetic_rows(config: ArithmeticConfig, seed: int) -> tuple[list[Row], lis
             )
         drawn = rng.sample(range(width**num_terms), wanted)
         sums = ([low + digit for digit in _digits(i, width, num_terms)] for i in drawn)
-        rows = [_row(terms, config.error_rate, seed) for terms in sums]
+        rows = [_row(terms, config, seed) for terms in sums]
         heldout += rows[:num_heldout]
         train += rows[num_heldout:]
     if len(config.num_terms) > 1:
@@ -72,14 +72,16 @@ def _digits(index: int, width: int, count: int) -> list[int]:
     return digits[::-1]
 
 
-def _row(terms: list[int], error_rate: float, seed: int) -> Row:
+def _row(terms: list[int], config: ArithmeticConfig, seed: int) -> Row:
     text = "+".join(map(str, terms))
+    rng = random.Random(derive_seed(seed, text))
+    shown = _called if config.calculator else _solution
     return Row(
         id=text,
         messages=(Message("user", f"{text}="),),
         origin=f"the sum {text}",
         answer=str(sum(terms)),
-        demonstration=_solution(terms, error_rate, random.Random(derive_seed(seed, text))),
+        demonstration=shown(terms, config.error_rate, rng),
     )
 
 
@@ -93,6 +95,12 @@ def _solution(terms: list[int], error_rate: float, rng: random.Random) -> str:
         terms = [sum_, *terms[2:]]
         lines.append("+".join(map(str, terms)))
     return "\n".join(lines)
+
+
+def _called(terms: list[int], error_rate: float, rng: random.Random) -> str:
+    """`<<12+34+78=124>>` and `124`, with what the calculator would say."""
+    called = [_with_other_digit(t, rng) if rng.random() < error_rate else t for t in terms]
+    return f"<<{'+'.join(map(str, called))}={sum(called)}>>\n{sum(called)}"
 
 
 def _with_other_digit(number: int, rng: random.Random) -> int:

@@ -14,6 +14,7 @@ from rlhf.config.data import (
     Overlong,
     SimulatedUsersConfig,
 )
+from rlhf.config.tools import ToolsConfig
 from rlhf.data.arithmetic import arithmetic_rows
 from rlhf.data.feedback import open_folder
 from rlhf.data.files import file_rows
@@ -25,6 +26,7 @@ from rlhf.problems import InputError
 from rlhf.records import Prompt, Tokens, UserFeedback
 from rlhf.seeds import derive_seed
 from rlhf.stages import Schedule
+from rlhf.tools.syntax import parts
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def load_data(
     max_prompt_tokens: int,
     max_completion_tokens: int,
     needs_answers: bool,
+    tools: ToolsConfig,
     seed: int,
 ) -> Data:
     """Reads or generates the data and renders it; raises InputError with all that is wrong."""
@@ -92,7 +95,7 @@ def load_data(
             )
     shown = {row.id: row.demonstration for row in (*source.train, *source.lessons)}
     demonstrations = tuple(
-        Tokens(prompt.token_ids, renderer.completion_ids(demonstration))
+        _demonstrated(prompt, demonstration, renderer, tools)
         for prompt in (*train, *lessons)
         if (demonstration := shown[prompt.id]) is not None
     )
@@ -105,6 +108,20 @@ def load_data(
         preparation.num_with_control_tokens,
         preparation.num_shortened,
     )
+
+
+def _demonstrated(
+    prompt: Prompt, demonstration: str, renderer: Renderer, tools: ToolsConfig
+) -> Tokens:
+    """Tokenized as an answer comes into being: the policy's words and a tool's apart."""
+    ids: tuple[int, ...] = ()
+    observed: list[tuple[int, int]] = []
+    for text, is_observed in parts(demonstration, tools):
+        added = renderer.text_ids(text)
+        if is_observed:
+            observed.append((len(ids), len(ids) + len(added)))
+        ids += added
+    return Tokens(prompt.token_ids, ids + renderer.completion_ids(""), tuple(observed))
 
 
 def read_source(config: DataConfig, needs_answers: bool, seed: int) -> Source:

@@ -102,6 +102,10 @@ class Renderer:
         """A demonstration as the policy should emit it: the text, then the end token."""
         return (*self._encode(text), self._tokenizer.eos_token_id)
 
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """A part of an answer, such as what a tool wrote."""
+        return tuple(self._encode(text))
+
     def has_control_tokens(self, messages: tuple[Message, ...]) -> bool:
         """Whether a text would become a control token, which could end or forge a turn."""
         if self._tokenizer.split_special_tokens:

@@ -155,9 +155,11 @@ class Tree:
 
     def record(self) -> dict[str, Any]:
         """Everything but the prompt's own tokens, as plain values."""
+        asked = {"prompt": self.prompt.text, "answer": self.prompt.answer}
         numbers = {name: getattr(self, name) for name in _TREE_FIELDS}
         return {
             "prompt_id": self.prompt.id,
+            **asked,
             **numbers,
             "nodes": list(map(_node_record, self.nodes)),
         }

@@ -105,10 +105,7 @@ class TreeStore:
     def write(self, round: int, collected: Sequence[Collected]) -> None:
         """Moves the round's trees from the journal into a file of their own."""
         trees = [one.tree for one in collected if one.tree]
-        rows = [
-            {"round": round, "prompt": t.prompt.text, "answer": t.prompt.answer, **t.record()}
-            for t in trees
-        ]
+        rows = [{"round": round, **tree.record()} for tree in trees]
         path = self._directory / f"round_{round:06d}.parquet"
         unfinished = path.with_suffix(".tmp")
         table = pa.Table.from_pylist(rows, schema=SCHEMA)

@@ -15,6 +15,7 @@ from tokenizers.processors import TemplateProcessing
 
 from rlhf.config.data import ArithmeticConfig, FilesConfig, Overlong
 from rlhf.config.models import Rendering, Vocabulary
+from rlhf.config.tools import ToolsConfig
 from rlhf.data.prompts import PromptSchedule, load_data
 from rlhf.data.rendering import Renderer
 from rlhf.problems import InputError
@@ -52,7 +53,7 @@ def renderer():
 
 def load(config, renderer, **changes):
     limits = {"max_prompt_tokens": 1024, "max_completion_tokens": 1024}
-    rest = {**limits, "needs_answers": True, "seed": 1}
+    rest = {**limits, "needs_answers": True, "tools": ToolsConfig(), "seed": 1}
     return load_data(config, renderer, **{**rest, **changes})
 
 
@@ -142,7 +143,7 @@ def test_there_are_8100_sums_of_two_digits(renderer):
     data = load(ArithmeticConfig(2, 8000, 100), renderer)
     assert {p.id.split("+")[0] for p in data.train} == {str(n) for n in range(10, 100)}
     (problem,) = refusal(ArithmeticConfig(2, 8000, 101), renderer)
-    assert "8100 sums of 2-digit numbers, not 8101" in problem
+    assert "8100 sums of 2 numbers of 2 digits, not 8101" in problem
 
 
 # --- files ---------------------------------------------------------------------------------------

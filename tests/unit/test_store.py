@@ -53,6 +53,7 @@ def test_every_preference_is_kept_with_its_provenance(tmp_path: Path, collected:
         "round": 7,
         "prompt_id": "p1",
         "prompt": "1+1=",
+        "prefix": "",
         "chosen": "2",
         "chosen_tokens": 2,
         "chosen_truncated": False,

@@ -123,7 +123,7 @@ def test_options_may_stand_before_the_prompt(run, show):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["what is"], "'what is': is part of 3 prompts; give more of it, or an id: 12+34, 11+22"),
+        (["what is"], "'what is': is part of 4 prompts; give more of it, or an id: 9+9, 12+34"),
         (["2", "--round", "0"], "'2': is part of 2 prompts; give more of it, or an id: 12+34, 1+2"),
         (["12+43"], "is of such a prompt; near it: 12+34"),
         (["What was 12 + 34?"], "is of such a prompt; near it: 12+34"),

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf.records import Completion, Prompt
+from rlhf.records import Completion, Message, Prompt
 from rlhf.tree import best_first, mcts
 from rlhf.tree.nodes import Node, Tree, prior
 
-PROMPT = Prompt("sum", (), (5, 6))
+PROMPT = Prompt("sum", (Message("user", "12+34="),), (5, 6))
 
 
 def step(text: str, *nats: float, stopped: bool = True) -> Completion:

@@ -1,0 +1,93 @@
+"""What model-written code must not be able to do. `probe` runs this file inside the sandbox.
+
+Each attack returns if it succeeded and raises if it was stopped. `attack` prints those that did.
+"""
+
+import ctypes
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+Attack = Callable[[dict[str, Any]], object]
+
+
+def write_outside(target: dict[str, Any]) -> None:
+    with open(os.path.join(target["folder"], "written"), "w") as file:
+        file.write("written")
+
+
+def read_environment(target: dict[str, Any]) -> None:
+    with open(f"/proc/{target['victim']}/environ") as file:
+        file.read()
+
+
+def trace(target: dict[str, Any]) -> None:
+    attach = 16
+    if ctypes.CDLL(None).ptrace(attach, target["victim"], None, None):
+        raise OSError("not traced")
+
+
+def fork(target: dict[str, Any]) -> None:
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def execute(target: dict[str, Any]) -> None:
+    try:
+        os.execv("/no such program", ["-"])
+    except FileNotFoundError:  # It was looked for.
+        return
+
+
+def fill_file(target: dict[str, Any]) -> None:
+    with open("large", "wb") as file:
+        file.truncate(2 * target["file_bytes"])
+    os.unlink("large")
+
+
+def connect_by_path(target: dict[str, Any]) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        one.connect(target["socket"])
+
+
+ATTACKS: dict[str, dict[str, Attack]] = {
+    "limits": {
+        "take too much memory": lambda target: bytearray(2 * target["memory_bytes"]),
+        "write too large a file": fill_file,
+        "open too many files": lambda target: [os.dup(0) for _ in range(target["num_open_files"])],
+    },
+    "user": {
+        "be root": lambda target: os.setuid(0),
+        "change its root folder": lambda target: os.chroot("."),
+    },
+    "landlock": {
+        "read a token": lambda target: os.open(target["token"], os.O_RDONLY),
+        "write outside": write_outside,
+        "list a folder outside": lambda target: os.listdir(target["folder"]),
+        "read another process's environment": read_environment,
+    },
+    "seccomp": {
+        "open a socket": lambda target: socket.socket().close(),
+        "reach a socket by its path": connect_by_path,
+        "start a process": fork,
+        "execute a program": execute,
+        "signal a process": lambda target: os.kill(target["victim"], 0),
+        "trace a process": trace,
+        "change a file's mode": lambda target: os.chmod(".", 0o700),
+    },
+}
+
+
+def attack(target: dict[str, Any]) -> None:
+    """Prints `layer: attack` for each that succeeded, and `done`."""
+    for layer, attacks in ATTACKS.items():
+        for name, one in attacks.items():
+            try:
+                one(target)
+            except (OSError, MemoryError):
+                continue
+            print(f"{layer}: {name}")
+    print("done")
