@@ -7,32 +7,39 @@ from rlhf.config.data import Overlong
 from rlhf.config.models import TinyModelConfig
 from rlhf.config.reward import Kind, RewardTrainingConfig
 from rlhf.data.preference_files import Example
-from rlhf.judges.classifiers import Classifier, Ids
+from rlhf.judges.classifiers import Classifier, Ids, Place
 from rlhf.judges.pair_model import PairLayout
 from rlhf.problems import some
 from rlhf.records import Message
+from rlhf.reward_steps import Layout, check_left_to_right, step_rows
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An example as the classifier reads it; all of a training have equally many rows."""
+    """An example as the classifier reads it; but for kind=steps, all have equally many rows."""
 
     prompt: tuple[Message, ...]
     rows: tuple[Ids, ...]
-    """Chosen and rejected; for kind=pair both texts, first the chosen one first."""
+    """Chosen and rejected; for kind=pair both texts, first the chosen one first; for kind=steps
+    what `places` are in."""
     targets: tuple[float, ...]
     """One per row, for kind=regression."""
     margin: float | None
+    places: tuple[Place, ...] = ()
+    """For kind=steps, where steps end: the chosen side's first, the rejected side's first, the
+    chosen side's second, and so on."""
 
 
 class Encoder:
     """Encodes examples as the judge will, and gathers those that cannot be learnt from."""
 
     def __init__(self, config: RewardTrainingConfig, classifier: Classifier) -> None:
-        """Raises InputError if the tokenizer cannot separate the completions of a pair."""
+        """Raises InputError if the tokenizer cannot separate the completions of a pair, or the
+        model cannot score steps.
+        """
         self._config = config
         self._classifier = classifier
-        self._rows = _row_encoder(config, classifier)
+        self._layout = _layout(config, classifier)
         # Other vocabularies have a token for rare characters by design; this one lacks words.
         is_tiny = isinstance(config.model, TinyModelConfig)
         self._unknown_id = classifier.tokenizer.unk_token_id if is_tiny else None
@@ -43,7 +50,9 @@ class Encoder:
 
     @property
     def left_out(self) -> dict[str, int]:
-        """Examples so far that have two equal texts, or more tokens than fit."""
+        """Examples so far that have two equal texts, as far as they are compared, or more tokens
+        than fit.
+        """
         return {"identical": self._num_identical, "overlong": len(self._overlong)}
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
@@ -51,10 +60,10 @@ class Encoder:
         return [encoded for example in examples if (encoded := self._encode(example))]
 
     def _encode(self, example: Example) -> Encoded | None:
-        if self._config.kind is not Kind.regression and len(set(example.texts)) == 1:
+        if self._is_identical(example):
             self._num_identical += 1
             return None
-        rows = self._rows(example)
+        rows, places = self._layout(example)
         if not all(rows):
             self._refused.append(example)
         elif max(map(len, rows)) > self._classifier.max_tokens:
@@ -62,8 +71,16 @@ class Encoder:
         elif any(self._unknown_id in row for row in rows):
             self._unknown.append(example)
         else:
-            return Encoded(example.messages, rows, example.targets, example.margin)
+            return Encoded(example.messages, rows, example.targets, example.margin, places)
         return None
+
+    def _is_identical(self, example: Example) -> bool:
+        kind = self._config.kind
+        if kind is Kind.regression:
+            return False
+        if kind is Kind.steps and not example.partial_texts:
+            return True
+        return len(set(example.texts)) == 1
 
     def problems(self) -> Iterator[str]:
         """What is wrong with the examples that were encoded so far, one line each."""
@@ -86,13 +103,17 @@ class Encoder:
             )
 
 
-def _row_encoder(
-    config: RewardTrainingConfig, classifier: Classifier
-) -> Callable[[Example], tuple[Ids, ...]]:
+def _layout(config: RewardTrainingConfig, classifier: Classifier) -> Callable[[Example], Layout]:
+    if config.kind is Kind.steps:
+        check_left_to_right(classifier, config.model.path)
+        return lambda example: step_rows(classifier, example)
     if config.kind is Kind.pair:
         layout = PairLayout(classifier, f"model.path={config.model.path}")
-        return lambda example: tuple(layout.rows(example.messages, example.texts).values())
-    return lambda example: tuple(classifier.encode(example.messages, t) for t in example.texts)
+        return lambda example: (tuple(layout.rows(example.messages, example.texts).values()), ())
+    return lambda example: (
+        tuple(classifier.encode(example.messages, text) for text in example.texts),
+        (),
+    )
 
 
 def _these(examples: Sequence[Example]) -> str:

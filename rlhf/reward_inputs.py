@@ -29,7 +29,7 @@ def read_inputs(config: RewardTrainingConfig, scratch: Path) -> tuple[Path, Exam
     except InputError as error:
         problems += error.problems
     try:
-        examples = read_examples(config.data)
+        examples = read_examples(config.data, in_steps=config.kind is Kind.steps)
     except InputError as error:
         problems += error.problems
     if problems or examples is None:

@@ -1,10 +1,13 @@
 """Losses of models that are to judge: scores or embeddings in, one number per row out.
 
-Tensor names end in their dimensions: B rows, D numbers of a preference embedding (even). A loss is
-to be minimised, and comes unreduced, so that its caller can weight the rows. `σ` of a difference of
-scores is a probability.
+Tensor names end in their dimensions: B rows, D numbers of a preference embedding (even), S steps of
+all rows together. A loss is to be minimised, and comes unreduced, so that its caller can weight the
+rows. `σ` of a difference of scores is a probability.
 """
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -20,6 +23,17 @@ def scaled_bradley_terry(chosen_B: Tensor, rejected_B: Tensor, margin_B: Tensor)
     """A comparison counts as often as its margin says."""
     # Wang et al. 2024 (HelpSteer2-Preference), arXiv 2410.01257, "Scaled Bradley-Terry"
     return -margin_B * logsigmoid(chosen_B - rejected_B)
+
+
+def steps(chosen_S: Tensor, rejected_S: Tensor, num_steps: Sequence[int]) -> Tensor:
+    """After every step the chosen side's score is to exceed the other; a row's steps are summed.
+
+    `num_steps` of each row, in order; scores are those at the last token of a step.
+    """
+    # He et al. 2024 (Tree-PLV), arXiv 2407.00390: -Σ_i log σ(r(x, y⁺_1:i) - r(x, y⁻_1:i)), from
+    # the step in which the two sides part. Their code averages over tokens, padding included.
+    loss_S = -logsigmoid(chosen_S - rejected_S)
+    return torch.stack([loss.sum() for loss in loss_S.split(list(num_steps))])
 
 
 def regression(score_B: Tensor, target_B: Tensor) -> Tensor:

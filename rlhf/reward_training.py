@@ -1,6 +1,7 @@
 """Trains a classifier to judge, in one process: rows in, weights that changed and numbers out.
 
 Dimensions: B examples, R rows of an example (two, or one where only scores are fitted), L labels.
+For kind=steps, B counts comparisons of steps, those of all examples in order, and R is 2.
 """
 
 import math
@@ -66,11 +67,14 @@ def _line(when: str, metrics: Mapping[str, float]) -> str:
 
 
 def losses(config: RewardTrainingConfig, logits_BRL: Tensor, examples: Sequence[Encoded]) -> Tensor:
-    """The loss of each example, `(B,)`."""
+    """The loss of each example."""
     chosen_BL, rejected_BL = logits_BRL[:, 0], logits_BRL[:, -1]
     if config.kind is Kind.gpm:
         return reward_losses.gpm(chosen_BL, rejected_BL, config.temperature)
     chosen_B, rejected_B = chosen_BL[:, 0], rejected_BL[:, 0]
+    if config.kind is Kind.steps:
+        num_steps = [len(example.places) // 2 for example in examples]
+        return reward_losses.steps(chosen_B, rejected_B, num_steps)
     if config.kind is Kind.pair:
         return reward_losses.pair(chosen_B, rejected_B)
     if config.kind is Kind.regression:
@@ -96,20 +100,34 @@ def lead(kind: Kind, logits_BRL: Tensor) -> Tensor:
 def evaluate(
     config: RewardTrainingConfig, classifier: Classifier, examples: Sequence[Encoded]
 ) -> dict[str, float]:
-    """Mean loss, and the share of examples whose chosen side is preferred, a tie being half."""
-    rows = [row for example in examples for row in example.rows]
-    found = [x for x in classifier.read(rows, config.micro_batch_tokens) if x is not None]
-    if len(found) < len(rows):
+    """Mean loss, and the share of examples whose chosen side is preferred, a tie being half; for
+    kind=steps, the share of comparisons of steps.
+    """
+    logits_BRL = _heldout_logits(config, classifier, examples)
+    num_bad = int((~logits_BRL.isfinite()).any(-1).sum())
+    if num_bad:
         raise TrainingDiverged(
-            f"{len(rows) - len(found)} of {len(rows)} held-out rows have logits that are not "
-            "finite; lower learning_rate"
+            f"{num_bad} of {logits_BRL[..., 0].numel()} held-out scores are not finite; lower "
+            "learning_rate"
         )
-    logits_BRL = torch.tensor(found).view(len(examples), len(examples[0].rows), -1)
     metrics = {"loss": losses(config, logits_BRL, examples).mean().item()}
     if logits_BRL.shape[1] == 2:
         lead_B = lead(config.kind, logits_BRL)
         metrics["accuracy"] = (lead_B.sign().double().mean().item() + 1) / 2
     return metrics
+
+
+@torch.inference_mode()
+def _heldout_logits(
+    config: RewardTrainingConfig, classifier: Classifier, examples: Sequence[Encoded]
+) -> Tensor:
+    """As `_logits`, of any number of examples."""
+    found: dict[int, Tensor] = {}
+    for batch in micro_batches(_widths(examples), config.micro_batch_tokens):
+        logits_BRL = _logits(classifier, [examples[i] for i in batch]).cpu()
+        sizes = [max(1, len(examples[i].places) // 2) for i in batch]
+        found |= dict(zip(batch, logits_BRL.split(sizes), strict=True))
+    return torch.cat([found[i] for i in range(len(examples))])
 
 
 def train(
@@ -157,8 +175,7 @@ def _backward(
 ) -> float:
     """Adds the gradient of the step's mean loss, which it returns."""
     total = 0.0
-    widths = [(len(one.rows) * max(map(len, one.rows)), 0) for one in step]
-    for batch in micro_batches(widths, config.micro_batch_tokens):
+    for batch in micro_batches(_widths(step), config.micro_batch_tokens):
         examples = [step[i] for i in batch]
         with _precision(config, classifier):
             logits_BRL = _logits(classifier, examples)
@@ -168,10 +185,24 @@ def _backward(
     return total
 
 
+def _widths(examples: Sequence[Encoded]) -> list[tuple[int, int]]:
+    """Tokens of all rows of each example."""
+    return [(len(one.rows) * max(map(len, one.rows)), 0) for one in examples]
+
+
 def _logits(classifier: Classifier, examples: Sequence[Encoded]) -> Tensor:
-    distinct, places = unique([row for example in examples for row in example.rows])
-    logits_NL = classifier.logits(distinct)[places]
-    return logits_NL.view(len(examples), len(examples[0].rows), -1)
+    """`(B, R, L)`, in one forward pass."""
+    distinct, numbers = unique([row for example in examples for row in example.rows])
+    if not examples[0].places:
+        logits_NL = classifier.logits(distinct)[numbers]
+        return logits_NL.view(len(examples), len(examples[0].rows), -1)
+    number = iter(numbers)
+    places = []
+    for example in examples:
+        own = [next(number) for _ in example.rows]
+        places += [(own[row], token) for row, token in example.places]
+    logits_NL = classifier.logits_at(distinct, places)
+    return logits_NL.view(len(places) // 2, 2, -1)
 
 
 def _precision(config: RewardTrainingConfig, classifier: Classifier) -> Any:

@@ -33,7 +33,8 @@ class VerifierConfig(JudgeConfig):
 @dataclass
 class RewardModelConfig(JudgeConfig):
     path: str = MISSING
-    """A Hugging Face sequence-classification model with one label."""
+    """A Hugging Face sequence-classification model with one label. An answer that has not ended is
+    scored at the last token of its text, as `python -m rlhf.reward kind=steps` teaches."""
     max_tokens: int = number(4096, at_least=1)
     """Prompt and completion together; a longer one is a judge failure."""
     micro_batch_tokens: int = number(16384, at_least=1)

@@ -17,6 +17,9 @@ class Kind(Enum):
     """One score per completion, from scores; `judge=reward_model` uses it."""
     pair = "pair"
     """Reads two completions together, as PairRM; `judge=pair_model` uses it."""
+    steps = "steps"
+    """One score per partial answer, from comparisons step by step (Tree-PLV); `judge=reward_model`
+    uses it, and reads whole answers as it reads their last step: at the last token of the text."""
     gpm = "gpm"
     """An embedding per completion, which can hold cycles; `judge=gpm` uses it."""
 
@@ -24,10 +27,15 @@ class Kind(Enum):
 JUDGE_OF = {
     Kind.bradley_terry: "reward_model",
     Kind.regression: "reward_model",
+    Kind.steps: "reward_model",
     Kind.pair: "pair_model",
     Kind.gpm: "gpm",
 }
 """The judge that uses what was trained: `judge=...`."""
+
+
+PREFIX = "prefix"
+"""The column that has how both answers begin, as in the files of a run."""
 
 
 class Margin(Enum):
@@ -49,9 +57,14 @@ class PreferenceFilesConfig:
     prompt_column: str = "prompt"
     """Text, or a list of chat messages with `role` and `content`."""
     chosen_column: str = "chosen"
-    """Text, or a list of chat messages of which the last is the assistant's."""
+    """Text, or a list of chat messages of which the last is the assistant's; for kind=steps text,
+    or a list of texts: the answer's steps, which are joined as they stand. Step i of one side is
+    compared with step i of the other, up to the shorter side's last."""
     rejected_column: str | None = "rejected"
     """Only kind=regression can do without."""
+    prefix_column: str = PREFIX
+    """How the answers of both sides begin: text or null. Both sides go on from there, and
+    kind=steps compares the steps after it. Files may lack it if it is `prefix`."""
     margin_column: str | None = None
     """How much better the chosen side is, at least 0; for kind=bradley_terry."""
     chosen_score_column: str | None = None

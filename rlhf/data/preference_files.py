@@ -1,13 +1,14 @@
 """JSONL and Parquet files into preferences; whatever is wrong is told by file, column and row."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from rlhf.config.reward import PreferenceFilesConfig
+from rlhf.config.reward import PREFIX, PreferenceFilesConfig
 from rlhf.data.files import SUFFIXES, Column, FileReader, read_messages, read_text
 from rlhf.problems import InputError
 from rlhf.records import Message
@@ -20,14 +21,27 @@ class Example:
     """One row that a judge can learn from."""
 
     messages: tuple[Message, ...]
-    texts: tuple[str, ...]
-    """Of the chosen side, and of the rejected one if there is one."""
+    prefix: str
+    """How the answers begin."""
+    sides: tuple[tuple[str, ...], ...]
+    """Of the chosen side, and of the rejected one if there is one: the steps after the prefix."""
     targets: tuple[float, ...]
     """One score per text, if the files have scores."""
     margin: float | None
     file: str
     row: int
     """From 1."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Whole answers."""
+        return tuple(self.prefix + "".join(steps) for steps in self.sides)
+
+    @property
+    def partial_texts(self) -> list[tuple[str, ...]]:
+        """Both answers after each step that both have, but for those that are still equal."""
+        begun = ([self.prefix + text for text in accumulate(steps)] for steps in self.sides)
+        return [both for both in zip(*begun, strict=False) if len(set(both)) > 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +54,12 @@ class Examples:
     """Rows whose column `dropped` is set."""
 
 
-def read_examples(config: PreferenceFilesConfig) -> Examples:
-    """Raises InputError with everything that is wrong."""
+def read_examples(config: PreferenceFilesConfig, in_steps: bool = False) -> Examples:
+    """With `in_steps` a side may be a list of its steps. Raises InputError with everything that is
+    wrong.
+    """
     problems: list[str] = []
-    columns = _columns(config)
+    columns = _columns(config, _steps if in_steps else _one_step)
     train, num_passed_over = _read("path", config.path, columns, problems)
     heldout: list[Example] = []
     if config.heldout_path is not None:
@@ -56,11 +72,14 @@ def read_examples(config: PreferenceFilesConfig) -> Examples:
     return Examples(train, heldout, num_passed_over)
 
 
-def _columns(config: PreferenceFilesConfig) -> dict[str, Column]:
+def _columns(
+    config: PreferenceFilesConfig, read_side: Callable[[object], tuple[str, ...]]
+) -> dict[str, Column]:
     wanted = {
         "messages": ("prompt_column", config.prompt_column, read_messages),
-        "chosen": ("chosen_column", config.chosen_column, _completion),
-        "rejected": ("rejected_column", config.rejected_column, _completion),
+        "prefix": ("prefix_column", config.prefix_column, _prefix),
+        "chosen": ("chosen_column", config.chosen_column, read_side),
+        "rejected": ("rejected_column", config.rejected_column, read_side),
         "margin": ("margin_column", config.margin_column, _margin),
         "chosen_score": ("chosen_score_column", config.chosen_score_column, _number),
         "rejected_score": ("rejected_score_column", config.rejected_score_column, _number),
@@ -131,15 +150,17 @@ class _PreferenceReader(FileReader):
             self.examples.append(_example(values, str(self._file), number))
 
     def _missing(self) -> Iterator[str]:
-        self._columns = self._fields  # a file need not have the other one
+        # What a run's files have, and others need not.
+        self._columns = {f: c for f, c in self._fields.items() if c[1] != PREFIX}
         return super()._missing()
 
 
 def _example(values: Mapping[str, Any], file: str, number: int) -> Example:
-    texts = tuple(values[side] for side in ("chosen", "rejected") if side in values)
+    sides = tuple(values[side] for side in ("chosen", "rejected") if side in values)
     scores = ("chosen_score", "rejected_score")
     targets = tuple(values[score] for score in scores if score in values)
-    return Example(values["messages"], texts, targets, values.get("margin"), file, number)
+    margin = values.get("margin")
+    return Example(values["messages"], values["prefix"], sides, targets, margin, file, number)
 
 
 # --- values --------------------------------------------------------------------------------------
@@ -153,6 +174,31 @@ def _completion(value: object) -> str:
             raise ValueError("must be text, or a list of messages that ends with the assistant's")
         value = last.get("content")
     return "" if value == "" else read_text(value)
+
+
+def _one_step(value: object) -> tuple[str]:
+    return (_completion(value),)
+
+
+def _steps(value: object) -> tuple[str, ...]:
+    """One step as text, which may be empty, or a list of steps, which may not."""
+    if not isinstance(value, list):
+        return (_white_or_text(value),)
+    if not value:
+        raise ValueError("is a list without steps")
+    if not all(isinstance(step, str) for step in value):
+        raise ValueError("must be text, or a list of texts, one per step")
+    if "" in value:
+        raise ValueError("has an empty step; leave it out")
+    return tuple(map(_white_or_text, value))
+
+
+def _prefix(value: object) -> str:
+    return "" if value is None else _white_or_text(value)
+
+
+def _white_or_text(value: object) -> str:
+    return value if isinstance(value, str) and not value.strip() else read_text(value)
 
 
 def _number(value: object) -> float:

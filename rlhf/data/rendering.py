@@ -79,7 +79,7 @@ class Renderer:
             raise InputError(problems)
         self._tokenizer: Any = tokenizer
         self._chat = rendering is Rendering.chat or (rendering is Rendering.auto and has_template)
-        self._prefix = _special_prefix(tokenizer)
+        self._prefix = special_prefix(tokenizer)
 
     def render(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
         """Token ids that end where the completion is to begin; never an end token of ours.
@@ -132,7 +132,7 @@ class Renderer:
         return encoded["input_ids"]
 
 
-def _special_prefix(tokenizer: Any) -> list[int]:
+def special_prefix(tokenizer: Any) -> list[int]:
     """What the tokenizer puts in front of a text by itself, such as a begin token.
 
     Found on a probe, because a tokenizer may also append an end token, and does not say which of

@@ -1,6 +1,6 @@
 """Sequence classifiers as every judge of models uses them: token ids in, logits out.
 
-Dimensions: B rows, T tokens (padded on the right), L labels.
+Dimensions: B rows, T tokens (padded on the right), D of hidden states, N places, L labels.
 """
 
 import math
@@ -15,11 +15,14 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rlhf.batching import micro_batches, unique
+from rlhf.data.rendering import special_prefix
 from rlhf.problems import InputError
 from rlhf.records import Message
 
 Ids = tuple[int, ...]
 """One row's tokens; none where the chat template refuses the conversation."""
+Place = tuple[int, int]
+"""One token of several rows: which row, and which token of it."""
 
 
 class Classifier:
@@ -30,6 +33,7 @@ class Classifier:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self.device).eval()
         self.tokenizer = tokenizer
+        self._first = special_prefix(tokenizer)
         self._text_config = model.config.get_text_config()
         self._pad_id: int | None = self._text_config.pad_token_id
         positions = getattr(self._text_config, "max_position_embeddings", None)
@@ -58,10 +62,17 @@ class Classifier:
             )
         return cls(model, tokenizer, max_tokens)
 
-    def encode(self, messages: Sequence[Message], completion: str) -> Ids:
+    def encode(self, messages: Sequence[Message], completion: str, ended: bool = True) -> Ids:
         """The conversation and its completion by the chat template, or, if there is none, the last
         message and the completion as the tokenizer's pair of texts.
+
+        A completion that has not `ended` stands as a policy has it while it writes: the prompt up
+        to where the answer begins, then the text so far, and nothing that closes it, so that the
+        text's last token is the row's.
         """
+        if not ended:
+            prompt = self._begun(messages)
+            return (*prompt, *self._plain(completion)) if prompt else ()
         if self.tokenizer.chat_template is None:
             return tuple(self.tokenizer(messages[-1].content, completion)["input_ids"])
         return self.chat([*messages, Message("assistant", completion)])
@@ -73,6 +84,16 @@ class Classifier:
             return tuple(self.tokenizer.apply_chat_template(turns, return_dict=False, **options))
         except TemplateError:
             return ()
+
+    def _begun(self, messages: Sequence[Message]) -> Ids:
+        """The prompt as `rlhf.data.rendering` has it; none where the template refuses it."""
+        if self.tokenizer.chat_template is None:
+            return (*self._first, *self._plain(messages[-1].content))
+        return self.chat(messages, add_generation_prompt=True)
+
+    def _plain(self, text: str) -> Ids:
+        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        return tuple(encoded["input_ids"])
 
     @torch.inference_mode()
     def read(self, rows: Sequence[Ids], micro_batch_tokens: int) -> list[list[float] | None]:
@@ -92,15 +113,23 @@ class Classifier:
 
     def logits(self, rows: Sequence[Ids]) -> Tensor:
         """One forward pass; `(B, L)` in fp32, with a gradient where torch records one."""
+        return self.model(**self._padded(rows)).logits.float()
+
+    def logits_at(self, rows: Sequence[Ids], places: Sequence[Place]) -> Tensor:
+        """One forward pass; `(N, L)`, for each place what `logits` gives for its row cut after it,
+        if the model has a `score` head and reads from left to right.
+        """
+        hidden_BTD = self.model.base_model(**self._padded(rows)).last_hidden_state
+        row_N, token_N = torch.tensor(places, device=self.device).unbind(-1)
+        return self.model.score(hidden_BTD[row_N, token_N]).float()
+
+    def _padded(self, rows: Sequence[Ids]) -> dict[str, Tensor]:
         pad_id = self._padding(rows)
         width_T = max(len(row) for row in rows)
         ids_BT = torch.tensor([[*row, *[pad_id] * (width_T - len(row))] for row in rows])
         lengths_B = torch.tensor([len(row) for row in rows])
         mask_BT = (torch.arange(width_T) < lengths_B[:, None]).long()
-        output = self.model(
-            input_ids=ids_BT.to(self.device), attention_mask=mask_BT.to(self.device)
-        )
-        return output.logits.float()
+        return {"input_ids": ids_BT.to(self.device), "attention_mask": mask_BT.to(self.device)}
 
     def save(self, directory: Path) -> None:
         """Writes model and tokenizer in Hugging Face format, without a padding token of ours."""

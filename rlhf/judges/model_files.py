@@ -128,17 +128,28 @@ def _training_faults(directory: Path, config: ModelJudgeConfig) -> Iterator[str]
     except ValueError as error:
         yield f"its {TRAINING_RECORD} is not JSON ({error}); train the model again"
         return
-    kind = trained.get("kind") if isinstance(trained, dict) else None
-    if kind not in {kind.value for kind in Kind}:
+    kind = _kind(trained)
+    if kind is None:
         return
-    option = JUDGE_OF[Kind(kind)]
+    option = JUDGE_OF[kind]
     if option != _FORMS[type(config)].option:
-        yield f"it was trained with kind={kind}; use it with judge={option}"
+        yield f"it was trained with kind={kind.value}; use it with judge={option}"
     elif isinstance(config, GPMConfig) and trained["temperature"] != config.temperature:
         yield (
             f"it was trained with temperature={trained['temperature']}, and "
             f"judge.temperature={config.temperature}; they must be equal"
         )
+
+
+def trained_kind(directory: Path) -> Kind | None:
+    """How a directory that `find_model` gave was trained here; None if it was not."""
+    record = directory / TRAINING_RECORD
+    return _kind(json.loads(record.read_text(encoding="utf-8"))) if record.is_file() else None
+
+
+def _kind(trained: object) -> Kind | None:
+    kind = trained.get("kind") if isinstance(trained, dict) else None
+    return Kind(kind) if kind in {kind.value for kind in Kind} else None
 
 
 def fingerprint(directory: Path) -> str:

@@ -1,11 +1,14 @@
 """What several unit tests work with."""
 
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from chat_server import Server
 
+from rlhf import reward
 from rlhf.judges import server as server_module
 
 
@@ -22,3 +25,29 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     one.http.shutdown()
     thread.join(10)
     one.http.server_close()
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """Runs `python -m rlhf.reward` in this process; gives the exit code, and what it told on
+    stderr.
+    """
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+
+    def run(*overrides: str) -> tuple[int, str]:
+        quiet = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null")
+        words = [*quiet, f"hydra.run.dir={tmp_path}/hydra", f"output={tmp_path}/out", *overrides]
+        monkeypatch.setattr(sys, "argv", ["reward", *words])
+        code = 0
+        try:
+            reward.main()
+        except SystemExit as stop:
+            assert isinstance(stop.code, int)
+            code = stop.code
+        told = capsys.readouterr().err.splitlines(keepends=True)
+        # Hydra adds the command's own words.
+        return code, "".join(t for t in told if not t.startswith("Error executing job with"))
+
+    return run

@@ -2,12 +2,12 @@
 
 import json
 import math
-import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from reward_command import QUICK, TINY, group, jsonl, record, row, scores
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -23,47 +23,15 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rlhf import reward, reward_losses
-from rlhf.config.judges import GPMConfig, PairModelConfig, RewardModelConfig
+from rlhf import reward_losses
+from rlhf.config.judges import GPMConfig, PairModelConfig
 from rlhf.config.models import Vocabulary
-from rlhf.judges import Group, build_judge
-from rlhf.records import Completion, Message, Prompt
+from rlhf.judges import build_judge
+from rlhf.records import Message
 from rlhf.store import SCHEMA
 from rlhf.tiny import build_tokenizer
 
-TINY = ("model=tiny", "model.vocabulary=bytes", "model.width=16", "model.num_layers=1")
-QUICK = (*TINY, "epochs=30", "learning_rate=5e-3", "lr_warmup_ratio=0")
 BEATS = {"rock": "scissors", "paper": "rock", "scissors": "paper"}
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Runs the command in this process; gives the exit code, and what it told on stderr."""
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-
-    def run(*overrides: str) -> tuple[int, str]:
-        quiet = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null")
-        words = [*quiet, f"hydra.run.dir={tmp_path}/hydra", f"output={tmp_path}/out", *overrides]
-        monkeypatch.setattr(sys, "argv", ["reward", *words])
-        code = 0
-        try:
-            reward.main()
-        except SystemExit as stop:
-            code = stop.code
-        told = capsys.readouterr().err.splitlines(keepends=True)
-        # Hydra adds the command's own words.
-        return code, "".join(t for t in told if not t.startswith("Error executing job with"))
-
-    return run
-
-
-def jsonl(path, *rows) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def row(prompt, chosen, rejected, **rest):
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **rest}
 
 
 @pytest.fixture
@@ -78,16 +46,6 @@ def order(tmp_path) -> tuple[str, str]:
     pairs = (("z", "y"), ("y", "x"), ("z", "x"))
     path = jsonl(tmp_path / "o.jsonl", *(row("?", *sides) for sides in pairs))
     return f"data.path={path}", f"data.heldout_path={path}"
-
-
-def record(tmp_path) -> dict:
-    return json.loads((tmp_path / "out" / "reward.json").read_text())
-
-
-def group(question: str, *texts: str) -> Group:
-    prompt = Prompt("a", (Message("user", question),), (1,))
-    completions = [Completion("a", i, (1,), (0.0,), text, False, 0) for i, text in enumerate(texts)]
-    return Group(prompt, tuple(completions))
 
 
 # --- losses -------------------------------------------------------------------------------------
@@ -161,11 +119,6 @@ def test_a_pair_model_learns_a_cycle(command, cycle, tmp_path):
 # --- scores -------------------------------------------------------------------------------------
 
 
-def scores(tmp_path, question: str, *texts: str) -> tuple:
-    judge = build_judge(RewardModelConfig(path=str(tmp_path / "out")))
-    return judge.judge([group(question, *texts)])[0].scores
-
-
 def test_a_reward_model_learns_an_order(command, order, tmp_path):
     assert command(*QUICK, *order)[0] == 0
     x, y, z = scores(tmp_path, "?", "x", "y", "z")
@@ -208,7 +161,8 @@ def test_scores_of_both_sides_are_fitted_and_compared(command, tmp_path):
 def test_preferences_of_a_run(command, tmp_path):
     def kept(prompt, chosen, rejected, **rest):
         side = {"chosen": chosen, "rejected": rejected, "chosen_score": 1, "rejected_score": 0}
-        return {"round": 0, "prompt_id": prompt, "prompt": prompt, "judge": "j", **side, **rest}
+        same = {"round": 0, "prompt_id": prompt, "prompt": prompt, "prefix": "", "judge": "j"}
+        return {**same, **side, **rest}
 
     rows = [kept(f"{n}+1=", "yes", "no", margin=1.0) for n in range(20)]
     rows += [kept("0+1=", "no", "yes", dropped="truncated"), kept("1+1=", "yes", "yes")]
