@@ -120,7 +120,6 @@ def test_a_policy_that_judges_its_own_steps_is_asked_by_the_workers_that_sample(
         (["algorithm.truncated=drop"], "algorithm.truncated=drop"),
         (["algorithm.stop=[]"], "algorithm.stop=[]"),
         (["algorithm.value=judge"], "set judge=reward_model"),
-        (["judge=llm", "judge.endpoint=http://localhost:1/v1"], "must be right or wrong"),
         (["algorithm.value=self_evaluation"], "'A' is not one token"),
         (["algorithm.search=best_first", "algorithm.value=self_evaluation"], "look-aheads alone"),
     ],
