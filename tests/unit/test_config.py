@@ -318,3 +318,36 @@ def test_what_cannot_be_learnt_from_users_is_told(overrides, told):
 def test_lists_of_choices_are_plain_values_too():
     found = plain(typed(composed(*USERS, "algorithm.filters=[empty,refusal]")))
     assert found["algorithm"]["filters"] == ["empty", "refusal"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["judge=none"], "algorithm.value=outcome: whole answers must be right or wrong"),
+        (["algorithm.value=judge"], "algorithm.value=judge: the judge must score partial answers"),
+        (["algorithm.truncated=drop"], "algorithm.truncated=drop: a tree has no gaps"),
+        (["algorithm.stop=['']"], "algorithm.stop=['']: needs texts that end a step"),
+        (
+            ["algorithm.num_completions=1", "algorithm.num_root_completions=1"],
+            "algorithm.num_completions=1 algorithm.num_root_completions=1: without siblings",
+        ),
+        (
+            ["algorithm.search=best_first", "algorithm.value=self_evaluation"],
+            "algorithm.value=self_evaluation: best-first search goes by look-aheads",
+        ),
+        (["tools=calculator"], "tools: a tree search draws its answers in steps"),
+    ],
+)
+def test_what_a_tree_search_cannot_do_is_told(overrides, problem):
+    assert any(line.startswith(problem) for line in of_sums("algorithm=mcts", *overrides))
+
+
+def test_calls_need_marks():
+    told = of_sums("tools=calculator", "tools.closes=''")
+    assert told == ["tools.closes: is empty; calls and results must be told from other text"]
+    assert of_sums("tools=calculator") == of_sums("algorithm=mcts") == []
+
+
+def of_sums(*overrides: str) -> list[str]:
+    base = ("model=tiny", "data=sums", "rollout=transformers", "rollout.max_prompt_tokens=16")
+    return config_problems(typed(composed(*base, *overrides)))
