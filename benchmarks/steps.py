@@ -23,7 +23,7 @@ from rlhf.store import read_metrics
 
 STEPS = "tree search"
 PROMPTS, SAMPLES = 64, 8
-WHOLE = ("algorithm=online_dpo", f"algorithm.num_completions={SAMPLES}", "eval.every=10")
+WHOLE = ("experiment=steps_whole", f"algorithm.num_completions={SAMPLES}")
 METHODS = {
     "best_worst": ("whole answers, best and worst", "algorithm.rule=best_worst"),
     "all_pairs": ("whole answers, all pairs", "algorithm.rule=all_pairs"),
@@ -66,7 +66,7 @@ def whole_answers(method: str, seed: int, out: Path, first: Trained) -> Trained:
     num_rounds = max(1, round(first.num_tokens / tokens_a_round))
     start = ("model=hf", f"model.path={out / f'tree_{seed}' / 'initial_policy'}")
     start += ("model.dtype=float32", "model.rendering=plain", "warmup.steps=0")
-    how = ("experiment=steps", *WHOLE, rule, *start, f"num_rounds={num_rounds}", f"seed={seed}")
+    how = (*WHOLE, rule, *start, f"num_rounds={num_rounds}", f"seed={seed}")
     minutes = run_once(f"{title}, seed {seed}", directory, *how)
     return Trained(read_metrics(directory / "metrics.jsonl"), minutes)
 
