@@ -1,0 +1,1 @@
+"""Tools that a model may use while it answers: each takes a text, and gives one back."""
