@@ -10,7 +10,6 @@ standard error says why. Standard library only.
 import ctypes
 import json
 import os
-import platform
 import resource
 import signal
 import struct
@@ -189,7 +188,7 @@ def filter_calls(settings: dict[str, Any]) -> None:
     """Installs the filter that `rlhf.tools.seccomp` wrote."""
     program = bytes.fromhex(settings["seccomp"])
     if not program:
-        raise OSError(f"no filter of system calls is written for {platform.machine()}")
+        raise OSError(f"no filter of system calls is written for {os.uname().machine}")
     code = ctypes.create_string_buffer(program)
     header = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
     _call(_libc.prctl, _PR_SET_SECCOMP, 2, ctypes.create_string_buffer(header), 0, 0)
@@ -198,8 +197,8 @@ def filter_calls(settings: dict[str, Any]) -> None:
 # --- the program ---------------------------------------------------------------------------------
 
 LAYERS: dict[str, Callable[[dict[str, Any]], None]] = {
-    "limits": limit_resources,
     "user": leave_root,
+    "limits": limit_resources,  # As that user, whose threads count.
     "landlock": restrict_files,
     "seccomp": filter_calls,
 }
@@ -208,6 +207,8 @@ LAYERS: dict[str, Callable[[dict[str, Any]], None]] = {
 def _lock_in() -> tuple[bytes, dict[str, Any]]:
     """The source, and the namespace to run it in, once every layer stands."""
     settings = json.loads(sys.argv[1])
+    if os.listdir("."):
+        sys.exit("the folder to be given away is not empty")
     source = sys.stdin.buffer.read()
     missing = []
     for name, enter in LAYERS.items():

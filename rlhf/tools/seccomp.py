@@ -1,6 +1,6 @@
 """The filter of system calls for model-written code, as the kernel's own little programs (BPF)."""
 
-import platform
+import os
 import struct
 from collections.abc import Iterator
 
@@ -50,7 +50,7 @@ def program() -> bytes:
 
     Empty on a machine other than x86_64, whose calls have other numbers.
     """
-    return b"".join(_steps()) if platform.machine() == "x86_64" else b""
+    return b"".join(_steps()) if os.uname().machine == "x86_64" else b""
 
 
 def _steps() -> Iterator[bytes]:

@@ -1,0 +1,365 @@
+"""What model-written code tries against its machine, and what then is as it was before.
+
+After every attack: the right outcome, an honest run beside it unaffected, and no process and no
+file left over. Attacks on what lies outside are in `sandbox_attacks`; here each of them is made
+from inside, and once without the sandbox, to see that it would succeed.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from sandbox_attacks import ATTACKS, CONTROLLED, SUCCEEDED, TOKEN, Targets, outcome_of
+
+from rlhf.tools.sandbox import JAIL, Exit, Limits, run_python
+
+HONEST = """
+import threading
+numbers = []
+thread = threading.Thread(target=lambda: numbers.extend(range(1000)))
+thread.start()
+thread.join()
+with open("sum", "w") as file:
+    file.write(str(sum(numbers)))
+print(open("sum").read())
+"""
+EXPECTED = ("499500\n", "", Exit.finished)
+
+
+def jailed() -> list[str]:
+    """The processes that this one has locked in, whatever they forked into."""
+    mark = f'"parent": {os.getpid()},'.encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+        except OSError:  # It ended meanwhile.
+            continue
+        if JAIL.encode() in command and mark in command:
+            found.append(entry.name)
+    return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def temporary() -> Iterator[Path]:
+    """A folder for temporary ones, which any user may enter."""
+    with (
+        tempfile.TemporaryDirectory(prefix="agon-test-") as name,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        os.chmod(name, 0o755)
+        patch.setattr(tempfile, "tempdir", name)
+        yield Path(name)
+
+
+@pytest.fixture
+async def neighbour(temporary: Path) -> AsyncIterator[None]:
+    """An honest run during a test, and a look at what the test left over."""
+
+    async def honest() -> tuple[str, str, Exit]:
+        outcome = await run_python(HONEST, Limits(wall_s=60))
+        return outcome.stdout, outcome.stderr, outcome.exit
+
+    beside = asyncio.create_task(honest())
+    yield
+    assert await beside == EXPECTED
+    assert jailed() == []
+    assert list(temporary.glob("agon-sandbox-*")) == []
+
+
+@pytest.fixture(scope="module")
+def intact(temporary: Path) -> Iterator[list[Targets]]:
+    """One set of targets for as long as nothing harms it."""
+    kept: list[Targets] = []
+    yield kept
+    for each in kept:
+        each.__exit__()
+
+
+@pytest.fixture
+def targets(intact: list[Targets]) -> Iterator[Targets]:
+    if not intact:
+        intact.append(Targets().__enter__())
+    one = intact[0]
+    yield one
+    if one.harm():
+        intact.remove(one)
+        one.__exit__()
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_what_lies_outside_is_out_of_reach(attack, neighbour, targets, monkeypatch):
+    monkeypatch.setenv("AGON_TEST_TOKEN", TOKEN)
+    outcome, harm = await outcome_of(attack, targets)
+    assert harm == [], outcome
+    assert outcome.exit is not Exit.finished
+
+
+@pytest.mark.parametrize("attack", CONTROLLED)
+def test_without_the_sandbox_the_attack_succeeds(attack, monkeypatch):
+    monkeypatch.setenv("AGON_TEST_TOKEN", TOKEN)
+    with Targets() as targets, tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-B", "-c", targets.code(attack)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            close_fds=False,
+        )
+    assert SUCCEEDED in done.stdout, done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="every test here runs as a normal user already")
+def test_as_a_normal_user_what_lies_outside_is_out_of_reach(temporary):
+    python, root = "/usr/bin/python3", Path(__file__).parents[2]
+    version = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+    if not os.path.exists(python) or subprocess.run(version, timeout=30).returncode:
+        pytest.skip("no Python of 3.11 or newer that a normal user may run in /usr/bin")
+    sources = [*root.glob("rlhf/tools/*.py"), root / "rlhf/problems.py", root / "rlhf/__init__.py"]
+    for source in [*sources, root / "tests/unit/sandbox_attacks.py"]:
+        copy = temporary / source.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(source.read_bytes())
+    done = subprocess.run(
+        [python, "-B", str(temporary / "tests/unit/sandbox_attacks.py")],
+        user=4242,
+        group=4242,
+        extra_groups=[],
+        env={"PYTHONPATH": str(temporary)},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stdout) == (0, f"{len(ATTACKS)} attacks, 0 got through\n"), done
+
+
+QUICK = Limits(wall_s=30, cpu_s=20)
+SMALL = Limits(wall_s=30, cpu_s=20, file_bytes=1 << 20, num_files=10)
+BOMBS = {
+    "takes memory by and by": (
+        "kept = []\nwhile True:\n    kept.append(bytearray(1 << 20))",
+        QUICK,
+        Exit.failed,
+        "MemoryError",
+    ),
+    "takes memory at once": ("'x' * (1 << 40)", QUICK, Exit.failed, "MemoryError"),
+    "maps memory": ("import mmap\nmmap.mmap(-1, 1 << 40)", QUICK, Exit.failed, "allocate memory"),
+    "writes a large file": (
+        "with open('large', 'wb') as file:\n    while True:\n        file.write(bytes(1 << 16))",
+        SMALL,
+        Exit.failed,
+        "File too large",
+    ),
+    "makes a sparse file": (
+        "open('sparse', 'wb').truncate(1 << 40)",
+        SMALL,
+        Exit.failed,
+        "File too large",
+    ),
+    "writes many small files": (
+        "import itertools\nfor n in itertools.count():\n    open(str(n), 'w').close()",
+        SMALL,
+        Exit.output_limit,
+        "",
+    ),
+    "writes large files enough": (
+        """
+import time
+for n in range(3):
+    open(str(n), "wb").write(bytes(900_000))
+time.sleep(60)
+""",
+        SMALL,
+        Exit.output_limit,
+        "",
+    ),
+    "makes folders in folders": (
+        "import os\nwhile True:\n    os.mkdir('d')\n    os.chdir('d')",
+        SMALL,
+        Exit.output_limit,
+        "",
+    ),
+    "deletes its folder": (
+        "import os\nos.rmdir(os.getcwd())",
+        QUICK,
+        Exit.failed,
+        "Permission denied",
+    ),
+    "opens many files": (
+        "import os\nwhile True:\n    os.dup(0)",
+        QUICK,
+        Exit.failed,
+        "Too many open files",
+    ),
+    "loops": ("while True: pass", Limits(cpu_s=1, wall_s=30), Exit.timed_out, ""),
+    "loops in a thread": (
+        "import threading\nthreading.Thread(target=lambda: [None for _ in iter(int, 1)]).start()",
+        Limits(cpu_s=1, wall_s=30),
+        Exit.timed_out,
+        "",
+    ),
+    "loops at its end": (
+        "import atexit\n@atexit.register\ndef loop():\n    while True: pass",
+        Limits(wall_s=0.5),
+        Exit.timed_out,
+        "",
+    ),
+    "ignores every signal": (
+        """
+import signal
+for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:
+    signal.signal(number, signal.SIG_IGN)
+while True: pass
+""",
+        Limits(cpu_s=1, wall_s=30),
+        Exit.killed,
+        "",
+    ),
+    "sleeps": ("import time\ntime.sleep(60)", Limits(wall_s=0.3), Exit.timed_out, ""),
+    "waits for a lock": (
+        "import threading\nthreading.Lock().acquire() and threading.Event().wait()",
+        Limits(wall_s=0.3),
+        Exit.timed_out,
+        "",
+    ),
+    "closes its output and goes on": (
+        "import os, time\nos.close(1)\nos.close(2)\ntime.sleep(60)",
+        Limits(wall_s=0.3),
+        Exit.timed_out,
+        "",
+    ),
+    "waits for input": ("input()", QUICK, Exit.failed, "EOFError"),
+    "prints for ever": ("while True: print('x' * 100)", QUICK, Exit.output_limit, ""),
+    "complains for ever": (
+        "import sys\nwhile True: print('x' * 100, file=sys.stderr)",
+        QUICK,
+        Exit.output_limit,
+        "x" * 100,
+    ),
+    "prints a line of 10 MB": ("print('x' * 10_000_000)", QUICK, Exit.output_limit, ""),
+    "fails with 10 MB": ("raise ValueError('x' * 10_000_000)", QUICK, Exit.output_limit, "xxx"),
+    "leaves without a word": ("import os\nos._exit(0)", QUICK, Exit.finished, ""),
+    "leaves with a failure": ("import os\nos._exit(3)", QUICK, Exit.failed, ""),
+    "recurs": ("def f(): f()\nf()", QUICK, Exit.failed, "RecursionError"),
+    "reads from nowhere": ("import ctypes\nctypes.string_at(0)", QUICK, Exit.killed, ""),
+    "aborts": ("import os\nos.abort()", QUICK, Exit.killed, ""),
+    "calls the system as a 32-bit program": (
+        """
+import ctypes, mmap
+page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+page.write(bytes.fromhex("b802000000 cd80 c3"))  # fork() there; return
+ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
+""",
+        QUICK,
+        Exit.killed,
+        "",
+    ),
+    "contains a null byte": ("print(1)\0", QUICK, Exit.failed, "null bytes"),
+    "is too long": ("#" * (QUICK.code_bytes + 1), QUICK, Exit.failed, "longer than 65536 bytes"),
+    "is no text": ("print('\ud800')", QUICK, Exit.failed, "utf-8"),
+    "is nested too deep": ("(" * 5000 + ")" * 5000, QUICK, Exit.failed, ""),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+async def test_bombs_end_by_themselves(name, neighbour):
+    code, limits, end, message = BOMBS[name]
+    start = time.monotonic()
+    outcome = await run_python(code, limits)
+    assert (outcome.exit, message in outcome.stderr) == (end, True), outcome
+    assert len(outcome.stdout) <= limits.output_bytes
+    assert len(outcome.stderr) <= 4000
+    assert time.monotonic() - start < 20
+
+
+async def test_a_fork_bomb_has_no_fork(neighbour):
+    code = """
+import os
+forks = 0
+for _ in range(100):
+    try:
+        forks += os.fork() > 0 or os._exit(0)
+    except PermissionError:
+        pass
+print(forks)
+"""
+    outcome = await run_python(code)
+    assert (outcome.stdout, outcome.exit) == ("0\n", Exit.finished)
+
+
+async def test_a_thread_bomb_has_few_threads(neighbour):
+    code = """
+import threading, time
+threading.stack_size(32768)
+started = 0
+try:
+    for _ in range(5000):
+        threading.Thread(target=time.sleep, args=(1,), daemon=True).start()
+        started += 1
+except RuntimeError:
+    print(started)
+"""
+    limits = Limits(num_threads=40, wall_s=60, cpu_s=30)
+    outcome = await run_python(code, limits)
+    # The kernel counts a user's threads; only as root can each run be a user of its own.
+    most = limits.num_threads if os.geteuid() == 0 else 4999
+    assert outcome.exit is Exit.finished and 10 < int(outcome.stdout) < most
+
+
+async def test_recursion_in_c_ends_in_an_error_or_a_crash(neighbour):
+    code = """
+import sys
+sys.setrecursionlimit(10**8)
+def f(_): return list(map(f, [0]))
+f(0)
+"""
+    outcome = await run_python(code, Limits(wall_s=30, cpu_s=20))
+    assert outcome.exit in (Exit.killed, Exit.failed) and outcome.stdout == ""
+
+
+async def test_bytes_that_are_no_text_are_shown_as_such(neighbour):
+    outcome = await run_python(r"import os; os.write(1, b'a\xff\xfeb'); os.write(2, b'\xc3')")
+    assert (outcome.stdout, outcome.stderr) == ("a��b", "�")
+
+
+async def test_untidy_folders_are_deleted(neighbour):
+    code = r"""
+import os
+os.mkdir(b"\xff\n-rf *")
+os.mkdir("closed")
+os.mkdir("closed/inner", mode=0)
+os.mkdir("no list", mode=0o300)
+open("no list/file", "w").close()
+os.mkdir("closed later", mode=0)
+print(len(os.listdir()))
+"""
+    outcome = await run_python(code)
+    assert (outcome.stdout, outcome.exit) == ("4\n", Exit.finished), outcome
+
+
+async def test_nothing_but_its_three_files_is_open(neighbour):
+    code = """
+import os, stat
+for number in range(3, 1000):
+    try:
+        mode = os.fstat(number).st_mode
+    except OSError:
+        continue
+    print(stat.S_ISDIR(mode))
+    try:
+        os.listdir(number)
+    except OSError:
+        continue
+    print("open")
+"""
+    outcome = await run_python(code)
+    # Of Python's own folder there is a handle where a user without rights cannot reach it.
+    assert outcome.stdout in ("", "True\n")
