@@ -48,6 +48,17 @@ def fill_file(target: dict[str, Any]) -> None:
     os.unlink("large")
 
 
+def open_many(target: dict[str, Any]) -> None:
+    handles = []
+    try:
+        for _ in range(target["num_open_files"]):
+            handles.append(os.dup(0))
+    finally:
+        # The attacks that follow need some.
+        for handle in handles:
+            os.close(handle)
+
+
 def connect_by_path(target: dict[str, Any]) -> None:
     with socket.socket(socket.AF_UNIX) as one:
         one.connect(target["socket"])
@@ -57,7 +68,7 @@ ATTACKS: dict[str, dict[str, Attack]] = {
     "limits": {
         "take too much memory": lambda target: bytearray(2 * target["memory_bytes"]),
         "write too large a file": fill_file,
-        "open too many files": lambda target: [os.dup(0) for _ in range(target["num_open_files"])],
+        "open too many files": open_many,
     },
     "user": {
         "be root": lambda target: os.setuid(0),
