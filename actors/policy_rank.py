@@ -12,18 +12,21 @@ import ray
 import torch
 from torch import Tensor
 
-from rlhf.batching import optimizer_steps, rank_micro_batches, unique
+from rlhf.batching import optimizer_steps, rank_micro_batches, together, unique
 from rlhf.config.models import DType, Optimizer, PolicyConfig
-from rlhf.config.objectives import ObjectiveConfig
+from rlhf.config.objectives import KTOConfig, ObjectiveConfig
 from rlhf.logprobs import completion_logprobs, pad
 from rlhf.objectives import (
     Judged,
     PairLogprobs,
+    Peers,
     SideLogprobs,
     log_ratios,
+    needs_whole_lists,
     pair_loss,
 )
 from rlhf.objectives.diagnostics import PAIR_METRICS, has_dpo_weight, pair_metrics
+from rlhf.objectives.setwise import distance_from_anchor
 from rlhf.problems import RunFailed
 from rlhf.records import Preference, PreferenceBatch, Tokens
 from rlhf.schedules import learning_rate
@@ -129,7 +132,8 @@ class PolicyRank:
         order_seed = derive_seed(plan.seed, "order", batch.round)
         prompts = [pair.prompt.id for pair in pairs]
         epochs = plan.epochs if batch.round else plan.first_epochs
-        steps = optimizer_steps(prompts, plan.policy.batch_size, epochs, order_seed)
+        whole = needs_whole_lists(plan.objective)
+        steps = optimizer_steps(prompts, plan.policy.batch_size, epochs, order_seed, whole)
         sums = torch.zeros(len(PAIR_METRICS) + 1, dtype=torch.float64)
         drift = torch.zeros(1, dtype=torch.float64)
         norms, skipped, rate = [], 0, 0.0
@@ -140,8 +144,10 @@ class PolicyRank:
             rate = learning_rate(plan.policy, progress)
             chosen = [pairs[i] for i in indices]
             anchors = {name: [sides[i] for i in indices] for name, sides in batch.anchors.items()}
-            loss = self._pair_loss(chosen, anchors, sums, drift if k == 0 else None)
-            result = self._step([_both_sides(pair) for pair in chosen], loss, rate)
+            units = self._units(chosen)
+            loss = self._pair_loss(chosen, anchors, units, sums, drift if k == 0 else None)
+            rows = [_all_sides([chosen[i] for i in unit]) for unit in units]
+            result = self._step(rows, loss, rate)
             skipped += not result.applied
             norms += [result.grad_norm] if result.applied else []
             self._check_finite(result.applied)
@@ -158,22 +164,33 @@ class PolicyRank:
         counts = {"policy/num_steps": float(len(steps)), "policy/skipped_steps": float(skipped)}
         return means | counts | {"policy/lr": rate}
 
+    def _units(self, pairs: Sequence[Preference]) -> list[list[int]]:
+        """Pairs that must share a forward pass: each by itself, or all of a prompt."""
+        if needs_whole_lists(self._plan.objective):
+            return together([pair.prompt.id for pair in pairs])
+        return [[i] for i in range(len(pairs))]
+
     def _pair_loss(
         self,
         pairs: Sequence[Preference],
         anchors: Mapping[str, Sequence],
+        units: Sequence[Sequence[int]],
         sums: Tensor,
         drift: Tensor | None,
     ) -> Callable[[Sequence[int]], Tensor]:
-        """The loss of some of one step's pairs, which also adds their numbers to `sums`.
+        """The loss of some of one step's `units`, which also adds their numbers to `sums`.
 
         `drift` gets the largest distance in nats from the `previous` anchor, which before a
         round's first step is the policy itself: anything but 0 is an error in masks or templates.
         """
         total_weight = sum(pair.weight for pair in pairs)
-        device = self._engine.device
+        device, objective = self._engine.device, self._plan.objective
+        distance = 0.0
+        if isinstance(objective, KTOConfig):
+            distance = distance_from_anchor(objective, pairs, anchors)
 
-        def loss(indices: Sequence[int]) -> Tensor:
+        def loss(chosen: Sequence[int]) -> Tensor:
+            indices = [i for unit in chosen for i in units[unit]]
             mine = [pairs[i] for i in indices]
             sides = [pair.sides[0] for pair in mine] + [pair.sides[1] for pair in mine]
             rows, places = unique(sides)
@@ -187,13 +204,14 @@ class PolicyRank:
                 for name, values in anchors.items()
             }
             weight_B = torch.tensor([pair.weight for pair in mine], device=device)
-            loss_B = pair_loss(self._plan.objective, policy, others, _judged(mine, device))
+            judged = _judged(mine, _peers(mine, places, distance, device), device)
+            loss_B = pair_loss(objective, policy, others, judged)
             with torch.no_grad():
                 if drift is not None and "previous" in others:
                     ratios = log_ratios(policy, others["previous"])
                     furthest = torch.cat([ratios.chosen_B, ratios.rejected_B]).abs().max()
                     drift.clamp_(min=furthest.item())
-                numbers = pair_metrics(self._plan.objective, loss_B, policy, others)
+                numbers = pair_metrics(objective, loss_B, policy, others)
                 sums.add_((torch.stack([*numbers, torch.ones_like(loss_B)]) @ weight_B).cpu())
             return (loss_B * weight_B).sum() / total_weight
 
@@ -288,13 +306,27 @@ class PolicyRank:
                 torch.cuda.set_rng_state(TensorReader(own).read("cuda"))
 
 
-def _both_sides(pair: Preference) -> Tokens:
-    """Stands for a pair's two rows when forward passes are packed."""
-    longer = max(pair.chosen.token_ids, pair.rejected.token_ids, key=len)
-    return Tokens(pair.prompt.token_ids * 2, longer * 2)
+def _all_sides(pairs: Sequence[Preference]) -> Tokens:
+    """Stands for all rows of some pairs when forward passes are packed."""
+    rows = {side for pair in pairs for side in pair.sides} if len(pairs) > 1 else pairs[0].sides
+    prompt = max((row.prompt for row in rows), key=len)
+    completion = max((row.completion for row in rows), key=len)
+    return Tokens(prompt * len(rows), completion * len(rows))
 
 
-def _judged(pairs: Sequence[Preference], device: torch.device) -> Judged:
+def _peers(
+    pairs: Sequence[Preference], places: Sequence[int], distance: float, device: torch.device
+) -> Peers:
+    """`places`: which distinct row a side is, all chosen sides before all rejected ones."""
+    _, lists = unique([pair.prompt.id for pair in pairs])
+    return Peers(
+        torch.tensor(lists, device=device),
+        torch.tensor(places, device=device).view(2, -1),
+        distance,
+    )
+
+
+def _judged(pairs: Sequence[Preference], peers: Peers, device: torch.device) -> Judged:
     columns = zip(
         *(
             (
@@ -308,4 +340,4 @@ def _judged(pairs: Sequence[Preference], device: torch.device) -> Judged:
         ),
         strict=True,
     )
-    return Judged(*(torch.tensor(column, device=device) for column in columns))
+    return Judged(*(torch.tensor(column, device=device) for column in columns), peers=peers)

@@ -5,7 +5,7 @@ Pure index arithmetic, the same on every rank, so ranks need not talk to agree.
 
 import random
 from collections.abc import Hashable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TypeVar
 
 Row = TypeVar("Row", bound=Hashable)
@@ -42,26 +42,35 @@ def unique(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
     return list(place), places
 
 
+def together(groups: Sequence[Hashable]) -> list[list[int]]:
+    """The rows of each group, groups in the order of their first rows."""
+    members: dict[Hashable, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
+    return list(members.values())
+
+
 def optimizer_steps(
-    groups: Sequence[Hashable], batch_size: int, epochs: int, seed: int
+    groups: Sequence[Hashable], batch_size: int, epochs: int, seed: int, whole: bool = False
 ) -> list[list[int]]:
     """Rows of each optimizer step: every epoch a new order, cut into steps of nearly equal size.
 
     `groups` names the group of each row, its prompt: a group stays together, so that a completion
-    of several pairs is computed in one step and not in all. Equal rather than full steps with a
-    small rest: a step of three pairs is mostly noise.
+    of several pairs is computed in one step and not in all. Where two steps meet, one group may be
+    in both, unless groups are to stay `whole`. Equal rather than full steps with a small rest: a
+    step of three pairs is mostly noise.
     """
-    members: dict[Hashable, list[int]] = {}
-    for row, group in enumerate(groups):
-        members.setdefault(group, []).append(row)
     steps: list[list[int]] = []
     for epoch in range(epochs):
-        shuffled = list(members.values())
+        shuffled = together(groups)
         random.Random(seed + epoch).shuffle(shuffled)
         order = [row for group in shuffled for row in group]
         num_steps = -(-len(order) // batch_size)
         cuts = [len(order) * i // num_steps for i in range(num_steps + 1)] if order else []
-        steps += [order[a:b] for a, b in pairwise(cuts)]
+        if whole and order:
+            ends = [0, *accumulate(map(len, shuffled))]
+            cuts = [min(ends, key=lambda end: abs(end - cut)) for cut in cuts]
+        steps += [order[a:b] for a, b in pairwise(cuts) if a < b]
     return steps
 
 

@@ -19,6 +19,7 @@ from rlhf.config.algorithms import (
     SelfPlayConfig,
     StepValue,
     TreeConfig,
+    TreePairs,
     Truncated,
 )
 from rlhf.config.data import FeedbackDataConfig, SimulatedUsersConfig
@@ -39,6 +40,7 @@ from rlhf.config.models import (
 from rlhf.config.objectives import (
     GPOConfig,
     INPOConfig,
+    KTOConfig,
     LNDPOConfig,
     NashMDConfig,
     Optimism,
@@ -47,6 +49,7 @@ from rlhf.config.objectives import (
     SimPOConfig,
     SLiCConfig,
     SPPOConfig,
+    TPOConfig,
     VPOConfig,
     XPOConfig,
 )
@@ -61,7 +64,7 @@ _LIMITS = {
 }
 
 
-LABELLED = (RDPOConfig, RSOConfig, SLiCConfig, SimPOConfig, LNDPOConfig)
+LABELLED = (RDPOConfig, RSOConfig, SLiCConfig, SimPOConfig, LNDPOConfig, KTOConfig)
 """Objectives that know no win probability."""
 
 
@@ -137,6 +140,9 @@ def _contradictions(config: Config) -> Iterator[str]:
     yield from _tool_problems(config.tools)
     if isinstance(config.algorithm, TreeConfig):
         yield from _tree_problems(config, config.algorithm)
+    pairs = getattr(config.algorithm, "pairs", None)
+    if isinstance(config.objective, TPOConfig) and pairs is not TreePairs.ranked:
+        yield "objective=tpo: needs a ranked list per prompt; set algorithm=tpo"
     if isinstance(config.judge, LLMJudgeConfig):
         yield from llm_judge_problems(config.judge)
     demonstrated = getattr(config.data, "demonstration_column", "") is not None

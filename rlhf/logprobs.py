@@ -25,29 +25,35 @@ class PaddedTokens(NamedTuple):
     attention_mask_BT: Tensor
     position_ids_BT: Tensor
     completion_mask_BC: Tensor
+    weight_BC: Tensor
+    """How many times a token's log-probability counts."""
 
 
 def pad(rows: Sequence[Tokens], device: torch.device | str = "cpu") -> PaddedTokens:
     """Prompts padded on the left and completions on the right; of completions, padding and what a
-    tool wrote are masked out."""
+    tool wrote are masked out, and what is emphasised has its weight."""
     width_P = max(len(row.prompt) for row in rows)
     width_C = max(len(row.completion) for row in rows)
     input_ids = torch.zeros(len(rows), width_P + width_C, dtype=torch.long)
     attention = torch.zeros_like(input_ids)
     mask = torch.zeros(len(rows), width_C, dtype=torch.bool)
-    for i, (prompt, completion, observed) in enumerate(rows):
+    weight = torch.ones(len(rows), width_C)
+    for i, (prompt, completion, observed, emphasis) in enumerate(rows):
         start, end = width_P - len(prompt), width_P + len(completion)
         input_ids[i, start:end] = torch.tensor([*prompt, *completion])
         attention[i, start:end] = 1
         mask[i, : len(completion)] = True
         for first, last in observed:
             mask[i, first:last] = False
+        for first, last, factor in emphasis:
+            weight[i, first:last] = factor
     positions = (attention.cumsum(1) - 1).clamp(min=0)
-    return PaddedTokens(*(x.to(device) for x in (input_ids, attention, positions, mask)))
+    return PaddedTokens(*(x.to(device) for x in (input_ids, attention, positions, mask, weight)))
 
 
 def completion_logprobs(model: torch.nn.Module, padded: PaddedTokens) -> Tensor:
-    """Log-probability of every completion token `(B, C)`, fp32 nats, 0.0 where masked out."""
+    """Log-probability of every completion token `(B, C)`, fp32 nats, 0.0 where masked out, and as
+    many times as it counts."""
     mask_BC = padded.completion_mask_BC
     width_C = mask_BC.shape[1]
     logits_BCV = model(
@@ -58,7 +64,7 @@ def completion_logprobs(model: torch.nn.Module, padded: PaddedTokens) -> Tensor:
         use_cache=False,
     ).logits[:, :-1]
     targets_BC = padded.input_ids_BT[:, -width_C:]
-    return token_logprobs(logits_BCV, targets_BC).masked_fill(~mask_BC, 0.0)
+    return token_logprobs(logits_BCV, targets_BC).masked_fill(~mask_BC, 0.0) * padded.weight_BC
 
 
 def token_logprobs(logits_BCV: Tensor, targets_BC: Tensor) -> Tensor:

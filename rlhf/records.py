@@ -90,6 +90,10 @@ class Completion:
         return len(self.token_ids) - sum(end - start for start, end in self.observed)
 
 
+Emphasis = tuple[tuple[int, int, float], ...]
+"""Places among tokens, each from, up to, and how many times log-probabilities there count; once
+everywhere else."""
+
 LOGGED = -1
 """The policy version of completions that no policy of this run has drawn."""
 USER = "user"
@@ -198,6 +202,8 @@ class Preference:
     """Share of its prompt, so that a prompt with many pairs counts once."""
     win_prob: float = 1.0
     """Probability that the chosen side is preferred: 1 for a plain label."""
+    emphasis: tuple[Emphasis, Emphasis] = ((), ())
+    """Of the tokens of the chosen and of the rejected side."""
 
     def __post_init__(self) -> None:
         if not self.prompt.id == self.chosen.prompt_id == self.rejected.prompt_id:
@@ -216,8 +222,8 @@ class Preference:
         ids = self.prompt.token_ids
         chosen, rejected = self.chosen, self.rejected
         return (
-            Tokens(ids, chosen.token_ids, chosen.observed),
-            Tokens(ids, rejected.token_ids, rejected.observed),
+            Tokens(ids, chosen.token_ids, chosen.observed, self.emphasis[0]),
+            Tokens(ids, rejected.token_ids, rejected.observed, self.emphasis[1]),
         )
 
 
@@ -259,6 +265,7 @@ class Tokens(NamedTuple):
     completion: tuple[int, ...]
     observed: tuple[tuple[int, int], ...] = ()
     """As in `Completion`: these places have no log-probability."""
+    emphasis: Emphasis = ()
 
     @property
     def num_own_tokens(self) -> int:

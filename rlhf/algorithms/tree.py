@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from rlhf.config.algorithms import Search, TreeConfig
+from rlhf.config.algorithms import Search, TreeConfig, TreePairs
 from rlhf.records import Collected, Judgement, Prompt
 from rlhf.tree import best_first, mcts
 from rlhf.tree.expansion import Grower
 from rlhf.tree.nodes import Tree
-from rlhf.tree.pairs import tree_pairs
+from rlhf.tree.pairs import sibling_pairs
+from rlhf.tree.ranking import ranked_pairs
 
 
 class Kept(Protocol):
@@ -36,7 +37,8 @@ class TreeSearch:
             self.kept.add(tree)
         answers = [node for node in tree.answers if node.step is not None]
         scores = tuple(node.score for node in answers)
-        preferences, dropped = tree_pairs(tree, self.config)
+        made = ranked_pairs if self.config.pairs is TreePairs.ranked else sibling_pairs
+        preferences, dropped = made(tree, self.config)
         completions = tuple(tree.answer(node) for node in answers)
         judgement = Judgement(scores, tree.judge)
         return Collected(prompt, completions, judgement, preferences, dropped, tree)

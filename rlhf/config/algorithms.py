@@ -178,6 +178,13 @@ class RejectedSibling(Enum):
     """Each that is not the best, in a pair of its own."""
 
 
+class TreePairs(Enum):
+    siblings = "siblings"
+    """Steps that go on from the same place."""
+    ranked = "ranked"
+    """Whole answers of the tree, each over every one that is worth less."""
+
+
 @dataclass
 class TreeConfig(AlgorithmConfig):
     """A search over the steps of an answer; siblings in its tree make pairs."""
@@ -210,9 +217,12 @@ class TreeConfig(AlgorithmConfig):
     """Answers that tell how promising a step is, in best-first search."""
     max_similarity: float = number(1.0, at_least=0, at_most=1)
     """Shared pairs of neighbouring tokens, beyond which two steps with equal numbers are one."""
+    pairs: TreePairs = TreePairs.siblings
+    list_size: int = number(5, at_least=2)
+    """Answers of a tree that are ranked, from its best to its worst."""
     rejected: RejectedSibling = RejectedSibling.worst
     min_gap: float = number(0.05, at_least=0)
-    """Pairs whose Q differ by less are ties, and dropped."""
+    """Pairs whose Q, or whose worth in a ranked list, differ by less are ties, and dropped."""
     min_visits: int = number(1, at_least=0)
     """Pairs of which a side was tried less often are dropped, unless it is a whole answer."""
     smooth_labels: bool = True

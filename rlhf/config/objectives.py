@@ -74,6 +74,21 @@ class LNDPOConfig(ObjectiveConfig):
     anchor: Anchor = Anchor.initial
 
 
+@dataclass
+class KTOConfig(ObjectiveConfig):
+    beta: float = number(0.1, above=0)
+    anchor: Anchor = Anchor.initial
+    previous: Anchor = Anchor.previous
+    """How far it is from `anchor` is the paper's z: what a good completion has to exceed."""
+
+
+@dataclass
+class TPOConfig(ObjectiveConfig):
+    beta: float = number(1.0, above=0)
+    """Twice the paper's, whose weights of steps are twice those of `algorithm.pairs=ranked`."""
+    anchor: Anchor = Anchor.initial
+
+
 # Self-play. `tau` is always the strength of the KL to the initial policy, in units of win
 # probability per nat; `step_size` always how many nats one unit of win probability is worth.
 

@@ -15,6 +15,7 @@ from rlhf.config.objectives import (
     GPOConfig,
     INPOConfig,
     IPOConfig,
+    KTOConfig,
     LNDPOConfig,
     NashMDConfig,
     ObjectiveConfig,
@@ -23,11 +24,20 @@ from rlhf.config.objectives import (
     SimPOConfig,
     SLiCConfig,
     SPPOConfig,
+    TPOConfig,
     VPOConfig,
     XPOConfig,
 )
-from rlhf.objectives import pairwise, self_play
-from rlhf.objectives.pairs import Anchors, Judged, PairLogprobs, SideLogprobs, log_ratios, margin
+from rlhf.objectives import pairwise, self_play, setwise
+from rlhf.objectives.pairs import (
+    Anchors,
+    Judged,
+    PairLogprobs,
+    Peers,
+    SideLogprobs,
+    log_ratios,
+    margin,
+)
 
 __all__ = [
     "OBJECTIVES",
@@ -35,11 +45,13 @@ __all__ = [
     "Judged",
     "Objective",
     "PairLogprobs",
+    "Peers",
     "SideLogprobs",
     "anchors_needed",
     "implicit_margin",
     "implied_target",
     "log_ratios",
+    "needs_whole_lists",
     "pair_loss",
 ]
 
@@ -54,6 +66,8 @@ OBJECTIVES: dict[type[ObjectiveConfig], Objective] = {
     SLiCConfig: pairwise.slic,
     SimPOConfig: pairwise.simpo,
     LNDPOConfig: pairwise.ln_dpo,
+    KTOConfig: setwise.kto,
+    TPOConfig: setwise.tpo,
     SPPOConfig: self_play.sppo,
     INPOConfig: self_play.inpo,
     GPOConfig: self_play.gpo,
@@ -78,6 +92,11 @@ def anchors_needed(config: ObjectiveConfig) -> tuple[str, ...]:
     """Names of the anchors that the objective compares with: every `Anchor` in its schema."""
     names = [value.value for value in vars(config).values() if isinstance(value, Anchor)]
     return tuple(dict.fromkeys(names))
+
+
+def needs_whole_lists(config: ObjectiveConfig) -> bool:
+    """Whether the loss of a pair depends on the other completions of its prompt."""
+    return isinstance(config, TPOConfig)
 
 
 def implicit_margin(config: ObjectiveConfig, policy: PairLogprobs, anchors: Anchors) -> Tensor:

@@ -48,6 +48,19 @@ class PairLogprobs:
 
 
 @dataclass(frozen=True, slots=True)
+class Peers:
+    """The other completions of a step, for losses that do not look at a pair by itself."""
+
+    list_B: Tensor
+    """Which prompt a pair belongs to; all pairs of a prompt are in one batch. int64."""
+    side_SB: Tensor
+    """Which completion either side is, from 0; the same in all pairs that it is in. int64."""
+    distance: float = 0.0
+    """Nats per completion between the policy that drew the step's completions and the anchor; at
+    least 0."""
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """What is known of each pair besides log-probabilities: its label, and who drew its sides."""
 
@@ -59,6 +72,7 @@ class Judged:
     chosen_mixture_B: Tensor
     """0 where the policy itself drew the side, 1 where the initial policy did."""
     rejected_mixture_B: Tensor
+    peers: Peers | None = None
 
     def __post_init__(self) -> None:
         _check("score", self.win_prob_B, self.chosen_score_B, self.rejected_score_B)

@@ -25,7 +25,7 @@ class Candidate:
     completion: Completion
 
 
-def tree_pairs(
+def sibling_pairs(
     tree: Tree, config: TreeConfig
 ) -> tuple[tuple[Preference, ...], tuple[Dropped, ...]]:
     """Preferences among the children of the nodes that were moved through, weights summing to 1.

@@ -12,7 +12,7 @@ from actors.group import Allotment, WorkerFailed, call_all, start_workers, stop_
 from actors.policy import InitialPolicy, PolicyService
 from actors.policy_rank import PolicyPlan, PolicyRank
 from rlhf.config.models import DType, Optimizer, PolicyConfig
-from rlhf.config.objectives import DPOConfig
+from rlhf.config.objectives import DPOConfig, KTOConfig, ObjectiveConfig, TPOConfig
 from rlhf.dispatch import WorkerDied
 from rlhf.logprobs import sum_logprobs
 from rlhf.records import Completion, Preference, PreferenceBatch, Prompt, SidePair, Tokens
@@ -44,9 +44,15 @@ def batch(round: int = 0) -> PreferenceBatch:
 
 
 @asynccontextmanager
-async def policy(model: Path, dtype: DType = DType.float32, **settings):
+async def policy(
+    model: Path,
+    dtype: DType = DType.float32,
+    objective: ObjectiveConfig | None = None,
+    **settings,
+):
     config = PolicyConfig(**{"learning_rate": 1e-3, "micro_batch_tokens": 40} | settings)
-    plan = PolicyPlan(dtype, config, DPOConfig(), epochs=2, first_epochs=2, num_rounds=10, seed=1)
+    objective = objective or DPOConfig()
+    plan = PolicyPlan(dtype, config, objective, epochs=2, first_epochs=2, num_rounds=10, seed=1)
     allotment = Allotment("policy", config.num_ranks, 1, 0, 1)
     ranks = start_workers(PolicyRank, allotment, plan, env={"DS_ACCELERATOR": "cpu"})
     service = PolicyService(ranks, TIMEOUT_S)
@@ -171,6 +177,46 @@ async def test_an_empty_round_changes_nothing_and_can_be_saved(tiny_model, tmp_p
         await train_and_save(service, tmp_path / "resumed", range(1, 2))
     unbroken, resumed = tensors(tmp_path / "unbroken"), tensors(tmp_path / "resumed")
     assert all(torch.equal(value, resumed[name]) for name, value in unbroken.items())
+
+
+def lists() -> PreferenceBatch:
+    """Three prompts, of each three completions and all three pairs."""
+    pairs = []
+    for one, (prompt, *_) in zip(preferences()[:3], LENGTHS, strict=False):
+        tokens = [tuple((k + 7 * i) % 29 + 3 for i in range(prompt + k)) for k in range(3)]
+        sides = [
+            Completion(one.prompt.id, k, t, (), str(t), False, 0) for k, t in enumerate(tokens)
+        ]
+        for better, worse in ((0, 1), (0, 2), (1, 2)):
+            worths, emphasis = (1 - better / 2, 1 - worse / 2), (((0, 1, 0.5),), ())
+            pairs.append(
+                Preference(
+                    one.prompt, sides[better], sides[worse], *worths, "test@1",
+                    weight=1 / 3, emphasis=emphasis if better == 0 else ((), ()),
+                )
+            )  # fmt: skip
+    anchor = [SidePair(-9.0 - i, -8.0 + i) for i in range(len(pairs))]
+    nearer = [SidePair(-8.5 - i, -8.0 + i) for i in range(len(pairs))]
+    return PreferenceBatch(0, pairs, {"initial": anchor, "previous": nearer})
+
+
+@pytest.mark.parametrize("objective", [TPOConfig(), KTOConfig()])
+async def test_a_loss_beyond_pairs_is_the_same_however_its_step_is_split(
+    tiny_model, tmp_path, objective
+):
+    found = []
+    for ranks, budget in [(1, 4000), (1, 12), (2, 30)]:
+        settings = {"num_ranks": ranks, "micro_batch_tokens": budget, "batch_size": 4}
+        async with policy(tiny_model, objective=objective, **settings) as service:
+            metrics = await service.update(lists())
+            await service.save(tmp_path / f"{ranks}-{budget}")
+        found.append((metrics, tensors(tmp_path / f"{ranks}-{budget}")))
+    (expected, weights), *others = found
+    assert expected["policy/loss"] > 0 and expected["policy/num_steps"] == 6
+    for metrics, found_weights in others:
+        assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-5)
+        for key, value in weights.items():
+            assert torch.allclose(value, found_weights[key], rtol=1e-3, atol=2e-5), key
 
 
 async def test_a_lost_rank_is_named(tiny_model):

@@ -146,3 +146,17 @@ def test_ranks_share_the_rows_out_and_meet_equally_often(rows, budget, num_ranks
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     for batch in chain(*ranks):
         assert len(batch) <= 1 or padded_tokens([rows[i] for i in batch]) <= budget
+
+
+def test_groups_that_stay_whole_are_in_one_step_each():
+    groups = [row // 3 for row in range(30)]
+    cut = optimizer_steps(groups, 4, 1, seed=4)
+    assert any(len({groups[row] for row in step}) * 3 > len(step) for step in cut)
+    whole = optimizer_steps(groups, 4, 1, seed=4, whole=True)
+    assert all(len({groups[row] for row in step}) * 3 == len(step) for step in whole)
+    assert sorted(chain(*whole)) == list(range(30))
+    assert max(map(len, whole)) <= 6
+
+
+def test_a_group_beyond_the_batch_is_one_step():
+    assert optimizer_steps(["a"] * 10, 4, 2, seed=1, whole=True) == [list(range(10))] * 2

@@ -81,6 +81,8 @@ rows = st.builds(
     Tokens,
     st.lists(st.integers(0, 16), min_size=1, max_size=6).map(tuple),
     st.lists(st.integers(0, 16), min_size=1, max_size=6).map(tuple),
+    observed=st.just(()),
+    emphasis=st.just(()),
 )
 
 
@@ -194,3 +196,10 @@ def test_many_slices_are_no_more_work_than_few(monkeypatch):
         assert made.most_fp32 <= logits_BCV.numel() / num_slices
         totals.append(made.total)
     assert totals[1] < 1.5 * totals[0]
+
+
+def test_what_is_emphasised_counts_so_many_times(model):
+    row = Tokens((5, 6), (7, 8, 9), observed=((0, 1),), emphasis=((0, 2, 0.5), (2, 3, 2.0)))
+    plain = plainly(model, Tokens((5, 6), (7, 8, 9)))
+    (values,) = row_logprobs(model, [row], 100, CPU)
+    assert values == pytest.approx([0.0, plain[1] / 2, plain[2] * 2], abs=1e-5)

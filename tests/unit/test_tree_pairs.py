@@ -12,7 +12,7 @@ from rlhf.config.objectives import DPOConfig
 from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
 from rlhf.records import Completion, DropReason, Prompt
 from rlhf.tree.nodes import Node, Tree
-from rlhf.tree.pairs import label_smoothing, tree_pairs
+from rlhf.tree.pairs import label_smoothing, sibling_pairs
 
 PROMPT = Prompt("sum", (), (5, 6))
 
@@ -67,7 +67,7 @@ def test_what_siblings_share_belongs_to_their_prompt() -> None:
     tree.judge = "verifier/last_line@1"
     first, _ = grown(tree, tree.root, ("46\n", 0.5, 12), ("47\n", -0.5, 4))
     grown(tree, first, ("99", 1.0, 3), ("98", -1.0, 1))
-    (top, deep), dropped = tree_pairs(tree, config())
+    (top, deep), dropped = sibling_pairs(tree, config())
     assert not dropped
     # "4" stands before either: it is in the prompt, and training begins behind it.
     assert top.prompt.token_ids == (5, 6, ord("4"))
@@ -88,7 +88,7 @@ def test_a_step_takes_along_what_follows_it_without_alternative() -> None:
     first, second = grown(tree, tree.root, ("a\n", 0.5, 2), ("b\n", 0.0, 2))
     (only,) = grown(tree, first, ("c\n", 0.5, 2))
     grown(tree, only, ("d", 0.5, 1), ("e", 0.1, 1))
-    pairs, dropped = tree_pairs(tree, config())
+    pairs, dropped = sibling_pairs(tree, config())
     assert [(p.chosen.text, p.rejected.text) for p in pairs] == [("a\nc\n", "b\n"), ("d", "e")]
     assert [one.reason for one in dropped] == [DropReason.SHORT_GROUP]
     assert second.children == []
@@ -107,7 +107,7 @@ def test_a_step_takes_along_what_follows_it_without_alternative() -> None:
 def test_what_is_too_uncertain_is_dropped_and_counted(visits, gap, reason) -> None:
     tree = Tree.planted(PROMPT, 0)
     grown(tree, tree.root, ("a", 0.3 + gap, visits[0]), ("b", 0.3, visits[1]))
-    pairs, dropped = tree_pairs(tree, config())
+    pairs, dropped = sibling_pairs(tree, config())
     assert [one.reason for one in dropped] == ([reason] if reason else [])
     assert len(pairs) == (reason is None)
 
@@ -116,23 +116,23 @@ def test_a_whole_answer_needs_no_visit() -> None:
     tree = Tree.planted(PROMPT, 0)
     right, wrong = grown(tree, tree.root, ("a", 1.0, 3), ("b", -1.0, 0))
     wrong.ended = True
-    (pair,) = tree_pairs(tree, config())[0]
+    (pair,) = sibling_pairs(tree, config())[0]
     assert pair.win_prob == pytest.approx(0.75), "as if it had been tried once"
     wrong.ended, right.ended, right.visits = False, True, 0
-    assert [d.reason for d in tree_pairs(tree, config())[1]] == [DropReason.UNVISITED]
+    assert [d.reason for d in sibling_pairs(tree, config())[1]] == [DropReason.UNVISITED]
 
 
 def test_a_gap_of_fractions_is_reached_exactly() -> None:
     """7/8 against 4/8 is 0.375 (Tree-PLV), and so it is for shares that no float can hold."""
     tree = Tree.planted(PROMPT, 0)
     grown(tree, tree.root, ("a", 2 / 3, 8), ("b", 2 / 3 - 0.375 + 1e-17, 8))
-    assert len(tree_pairs(tree, config(min_gap=0.375))[0]) == 1
+    assert len(sibling_pairs(tree, config(min_gap=0.375))[0]) == 1
 
 
 def test_without_a_minimum_equal_q_are_ties_all_the_same() -> None:
     tree = Tree.planted(PROMPT, 0)
     grown(tree, tree.root, ("a", 0.3, 1), ("b", 0.3, 1))
-    assert [d.reason for d in tree_pairs(tree, config(min_gap=0.0))[1]] == [DropReason.TIE]
+    assert [d.reason for d in sibling_pairs(tree, config(min_gap=0.0))[1]] == [DropReason.TIE]
 
 
 def test_which_sibling_is_rejected() -> None:
@@ -141,7 +141,7 @@ def test_which_sibling_is_rejected() -> None:
     grown(tree, tree.root, *siblings)
 
     def rejected(how: RejectedSibling) -> list[str]:
-        return [pair.rejected.text for pair in tree_pairs(tree, config(rejected=how))[0]]
+        return [pair.rejected.text for pair in sibling_pairs(tree, config(rejected=how))[0]]
 
     assert rejected(RejectedSibling.worst) == ["d"]
     assert rejected(RejectedSibling.all) == ["b", "c", "d"]
@@ -155,8 +155,8 @@ def test_pairs_stand_along_the_path_unless_the_whole_tree_is_asked_for() -> None
     _, second = grown(tree, tree.root, ("a\n", 0.5, 2), ("b\n", 0.0, 2))
     for child in grown(tree, second, ("x", 0.5, 1), ("y", 0.1, 1)):
         child.on_path = False
-    assert [p.chosen.text for p in tree_pairs(tree, config())[0]] == ["a\n"]
-    everywhere, _ = tree_pairs(tree, config(whole_tree=True))
+    assert [p.chosen.text for p in sibling_pairs(tree, config())[0]] == ["a\n"]
+    everywhere, _ = sibling_pairs(tree, config(whole_tree=True))
     assert [p.chosen.text for p in everywhere] == ["a\n", "x"]
     assert math.isclose(sum(p.weight for p in everywhere), 1)
 
@@ -167,7 +167,7 @@ def test_both_sides_keep_a_token_and_differ_at_the_first(siblings) -> None:
     texts = dict(siblings)
     if texts:
         grown(tree, tree.root, *((text, q, 1) for text, q in texts.items()))
-    for pair in tree_pairs(tree, config(rejected=RejectedSibling.all))[0]:
+    for pair in sibling_pairs(tree, config(rejected=RejectedSibling.all))[0]:
         a, b = pair.chosen.token_ids, pair.rejected.token_ids
         assert a and b
         assert len(a) == len(pair.chosen.logprobs)
