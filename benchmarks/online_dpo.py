@@ -81,7 +81,7 @@ class Bare:
         return [drafts[i] for i in range(len(requests))]
 
     def round(self, index: int) -> None:
-        prompts = self.schedule.round(index)
+        prompts = asyncio.run(self.schedule.round(index))
         sampling = Sampling(COMPLETIONS, MAX_TOKENS)
         requests = [
             GenerationRequest(p.id, p.token_ids, sampling, derive_seed(1, index, p.id))

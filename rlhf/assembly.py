@@ -56,6 +56,7 @@ from rlhf.judges.endpoint import endpoint_judge
 from rlhf.metrics import ACCURACY, SATISFACTION
 from rlhf.objectives import anchors_needed
 from rlhf.records import Collected, Sampling
+from rlhf.selection import HardestSchedule
 from rlhf.stages import Algorithm, Collector, Evaluation, Judge, Logprobs, Rollout, Schedule
 from rlhf.store import PreferenceStore, read_metrics
 from rlhf.tools.making import with_tools
@@ -285,6 +286,15 @@ def _make_evaluator(
                 algorithm.see_solution,
                 config.cluster.call_timeout_s,
             )
+
+
+def make_schedule(
+    config: Config, inputs: Inputs, schedule: Schedule, policy: PolicyService
+) -> Schedule:
+    """The schedule itself, or one that asks the hardest of its prompts."""
+    if config.round.hardest_share == 1:
+        return schedule
+    return HardestSchedule(schedule, inputs.data.demonstrations, policy, config.round.prompts)
 
 
 def make_collector(

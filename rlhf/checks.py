@@ -145,16 +145,29 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield "objective=tpo: needs a ranked list per prompt; set algorithm=tpo"
     if isinstance(config.judge, LLMJudgeConfig):
         yield from llm_judge_problems(config.judge)
-    demonstrated = getattr(config.data, "demonstration_column", "") is not None
-    if config.warmup.steps and isinstance(config.data, FeedbackDataConfig):
-        yield f"warmup.steps={config.warmup.steps}: data=feedback demonstrates nothing; set it to 0"
-    if config.warmup.steps and not demonstrated:
-        yield (
-            f"warmup.steps={config.warmup.steps}: needs demonstrations; name their column in "
-            "data.demonstration_column, or set warmup.steps=0"
-        )
+    yield from _demonstration_problems(config)
     if not isinstance(config.model, TinyModelConfig):
         yield from _model_problems(config.model.path)
+
+
+def _demonstration_problems(config: Config) -> Iterator[str]:
+    steps, share = config.warmup.steps, config.round.hardest_share
+    demonstrated = getattr(config.data, "demonstration_column", "") is not None
+    if steps and isinstance(config.data, FeedbackDataConfig):
+        yield f"warmup.steps={steps}: data=feedback demonstrates nothing; set it to 0"
+    if steps and not demonstrated:
+        yield (
+            f"warmup.steps={steps}: needs demonstrations; name their column in "
+            "data.demonstration_column, or set warmup.steps=0"
+        )
+    if share < 1 and isinstance(config.data, FeedbackDataConfig):
+        yield f"round.hardest_share={share:g}: data=feedback demonstrates nothing; set it to 1"
+    if share < 1 and config.max_staleness:
+        yield (
+            f"max_staleness={config.max_staleness}: with round.hardest_share={share:g} a round's "
+            "prompts follow from the policy before it; set max_staleness=0, or "
+            "round.hardest_share=1"
+        )
 
 
 def _self_play_problems(config: Config) -> Iterator[str]:

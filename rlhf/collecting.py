@@ -26,7 +26,7 @@ class OneRound:
 
     prompts: Sequence[Prompt]
 
-    def round(self, index: int) -> list[Prompt]:
+    async def round(self, index: int) -> list[Prompt]:
         return list(self.prompts)
 
 
@@ -79,8 +79,9 @@ class RoundCollector:
                 )
             return None
 
+        prompts = await self._schedule.round(round)
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(one(prompt)) for prompt in self._schedule.round(round)]
+            running = [tasks.create_task(one(prompt)) for prompt in prompts]
         collected = [result for task in running if (result := task.result()) is not None]
         self._check_judge(round, collected)
         return collected

@@ -1,6 +1,6 @@
 """What a run reads, checked before anything starts: model, data, and which prompts are asked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,9 @@ from rlhf.feedback.feed import Feed, FeedSchedule, Ledger
 from rlhf.games import read_game
 from rlhf.judges import needs_answers
 from rlhf.judges.model_files import ModelJudgeConfig, find_model
-from rlhf.problems import InputError
+from rlhf.problems import InputError, some
 from rlhf.records import Prompt
+from rlhf.selection import num_candidates
 from rlhf.stages import Schedule
 from rlhf.tiny import build_tiny_model
 from rlhf.tools.probe import probe, require
@@ -39,6 +40,7 @@ class Inputs:
     vocabulary_size: int
     data: Data
     schedule: Schedule
+    """Of a round's prompts, or with `round.hardest_share` of those that it chooses from."""
     seeds: tuple[Prompt, ...]
     """What round 0 trains on instead, if there are any."""
 
@@ -93,10 +95,33 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     prompts, seeds = data.train, ()
     if isinstance(config.algorithm, DriftConfig):
         prompts, seeds = _reviewed(config.algorithm, data)
-    schedule: Schedule = PromptSchedule(prompts, config.round.prompts, config.seed)
+    schedule: Schedule = _schedule(config, data, prompts)
     if seeds:
         schedule = DelayedSchedule(schedule)
     return Inputs(path, tokenizer, len(tokenizer), data, schedule, seeds)
+
+
+def _schedule(config: Config, data: Data, prompts: Sequence[Prompt]) -> PromptSchedule:
+    num, share = config.round.prompts, config.round.hardest_share
+    if share == 1:
+        return PromptSchedule(prompts, num, config.seed)
+    problems, wanted = [], num_candidates(num, share)
+    lacking = [prompt.id for prompt in prompts if prompt.id not in data.demonstrations]
+    if lacking:
+        problems.append(
+            f"round.hardest_share={share:g}: {len(lacking)} of the {len(prompts)} prompts to train "
+            f"on have no demonstration (ids {some(lacking)}); name its column in "
+            "data.demonstration_column, or set round.hardest_share=1"
+        )
+    if wanted > len(prompts):
+        problems.append(
+            f"round.prompts={num} round.hardest_share={share:g}: the data has {len(prompts)} "
+            f"prompts to train on, and a round chooses from {wanted}; lower round.prompts, raise "
+            "round.hardest_share, or add prompts"
+        )
+    if problems:
+        raise InputError(problems)
+    return PromptSchedule(prompts, wanted, config.seed)
 
 
 def _reviewed(config: DriftConfig, data: Data) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:

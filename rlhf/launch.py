@@ -13,6 +13,7 @@ from rlhf.assembly import (
     make_collector,
     make_evaluation,
     make_publisher,
+    make_schedule,
     max_logprob_gap,
     roles,
     start_anchors,
@@ -79,9 +80,10 @@ async def _run(
 ) -> Metrics:
     for note in inputs.data.notes():
         tracker.note(note)
-    schedule = open_feed(config, inputs, directory, tracker.note)
+    feed = open_feed(config, inputs, directory, tracker.note)
     wait_s = config.cluster.start_timeout_s
     policy = start_policy(config)
+    schedule = make_schedule(config, inputs, feed, policy)
     rollout, rollout_workers = start_rollout(config, inputs.model_path)
     judge, judge_workers = start_judge(config)
     started = ", ".join(f"{role.count} {role.name}" for role in roles(config))
@@ -144,7 +146,7 @@ async def _bring_policy(
         await policy.start(inputs.model_path, warm_up=True)
         await warm_up(
             policy,
-            inputs.data.demonstrations,
+            tuple(inputs.data.demonstrations.values()),
             config.warmup,
             config.seed,
             tracker.warmup,

@@ -51,7 +51,7 @@ class Schedule(Protocol):
     """Says which prompts belong to which round; always the same, so that a resumed run asks them
     again."""
 
-    def round(self, index: int) -> list[Prompt]:
+    async def round(self, index: int) -> list[Prompt]:
         """Rounds are counted from 0."""
         ...
 

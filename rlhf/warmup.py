@@ -3,6 +3,7 @@
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 from rlhf.config.run import WarmupConfig
@@ -26,17 +27,36 @@ async def warm_up(
     seed: int,
     show: Callable[[int, int, float], None],
 ) -> None:
-    """Trains on seeded batches of demonstrations; `show(step, steps, loss)` after each."""
+    """Trains on seeded batches of demonstrations; `show(step, steps, loss)` after each.
+
+    With `easy_first` each third of the steps has demonstrations of its own.
+    """
     rng = random.Random(derive_seed(seed, "warmup"))
+    parts = easy_to_hard(demonstrations) if config.easy_first else [demonstrations]
     last, recent = config.steps, deque(maxlen=20)
     for step in range(config.steps):
         rate = config.learning_rate * min((step + 1) / RISE_STEPS, (last - step) / FALL_STEPS, 1)
-        batch = rng.sample(demonstrations, min(config.batch_size, len(demonstrations)))
+        number = len(parts) * step // config.steps
+        part = parts[number]
+        batch = rng.sample(part, min(config.batch_size, len(part)))
         loss = await policy.supervise(batch, rate)
-        recent.append(loss)
         show(step + 1, last, loss)
-        low = sum(recent) / len(recent) <= (config.stop_loss or 0.0)
-        if low and len(recent) == recent.maxlen:
+        if number == len(parts) - 1:
+            recent.append(loss)
+        is_full = len(recent) == recent.maxlen
+        if is_full and sum(recent) / len(recent) <= (config.stop_loss or 0.0):
             last = min(last, step + 1 + FALL_STEPS)
         if step + 1 == last:
             break
+
+
+def easy_to_hard(demonstrations: Sequence[Tokens]) -> list[list[Tokens]]:
+    """Three parts of nearly equal size, fewer if there are fewer demonstrations."""
+    # Zeng et al. 2025 (iTool), arXiv 2501.09766, whose measure is how many calls and how long
+    ordered = sorted(demonstrations, key=_difficulty)
+    cuts = [len(ordered) * i // 3 for i in range(4)]
+    return [ordered[begin:end] for begin, end in pairwise(cuts) if begin < end]
+
+
+def _difficulty(one: Tokens) -> tuple[int, int]:
+    return len(one.observed), len(one.prompt) + len(one.completion)

@@ -29,6 +29,9 @@ class RunConfig:
 class RoundConfig:
     prompts: int = number(64, at_least=1)
     """Prompts that are asked in one round."""
+    hardest_share: float = number(1.0, above=0, at_most=1)
+    """Share of a round's candidates that is asked: those whose demonstrations the policy finds most
+    perplexing. 1 asks all, and needs no demonstrations."""
     epochs: int = number(1, at_least=1)
     """Passes over the round's preferences."""
     concurrency: int = number(1024, at_least=1)
@@ -59,6 +62,10 @@ class WarmupConfig:
     """Mean token NLL, in nats, at which the fall begins early."""
     batch_size: int = number(32, at_least=1)
     learning_rate: float = number(1e-3, above=0)
+    easy_first: bool = False
+    """Show the easiest third of the demonstrations in the first third of the steps, and the hardest
+    in the last, where alone `stop_loss` counts. The more results of tools, and then the more
+    tokens, the harder."""
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Data sources into prompts, and prompts into rounds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,8 +36,8 @@ class Data:
     train: tuple[Prompt, ...]
     heldout: tuple[Prompt, ...]
     """Shares no id with `train`."""
-    demonstrations: tuple[Tokens, ...] = ()
-    """For a warm start; end tokens included."""
+    demonstrations: Mapping[str, Tokens] = field(default_factory=dict)
+    """By id of prompts in `train`, and of lessons for a warm start; end tokens included."""
     feedback: dict[str, UserFeedback] = field(default_factory=dict)
     """By id of the prompts that users have said something about; grows where there is a feed."""
     num_overlong_dropped: int = 0
@@ -94,11 +94,11 @@ def load_data(
                 ]
             )
     shown = {row.id: row.demonstration for row in (*source.train, *source.lessons)}
-    demonstrations = tuple(
-        _demonstrated(prompt, demonstration, renderer, tools)
+    demonstrations = {
+        prompt.id: _demonstrated(prompt, demonstration, renderer, tools)
         for prompt in (*train, *lessons)
         if (demonstration := shown[prompt.id]) is not None
-    )
+    }
     return Data(
         train,
         heldout,
@@ -158,8 +158,8 @@ class DelayedSchedule:
 
     schedule: Schedule
 
-    def round(self, index: int) -> list[Prompt]:
-        return self.schedule.round(index - 1)
+    async def round(self, index: int) -> list[Prompt]:
+        return await self.schedule.round(index - 1)
 
 
 class PromptSchedule:
@@ -183,7 +183,7 @@ class PromptSchedule:
         self._ring = self._rng("ring").permutation(len(prompts))
         self._cached: tuple[int, np.ndarray] = (-1, self._ring)
 
-    def round(self, index: int) -> list[Prompt]:
+    async def round(self, index: int) -> list[Prompt]:
         """The prompts of round `index`, from 0."""
         if index < 0:
             raise ValueError(f"rounds are counted from 0, not {index}")

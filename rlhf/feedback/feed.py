@@ -117,7 +117,7 @@ class FeedSchedule:
         self._instruction = instruction
         self._tell = tell
 
-    def round(self, index: int) -> list[Prompt]:
+    async def round(self, index: int) -> list[Prompt]:
         records = self._ledger.rounds.get(index)
         if records is None:
             records = self._feed.take(self._num_per_round)
@@ -126,8 +126,8 @@ class FeedSchedule:
         arrived = [prompt for row in rows if (prompt := self._prepare(row))]
         if num_unfit := len(rows) - len(arrived):
             self._tell(f"feed: round {index} leaves out {num_unfit} complaints that do not fit")
-        filling = self._log.round(index)[: max(0, self._num_per_round - len(arrived))]
-        return [*arrived, *filling]
+        filling = await self._log.round(index)
+        return [*arrived, *filling[: max(0, self._num_per_round - len(arrived))]]
 
 
 class Ledger:

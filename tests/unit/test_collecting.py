@@ -28,7 +28,7 @@ class Fake:
         self._prompts = prompts(ids)
         self._behaviour = behaviour
 
-    def round(self, index: int) -> list[Prompt]:
+    async def round(self, index: int) -> list[Prompt]:
         return self._prompts
 
     async def collect(self, prompt: Prompt, seed: int) -> Collected:
@@ -106,9 +106,9 @@ async def test_the_first_round_is_one_s_and_all_others_another_s():
     drawn = ["".join(one.prompt.id for one in await both.collect(n)) for n in (0, 1, 2, 0)]
     assert drawn == ["ba", "cd", "cd", "ba"]
     assert (warm.finished, rest.finished) == (["b", "a"] * 2, ["c", "d"] * 2)
-    assert alike.round(0) == alike.round(7) == prompts("ba")
-    alike.round(0).clear()
-    assert len(alike.round(0)) == 2
+    assert await alike.round(0) == await alike.round(7) == prompts("ba")
+    (await alike.round(0)).clear()
+    assert len(await alike.round(0)) == 2
 
 
 async def test_prompts_that_fail_fail_alone_as_long_as_they_are_few():

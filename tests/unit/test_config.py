@@ -24,7 +24,7 @@ from rlhf.config.models import (
     Transport,
     WeightsConfig,
 )
-from rlhf.config.run import PlacementConfig, WarmupConfig
+from rlhf.config.run import PlacementConfig, RoundConfig, WarmupConfig
 from rlhf.problems import InputError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -246,6 +246,13 @@ def test_a_group_that_no_padded_batch_can_hold(demo):
             {"data": FilesConfig(path="x"), "warmup": WarmupConfig(steps=7)},
             "warmup.steps=7: needs demonstrations",
         ),
+        (
+            {"max_staleness": 2, "round": RoundConfig(hardest_share=0.3)},
+            "max_staleness=2: with round.hardest_share=0.3 a round's prompts follow from the "
+            "policy before it; set max_staleness=0, or round.hardest_share=1",
+        ),
+        ({"round": RoundConfig(hardest_share=0.0)}, "round.hardest_share=0.0: must be above 0"),
+        ({"round": RoundConfig(hardest_share=1.5)}, "round.hardest_share=1.5: must be at most 1"),
         ({"model": ModelConfig(path="/no/where")}, "model.path=/no/where: no such directory"),
         (
             {"placement": PlacementConfig(gpus=True, colocated=True), "policy": PolicyConfig(2)},
@@ -308,6 +315,10 @@ GUIDED_JUDGE = (
             (*USERS, *LOG, "warmup.steps=7"),
             "warmup.steps=7: data=feedback demonstrates nothing",
         ),
+        (
+            (*USERS, *LOG, "warmup.steps=0", "round.hardest_share=0.3"),
+            "round.hardest_share=0.3: data=feedback demonstrates nothing; set it to 1",
+        ),
     ],
 )
 def test_what_cannot_be_learnt_from_users_is_told(overrides, told):
@@ -346,6 +357,15 @@ def test_calls_need_marks():
     told = of_sums("tools=calculator", "tools.closes=''")
     assert told == ["tools.closes: is empty; calls and results must be told from other text"]
     assert of_sums("tools=calculator") == of_sums("algorithm=mcts") == []
+
+
+def test_the_published_settings_of_itool(something):
+    config = made(something, "algorithm=itool")
+    assert of_sums("algorithm=itool") == []
+    assert config.algorithm.stop == [". ", ", ", "=", "("]
+    assert config.objective.beta * config.objective.margin == pytest.approx(0.5)
+    assert (config.round.hardest_share, config.round.epochs) == (0.3, 2)
+    assert config.policy.lora_rank == 8 and config.warmup.easy_first
 
 
 def of_sums(*overrides: str) -> list[str]:

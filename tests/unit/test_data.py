@@ -1,5 +1,6 @@
 """Prompts: rendered once, told apart, and asked once per epoch; every fault of a file is told."""
 
+import asyncio
 import json
 import os
 import pickle
@@ -128,9 +129,9 @@ def test_sums_are_distinct_right_and_held_out(renderer, num_digits, num_prompts,
         assert prompt.text == f"{prompt.id}="
         assert prompt.answer == str(int(left) + int(right))
         assert prompt.token_ids == renderer.render(prompt.messages)
-    assert data.demonstrations == tuple(
-        Tokens(p.token_ids, renderer.completion_ids(p.answer)) for p in data.train
-    )
+    assert data.demonstrations == {
+        p.id: Tokens(p.token_ids, renderer.completion_ids(p.answer)) for p in data.train
+    }
 
 
 def test_sums_follow_the_seed(renderer):
@@ -175,10 +176,10 @@ def test_columns_become_prompts(tmp_path, renderer, name):
     assert data.heldout
     assert prompts["q7"].messages == question("What is 7?")
     assert prompts["q7"].answer == "7000"
-    assert data.demonstrations == tuple(
-        Tokens(p.token_ids, renderer.completion_ids(f"It is.\n#### {p.id[1:]},000"))
+    assert data.demonstrations == {
+        p.id: Tokens(p.token_ids, renderer.completion_ids(f"It is.\n#### {p.id[1:]},000"))
         for p in data.train
-    )
+    }
 
 
 def test_jsonl_and_parquet_and_folders_say_the_same(tmp_path, renderer):
@@ -389,7 +390,8 @@ def test_prompts_that_are_too_long(tmp_path, renderer):
     config.overlong = Overlong.drop
     data = load(config, renderer, max_prompt_tokens=5)
     assert [p.id for p in data.train] == ["1", "2", "4"]
-    assert [shown.prompt for shown in data.demonstrations] == [p.token_ids for p in data.train]
+    shown = {id: one.prompt for id, one in data.demonstrations.items()}
+    assert shown == {p.id: p.token_ids for p in data.train}
     assert data.num_overlong_dropped == 4
     (problem,) = refusal(config, renderer, max_prompt_tokens=3)
     assert "none of the 5 train prompts is left; 10 prompts" in problem
@@ -418,13 +420,20 @@ def numbered(count: int) -> list[Prompt]:
     return [Prompt(str(i), question("?"), (1,)) for i in range(count)]
 
 
+def rounds(schedule: PromptSchedule, *indices: int) -> list[list[Prompt]]:
+    async def walk() -> list[list[Prompt]]:
+        return [await schedule.round(index) for index in indices]
+
+    return asyncio.run(walk())
+
+
 @given(size=st.integers(1, 40), share=st.floats(0, 1), seed=st.integers(0, 2**63))
 def test_each_prompt_once_per_epoch_and_never_twice_in_a_round(size, share, seed):
     num_per_round = max(1, round(size * share))
     schedule = PromptSchedule(numbered(size), num_per_round, seed)
-    rounds = [[p.id for p in schedule.round(i)] for i in range(4 * size // num_per_round + 1)]
-    assert all(len(set(ids)) == num_per_round for ids in rounds)
-    walk = [id for ids in rounds for id in ids]
+    asked = rounds(schedule, *range(4 * size // num_per_round + 1))
+    assert all(len({p.id for p in one}) == num_per_round for one in asked)
+    walk = [p.id for one in asked for p in one]
     for begin in range(0, len(walk) - size + 1, size):
         assert len(set(walk[begin : begin + size])) == size
 
@@ -435,17 +444,16 @@ def test_a_round_is_a_function_of_seed_and_index(size, num_per_round, index):
         return
     prompts = numbered(size)
     walked = PromptSchedule(prompts, num_per_round, 3)
-    for other in (0, index + 1, 7):
-        walked.round(other)
-    assert walked.round(index) == PromptSchedule(prompts, num_per_round, 3).round(index)
+    *_, last = rounds(walked, 0, index + 1, 7, index)
+    assert [last] == rounds(PromptSchedule(prompts, num_per_round, 3), index)
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
     prompts = numbered(64)
     orders = [
-        tuple(p.id for p in PromptSchedule(prompts, 64, seed).round(epoch))
+        tuple(p.id for p in epoch)
         for seed in (1, 2)
-        for epoch in (0, 1, 2)
+        for epoch in rounds(PromptSchedule(prompts, 64, seed), 0, 1, 2)
     ]
     assert len(set(orders)) == 6
 
@@ -454,9 +462,7 @@ def test_a_million_prompts_are_quick():
     prompts = [numbered(1)[0]] * 10**6
     schedule = PromptSchedule(prompts, 64, 1)
     begin = time.monotonic()
-    for index in range(15_600, 15_700):
-        schedule.round(index)
-    schedule.round(10**9)
+    rounds(schedule, *range(15_600, 15_700), 10**9)
     assert time.monotonic() - begin < 3
 
 
@@ -464,4 +470,4 @@ def test_a_round_larger_than_the_data():
     with pytest.raises(InputError, match=r"round\.prompts=5: the data has 4 prompts"):
         PromptSchedule(numbered(4), 5, 1)
     with pytest.raises(ValueError, match="from 0"):
-        PromptSchedule(numbered(4), 4, 1).round(-1)
+        rounds(PromptSchedule(numbered(4), 4, 1), -1)

@@ -67,8 +67,8 @@ def ids(taken: list[dict]) -> list[str]:
     return [record["id"] for record in taken]
 
 
-def asked(schedule: FeedSchedule, index: int) -> list[str]:
-    return [prompt.id for prompt in schedule.round(index)]
+async def asked(schedule: FeedSchedule, index: int) -> list[str]:
+    return [prompt.id for prompt in await schedule.round(index)]
 
 
 # --- what counts as new ---------------------------------------------------------------------------
@@ -158,20 +158,20 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
 # --- rounds ---------------------------------------------------------------------------------------
 
 
-def test_what_has_arrived_comes_first_and_the_log_fills_up(folder):
+async def test_what_has_arrived_comes_first_and_the_log_fills_up(folder):
     schedule = folder.schedule(num_per_round=3)
-    assert asked(schedule, 0) == ["log-0", "log-1", "log-2"]
+    assert await asked(schedule, 0) == ["log-0", "log-1", "log-2"]
     folder.write("a.jsonl", row("1"))
-    assert asked(schedule, 1) == ["1:2", "log-0", "log-1"]
+    assert await asked(schedule, 1) == ["1:2", "log-0", "log-1"]
     folder.write("b.jsonl", *(row(str(n)) for n in range(2, 6)))
-    assert asked(schedule, 2) == ["2:2", "3:2", "4:2"]
-    assert asked(schedule, 3) == ["5:2", "log-0", "log-1"]
+    assert await asked(schedule, 2) == ["2:2", "3:2", "4:2"]
+    assert await asked(schedule, 3) == ["5:2", "log-0", "log-1"]
 
 
-def test_what_arrived_has_its_users_words_beside_it(folder):
+async def test_what_arrived_has_its_users_words_beside_it(folder):
     folder.write("a.jsonl", row("1", "sd"))
     schedule = folder.schedule()
-    prompt = schedule.round(0)[0]
+    prompt = (await schedule.round(0))[0]
     said = folder.preparation.feedback["1:4"]
     assert prompt.messages == conversation("q0", "a1", "no2")
     assert (said.disliked.text, said.liked) == ("q3", None)
@@ -180,42 +180,42 @@ def test_what_arrived_has_its_users_words_beside_it(folder):
     assert prompt.answer == said.guided.answer == "a4"
 
 
-def test_what_is_too_long_is_left_out_and_told_and_the_log_fills_up(folder):
+async def test_what_is_too_long_is_left_out_and_told_and_the_log_fills_up(folder):
     folder.write("a.jsonl", row("1", texts=("x" * 99, "a", "b")), row("2"))
     schedule = folder.schedule(max_tokens=60)
-    assert asked(schedule, 0) == ["2:2", "log-0"]
+    assert await asked(schedule, 0) == ["2:2", "log-0"]
     assert folder.told[-1] == "feed: round 0 leaves out 1 complaints that do not fit"
 
 
-def test_a_round_is_the_same_again_whatever_has_arrived_or_vanished_since(folder):
+async def test_a_round_is_the_same_again_whatever_has_arrived_or_vanished_since(folder):
     folder.write("a.jsonl", *(row(str(n)) for n in range(3)))
     schedule = folder.schedule()
-    before = [schedule.round(index) for index in (0, 1, 2)]
-    assert schedule.round(1) == before[1]
+    before = [await schedule.round(index) for index in (0, 1, 2)]
+    assert await schedule.round(1) == before[1]
     shutil.rmtree(folder.path)
     folder.path.mkdir()
     folder.write("0.jsonl", row("new"), row("0"))
     resumed = folder.schedule()
-    assert [resumed.round(index) for index in (0, 1, 2)] == before
+    assert [await resumed.round(index) for index in (0, 1, 2)] == before
     assert folder.preparation.feedback.keys() == {"0:2", "1:2", "2:2"}
     # What was used before the crash is not used again after it.
-    assert asked(resumed, 3) == ["new:2", "log-0"]
+    assert await asked(resumed, 3) == ["new:2", "log-0"]
 
 
-def test_what_waited_when_a_run_was_killed_is_not_lost(folder):
+async def test_what_waited_when_a_run_was_killed_is_not_lost(folder):
     folder.write("a.jsonl", *(row(str(n)) for n in range(5)))
-    assert asked(folder.schedule(), 0) == ["0:2", "1:2"]
+    assert await asked(folder.schedule(), 0) == ["0:2", "1:2"]
     resumed = folder.schedule()
-    assert [asked(resumed, n) for n in (0, 1, 2)] == [
+    assert [await asked(resumed, n) for n in (0, 1, 2)] == [
         ["0:2", "1:2"],
         ["2:2", "3:2"],
         ["4:2", "log-0"],
     ]
 
 
-def test_the_ledger_says_where_everything_came_from(folder):
+async def test_the_ledger_says_where_everything_came_from(folder):
     file = folder.write("a.jsonl", row("0", "s"), row("1", "sd", texts=("q", "ä\n\u2028", "no")))
-    folder.schedule().round(7)
+    await folder.schedule().round(7)
     (line,) = map(json.loads, folder.ledger.read_bytes().splitlines())
     (record,) = line["complaints"]
     assert line["round"] == 7
@@ -225,20 +225,20 @@ def test_the_ledger_says_where_everything_came_from(folder):
 
 
 @pytest.mark.parametrize("num_lost", [1, 2, 7, 300, 301])
-def test_a_ledger_s_last_line_may_be_half_written(folder, num_lost):
+async def test_a_ledger_s_last_line_may_be_half_written(folder, num_lost):
     """Cut anywhere, in the middle of a character too."""
     texts = ("q", "a", "n" + "ö" * 200)
     folder.write("a.jsonl", *(row(str(n), texts=texts) for n in range(4)))
     schedule = folder.schedule(1, max_tokens=2048)
-    first = schedule.round(0)
+    first = await schedule.round(0)
     whole = folder.ledger.read_bytes()
-    schedule.round(1)
+    await schedule.round(1)
     torn = folder.ledger.read_bytes()[:-num_lost]
     assert len(torn) > len(whole)
     folder.ledger.write_bytes(torn)
     resumed = folder.schedule(1, max_tokens=2048)
     assert folder.ledger.read_bytes() == whole
-    assert resumed.round(0) == first
+    assert await resumed.round(0) == first
     # The round that was not written down is taken anew, and it is written once.
-    assert [asked(resumed, n) for n in (1, 2)] == [["1:2"], ["2:2"]]
+    assert [await asked(resumed, n) for n in (1, 2)] == [["1:2"], ["2:2"]]
     assert list(Ledger(folder.ledger).rounds) == [0, 1, 2]

@@ -7,8 +7,14 @@ import pytest
 from users_log import conversation
 
 from rlhf.config import Config
-from rlhf.config.algorithms import Chosen, DriftConfig, Rejected
-from rlhf.config.data import FeedbackDataConfig, Overlong, SimulatedUsersConfig
+from rlhf.config.algorithms import Chosen, DriftConfig, OnlineDPOConfig, Rejected
+from rlhf.config.data import (
+    ArithmeticConfig,
+    FeedbackDataConfig,
+    FilesConfig,
+    Overlong,
+    SimulatedUsersConfig,
+)
 from rlhf.config.feedback import FeedbackConfig, LabelSource
 from rlhf.config.judges import NoJudgeConfig
 from rlhf.config.models import TinyModelConfig, TransformersRolloutConfig, Vocabulary
@@ -50,14 +56,14 @@ def counts(written: Path) -> dict[str, int]:
     return json.loads((written / "summary.json").read_text())["written"]
 
 
-def test_a_round_asks_complaints_and_round_0_the_log_s_own_pairs(config, written, tmp_path):
+async def test_a_round_asks_complaints_and_round_0_the_log_s_own_pairs(config, written, tmp_path):
     inputs = read_inputs(config, tmp_path)
     num = counts(written)
     assert len(inputs.seeds) == num["seed_pairs.jsonl"] > 0
     said = inputs.data.feedback
     assert all(said[p.id].liked and said[p.id].disliked for p in inputs.seeds)
     rounds = num["complaints.train.jsonl"] // 8
-    asked = {p.id for n in range(1, rounds + 1) for p in inputs.schedule.round(n)}
+    asked = {p.id for n in range(1, rounds + 1) for p in await inputs.schedule.round(n)}
     assert len(asked) == 8 * rounds
     assert all(said[id].guided and said[id].disliked for id in asked)
     # A praise that ends a seed pair is in the complaint's row.
@@ -68,11 +74,11 @@ def test_a_round_asks_complaints_and_round_0_the_log_s_own_pairs(config, written
     assert read_inputs(config, tmp_path).seeds == ()
 
 
-def test_an_algorithm_that_needs_praise_asks_what_was_praised(config, written, tmp_path):
+async def test_an_algorithm_that_needs_praise_asks_what_was_praised(config, written, tmp_path):
     config.algorithm = DriftConfig(chosen=Chosen.logged, rejected=Rejected.plain)
     config.round.prompts = counts(written)["praises.train.jsonl"]  # seed pairs are among them
     inputs = read_inputs(config, tmp_path)
-    said = [inputs.data.feedback[prompt.id] for prompt in inputs.schedule.round(1)]
+    said = [inputs.data.feedback[prompt.id] for prompt in await inputs.schedule.round(1)]
     assert all(one.liked for one in said)
 
 
@@ -115,9 +121,59 @@ def test_lessons_of_simulated_users_are_shown_and_never_asked(config, tmp_path):
     assert len(data.demonstrations) == 100
     assert not any(p.id.startswith("lesson") for p in (*data.train, *data.heldout))
     tokenizer = read_inputs(config, tmp_path).tokenizer
-    for shown in data.demonstrations:
+    for shown in data.demonstrations.values():
         assert shown.completion[-1] == tokenizer.eos_token_id
         assert tokenizer.decode(shown.prompt).endswith("\n!")
+
+
+# --- candidates -----------------------------------------------------------------------------------
+
+
+async def test_a_round_chooses_from_candidates_each_with_a_demonstration(config, tmp_path):
+    config.algorithm, config.data = OnlineDPOConfig(), ArithmeticConfig(2, 100, 10)
+    config.round = RoundConfig(prompts=30, hardest_share=0.3)
+    inputs = read_inputs(config, tmp_path)
+    candidates = await inputs.schedule.round(0)
+    assert len({p.id for p in candidates} & inputs.data.demonstrations.keys()) == 100
+    config.round.hardest_share = 0.29
+    assert refusals(config, tmp_path) == [
+        "round.prompts=30 round.hardest_share=0.29: the data has 100 prompts to train on, and a "
+        "round chooses from 104; lower round.prompts, raise round.hardest_share, or add prompts"
+    ]
+    config.round = RoundConfig(prompts=101)
+    (problem,) = refusals(config, tmp_path)
+    assert problem.startswith("round.prompts=101: the data has 100") and "share" not in problem
+
+
+def test_candidates_without_demonstrations_are_counted(config, tmp_path):
+    file = tmp_path / "x.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"{n}?"}) + "\n" for n in range(40)))
+    config.algorithm = OnlineDPOConfig()
+    config.data = FilesConfig(path=str(file), heldout_path=str(file))
+    config.round = RoundConfig(prompts=21, hardest_share=0.5)
+    first, second = refusals(config, tmp_path)
+    assert first == (
+        "round.hardest_share=0.5: 40 of the 40 prompts to train on have no demonstration (ids 1, "
+        "2, 3, 4, 5, ...); name its column in data.demonstration_column, or set "
+        "round.hardest_share=1"
+    )
+    assert "chooses from 42" in second
+    config.data.demonstration_column, config.round.prompts = "prompt", 20
+    assert len(read_inputs(config, tmp_path).data.demonstrations) == 40
+    config.data.demonstration_column, config.round.hardest_share = None, 1.0
+    read_inputs(config, tmp_path)
+
+
+def test_what_users_said_demonstrates_no_candidate(config, tmp_path):
+    config.data, config.round.hardest_share = SimulatedUsersConfig(100, 20), 0.5
+    (problem,) = refusals(config, tmp_path)
+    assert problem.startswith("round.hardest_share=0.5: ") and "no demonstration" in problem
+
+
+def refusals(config: Config, directory: Path) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        read_inputs(config, directory)
+    return caught.value.problems
 
 
 # --- a feed ---------------------------------------------------------------------------------------
@@ -134,14 +190,14 @@ def arrive(feed: Path, *ids: str) -> None:
     (feed / f"{ids[0]}.jsonl").write_text(rows)
 
 
-def taken(config: Config, inputs: Inputs, directory: Path, index: int) -> list[str]:
-    prompts = open_feed(config, inputs, directory, lambda line: None).round(index)
+async def taken(config: Config, inputs: Inputs, directory: Path, index: int) -> list[str]:
+    prompts = await open_feed(config, inputs, directory, lambda line: None).round(index)
     assert len(prompts) == config.round.prompts
     assert all(prompt.id in inputs.data.feedback for prompt in prompts)
     return [p.id for p in prompts if p.id not in {old.id for old in inputs.data.train}]
 
 
-def test_what_arrives_is_used_once_and_not_if_the_log_has_it(config, tmp_path):
+async def test_what_arrives_is_used_once_and_not_if_the_log_has_it(config, tmp_path):
     feed = tmp_path / "feed"
     inputs = read_inputs(config, tmp_path)
     assert open_feed(config, inputs, tmp_path, print) is inputs.schedule
@@ -151,7 +207,7 @@ def test_what_arrives_is_used_once_and_not_if_the_log_has_it(config, tmp_path):
     known = inputs.data.train[0].id.rpartition(":")[0]
     held = inputs.data.heldout[0].id.rpartition(":")[0]
     arrive(feed, "n1", known, held, "n2")
-    first = taken(config, inputs, tmp_path, 1)
+    first = await taken(config, inputs, tmp_path, 1)
     (ledger,) = map(json.loads, (tmp_path / "feed.jsonl").read_bytes().splitlines())
     assert [record["id"] for record in ledger["complaints"]] == first
     assert set(first) <= {"n1:2", "n2:2"} and first
@@ -160,18 +216,18 @@ def test_what_arrives_is_used_once_and_not_if_the_log_has_it(config, tmp_path):
     # Another process goes on, from the same run directory.
     resumed = read_inputs(config, tmp_path)
     arrive(feed, "n3", *[id.removesuffix(":2") for id in first])
-    later = taken(config, resumed, tmp_path, 2)
+    later = await taken(config, resumed, tmp_path, 2)
     assert not set(first) & set(later)
-    assert taken(config, resumed, tmp_path, 1) == first
+    assert await taken(config, resumed, tmp_path, 1) == first
 
 
-def test_the_log_s_share_of_conversations_is_held_out_of_what_arrives_too(config, tmp_path):
+async def test_the_log_s_share_of_conversations_is_held_out_of_what_arrives_too(config, tmp_path):
     inputs = read_inputs(config, tmp_path)
     config.data.feed, config.data.label = str(tmp_path / "feed"), LabelSource.rules
     ids = [f"new{n}" for n in range(200)]
     arrive(tmp_path / "feed", *ids)
     told: list[str] = []
-    open_feed(config, inputs, tmp_path, told.append).round(1)
+    await open_feed(config, inputs, tmp_path, told.append).round(1)
     (line,) = told
     num_held = int(line.split(" held out")[0].rsplit(" ", 1)[1])
     assert num_held / 200 == pytest.approx(SHARE, abs=0.08)

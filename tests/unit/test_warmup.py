@@ -1,10 +1,16 @@
 """The warm start: seeded batches of demonstrations, and a rate that rises and falls."""
 
+import random
+from collections.abc import Sequence
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlhf.config.run import WarmupConfig
 from rlhf.records import Tokens
-from rlhf.warmup import FALL_STEPS, RISE_STEPS, warm_up
+from rlhf.seeds import derive_seed
+from rlhf.warmup import FALL_STEPS, RISE_STEPS, easy_to_hard, warm_up
 
 LESSONS = tuple(Tokens((n,), (n, 1)) for n in range(10))
 
@@ -21,10 +27,12 @@ class Pupil:
         return self._losses[min(len(self.rates), len(self._losses)) - 1]
 
 
-async def taught(pupil: Pupil, seed: int = 1, **settings) -> list[tuple[int, int, float]]:
+async def taught(
+    pupil: Pupil, seed: int = 1, lessons: Sequence[Tokens] = LESSONS, **settings
+) -> list[tuple[int, int, float]]:
     shown = []
     config = WarmupConfig(learning_rate=1.0, **settings)
-    await warm_up(pupil, LESSONS, config, seed, lambda *step: shown.append(step))
+    await warm_up(pupil, lessons, config, seed, lambda *step: shown.append(step))
     return shown
 
 
@@ -56,3 +64,93 @@ async def test_a_loss_that_is_low_for_long_begins_the_fall():
     assert len(shown) == 30 + 18 + FALL_STEPS
     assert pupil.rates[-1] == pytest.approx(1 / FALL_STEPS)
     assert len(await taught(Pupil(0.0), steps=7, stop_loss=0.2)) == 7
+
+
+# --- from easy to hard ----------------------------------------------------------------------------
+
+
+def lesson(number: int, num_tokens: int, num_results: int = 0) -> Tokens:
+    """Told from others by its prompt."""
+    results = tuple((2 * i, 2 * i + 1) for i in range(num_results))
+    return Tokens((number,), (1,) * (num_tokens - 1), results)
+
+
+MIXED = (
+    lesson(0, 9),
+    lesson(1, 6, 1),
+    lesson(2, 5),
+    lesson(3, 9, 1),
+    lesson(4, 6, 2),
+    lesson(5, 9),
+    lesson(6, 4),
+)
+"""From easy to hard 6, 2, 0, 5, 1, 3, 4."""
+
+
+def numbers(part: Sequence[Tokens]) -> list[int]:
+    return [one.prompt[0] for one in part]
+
+
+@pytest.mark.parametrize(
+    ("size", "parts"),
+    [
+        (7, [[6, 2], [0, 5], [1, 3, 4]]),
+        (6, [[2, 0], [5, 1], [3, 4]]),
+        (5, [[2], [0, 1], [3, 4]]),
+        (4, [[2], [0], [1, 3]]),
+        (3, [[2], [0], [1]]),
+        (2, [[0], [1]]),
+        (1, [[0]]),
+    ],
+)
+def test_results_of_tools_come_before_length_and_equals_keep_their_order(size, parts):
+    assert [numbers(part) for part in easy_to_hard(MIXED[:size])] == parts
+
+
+@given(st.lists(st.tuples(st.integers(2, 6), st.integers(0, 2)), max_size=20))
+def test_parts_are_whole_of_nearly_equal_size_and_none_is_empty(shapes):
+    lessons = [lesson(n, 4 + length, calls) for n, (length, calls) in enumerate(shapes)]
+    parts = easy_to_hard(lessons)
+    assert sorted(n for part in parts for n in numbers(part)) == list(range(len(lessons)))
+    sizes = [len(part) for part in parts]
+    assert len(parts) == min(3, len(lessons))
+    assert not sizes or max(sizes) - min(sizes) <= 1 <= min(sizes)
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "size", "drawn"),
+    [
+        (6, 7, [{6, 2}] * 2 + [{0, 5}] * 2 + [{1, 3, 4}] * 2),
+        (7, 7, [{6, 2}] * 3 + [{0, 5}] * 2 + [{1, 3, 4}] * 2),
+        (4, 2, [{0}] * 2 + [{1}] * 2),
+        (2, 1, [{0}] * 2),
+        (1, 7, [{6, 2}]),
+    ],
+)
+async def test_each_third_of_the_steps_has_its_own_demonstrations(num_steps, size, drawn):
+    pupil = Pupil(1.0)
+    await taught(pupil, lessons=MIXED[:size], steps=num_steps, easy_first=True)
+    assert [set(numbers(batch)) for batch in pupil.batches] == drawn
+    small = Pupil(1.0)
+    await taught(small, lessons=MIXED[:size], steps=num_steps, easy_first=True, batch_size=1)
+    assert all(set(numbers(b)) < part or len(part) == 1
+               for b, part in zip(small.batches, drawn, strict=True))  # fmt: skip
+
+
+async def test_what_is_drawn_without_parts_is_what_always_was():
+    rng = random.Random(derive_seed(1, "warmup"))
+    expected = [rng.sample(LESSONS, 4) for _ in range(9)]
+    pupil = Pupil(1.0)
+    await taught(pupil, steps=9, batch_size=4)
+    assert pupil.batches == expected
+
+
+async def test_a_low_loss_counts_in_the_last_part_alone():
+    low = Pupil(0.0)
+    shown = await taught(low, steps=300, easy_first=True, stop_loss=0.2)
+    # The last part begins at step 200; its own 20 losses, then the fall.
+    assert len(shown) == 200 + 20 + FALL_STEPS
+    assert low.rates[199:220] == [1.0] * 21
+    assert low.rates[-1] == pytest.approx(1 / FALL_STEPS)
+    hard = Pupil(*[0.0] * 200, 1.0)
+    assert len(await taught(hard, steps=300, easy_first=True, stop_loss=0.2)) == 300
