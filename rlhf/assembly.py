@@ -242,7 +242,8 @@ class RunStores:
 def answering(config: Config, inputs: Inputs, rollout: RolloutService) -> Rollout:
     """Answers with the tools that the policy may use."""
     renderer = Renderer(inputs.tokenizer, config.model.rendering)
-    return with_tools(rollout, config.tools, renderer.text_ids)
+    max_tokens = config.rollout.max_completion_tokens
+    return with_tools(rollout, config.tools, renderer.text_ids, max_tokens)
 
 
 def make_algorithm(
@@ -265,7 +266,7 @@ def make_algorithm(
     if isinstance(config.algorithm, TreeConfig):
         assert stores.trees is not None
         evaluator = _make_evaluator(config, config.algorithm, inputs, rollout, judge)
-        grower = Grower(rollout, judge, evaluator, sampling(config), config.algorithm)
+        grower = Grower(answers, judge, evaluator, sampling(config), config.algorithm)
         return TreeSearch(grower, config.algorithm, stores.trees)
     raise TypeError(f"no algorithm for {type(config.algorithm).__name__}")
 

@@ -285,8 +285,6 @@ def _tree_problems(config: Config, algorithm: TreeConfig) -> Iterator[str]:
             f"algorithm.value={algorithm.value.value}: whole answers must be right or wrong; set "
             "judge=verifier, or algorithm.value=judge with judge=reward_model"
         )
-    if isinstance(config.tools, CallConfig):
-        yield "tools: a tree search draws its answers in steps, without tools; set tools=none"
     if algorithm.truncated is Truncated.drop:
         yield "algorithm.truncated=drop: a tree has no gaps; set penalise or keep"
     if not algorithm.stop or not all(algorithm.stop):

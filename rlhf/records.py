@@ -1,7 +1,7 @@
 """What is handed over between stages, in the order in which it comes into being."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations
 from math import isfinite
@@ -88,6 +88,30 @@ class Completion:
     def num_own_tokens(self) -> int:
         """Without those that a tool wrote."""
         return len(self.token_ids) - sum(end - start for start, end in self.observed)
+
+    def followed_by(self, rest: "Completion") -> "Completion":
+        """Both as one, which ends as the rest does."""
+        offset = len(self.token_ids)
+        moved = ((start + offset, end + offset) for start, end in rest.observed)
+        return replace(
+            self,
+            token_ids=self.token_ids + rest.token_ids,
+            logprobs=self.logprobs + rest.logprobs,
+            text=self.text + rest.text,
+            truncated=rest.truncated,
+            stopped=rest.stopped,
+            observed=(*self.observed, *moved),
+        )
+
+    def between(self, start: int, end: int) -> "Completion":
+        """Its tokens from one place up to another; its text stays whole, for people."""
+        kept = ((max(a, start) - start, min(b, end) - start) for a, b in self.observed)
+        return replace(
+            self,
+            token_ids=self.token_ids[start:end],
+            logprobs=self.logprobs[start:end],
+            observed=tuple((a, b) for a, b in kept if a < b),
+        )
 
 
 Emphasis = tuple[tuple[int, int, float], ...]

@@ -202,7 +202,7 @@ class TreeConfig(AlgorithmConfig):
     stop: list[str] = field(default_factory=lambda: ["\n"])
     """Texts that end a step; a step that has none of them ends the answer."""
     step_tokens: int = number(128, at_least=1)
-    """Tokens after which a step is cut."""
+    """Tokens of the policy after which a step is cut."""
     max_depth: int = number(8, at_least=1)
     """Steps beyond which the rest of an answer is drawn as one."""
     num_simulations: int = number(8, at_least=1)

@@ -25,12 +25,15 @@ class Gated:
 
 
 def with_tools(
-    rollout: Rollout, config: ToolsConfig, encode: Callable[[str], tuple[int, ...]]
+    rollout: Rollout,
+    config: ToolsConfig,
+    encode: Callable[[str], tuple[int, ...]],
+    max_tokens: int,
 ) -> Rollout:
-    """`encode` makes a tool's words tokens of the policy."""
+    """`encode` makes a tool's words tokens of the policy; an answer has `max_tokens` at most."""
     if not isinstance(config, CallConfig):
         return rollout
-    return ToolRollout(rollout, _tool(config), encode, config)
+    return ToolRollout(rollout, _tool(config), encode, config, max_tokens)
 
 
 def _tool(config: CallConfig) -> Tool:

@@ -9,6 +9,7 @@ from rlhf.records import Completion, Prompt, Sampling
 from rlhf.seeds import derive_seed
 from rlhf.stages import Rollout
 from rlhf.tools import Tool
+from rlhf.tools.syntax import parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +25,15 @@ class ToolRollout:
     encode: Callable[[str], tuple[int, ...]]
     """A tool's words as tokens of the policy."""
     config: CallConfig
+    max_tokens: int
+    """Of a whole answer, what the tool wrote included."""
 
     async def generate(
         self, prompt: Prompt, sampling: Sampling, seed: int
     ) -> tuple[Completion, ...]:
-        if sampling.stop:
-            raise ValueError("an answer with tools is not drawn in steps")
-        first = replace(sampling, stop=(self.config.closes,))
+        """Of a step, that is with `sampling.stop`, `max_tokens` counts the policy's own alone."""
+        left = min(sampling.max_tokens, self._room(prompt, sampling))
+        first = replace(sampling, max_tokens=left, stop=self._stops(prompt.prefix, sampling))
         begun = await self.rollout.generate(prompt, first, seed)
         whole = (self._go_on(prompt, sampling, one, seed) for one in begun)
         return tuple(await asyncio.gather(*whole))
@@ -38,44 +41,62 @@ class ToolRollout:
     async def _go_on(
         self, prompt: Prompt, sampling: Sampling, answer: Completion, seed: int
     ) -> Completion:
-        """Until the policy ends its answer, or it has no room left."""
-        num_calls = 0
+        """Until the policy ends its step or its answer, or it has no room left."""
+        room, drawn = self._room(prompt, sampling), answer.text
+        num_calls = sum(observed for _, observed in parts(prompt.prefix, self.config))
         while answer.stopped:
-            call = self._call(answer)
+            call = self._call(prompt.prefix + answer.text, len(drawn))
             if call is not None:
-                if num_calls == self.config.max_calls:
+                if num_calls >= self.config.max_calls:
                     break
                 num_calls += 1
-                answer = self._observed(answer, await self.tool.use(call))
-            left = sampling.max_tokens - len(answer.token_ids)
+                answer = answer.followed_by(self._observation(answer, await self.tool.use(call)))
+            left = room - len(answer.token_ids)
+            if left > 0 and any(stop in drawn for stop in sampling.stop):
+                return answer
+            left = min(left, sampling.max_tokens - answer.num_own_tokens)
             if left <= 0:
                 break
-            more = replace(sampling, num_completions=1, max_tokens=left, stop=(self.config.closes,))
+            begun = _begun(prompt, answer)
+            stop = self._stops(begun.prefix, sampling)
+            more = replace(sampling, num_completions=1, max_tokens=left, stop=stop)
             turn = derive_seed(seed, answer.sample, len(answer.token_ids))
-            (rest,) = await self.rollout.generate(_begun(prompt, answer), more, turn)
-            answer = _joined(answer, rest)
+            (rest,) = await self.rollout.generate(begun, more, turn)
+            answer, drawn = answer.followed_by(rest), rest.text
         if not answer.stopped:
             return answer
         # It called too often, or what the tool said fills it: the policy has not ended it.
-        return _cut(replace(answer, stopped=False, truncated=True), sampling.max_tokens)
+        return replace(answer.between(0, room), stopped=False, truncated=True)
 
-    def _call(self, answer: Completion) -> str | None:
-        """What the tool is asked at the end of an answer; None if no call is open there."""
-        before, closes, _ = answer.text.rpartition(self.config.closes)
+    def _room(self, prompt: Prompt, sampling: Sampling) -> int:
+        """How many tokens may follow, what the tool writes included."""
+        return self.max_tokens - prompt.num_prefix_tokens if sampling.stop else sampling.max_tokens
+
+    def _stops(self, begun: str, sampling: Sampling) -> tuple[str, ...]:
+        """What the engine stops at; a call that a step has cut in its last mark ends with the rest
+        of that."""
+        closes = self.config.closes
+        _, opens, call = begun.rpartition(self.config.opens)
+        is_open = opens and closes not in call
+        rests = (closes[n:] for n in range(1, len(closes)) if call.endswith(closes[:n]))
+        return (*sampling.stop, closes, *(rests if is_open else ()))
+
+    def _call(self, text: str, num_new: int) -> str | None:
+        """What the tool is asked if the last `num_new` characters have closed a call, else None."""
+        before, closes, after = text.rpartition(self.config.closes)
         _, opens, call = before.rpartition(self.config.opens)
-        return call if opens and closes and self.config.closes not in call else None
+        is_new = len(after) < num_new
+        return call if opens and closes and is_new and self.config.closes not in call else None
 
-    def _observed(self, answer: Completion, result: str) -> Completion:
-        config = self.config
-        text = f"{config.reply_opens}{result}{config.reply_closes}"
+    def _observation(self, answer: Completion, result: str) -> Completion:
+        text = f"{self.config.reply_opens}{result}{self.config.reply_closes}"
         ids = self.encode(text)
-        start = len(answer.token_ids)
         return replace(
             answer,
-            token_ids=answer.token_ids + ids,
-            logprobs=answer.logprobs + (0.0,) * len(ids),
-            text=answer.text + text,
-            observed=(*answer.observed, (start, start + len(ids))),
+            token_ids=ids,
+            logprobs=(0.0,) * len(ids),
+            text=text,
+            observed=((0, len(ids)),),
         )
 
 
@@ -83,30 +104,6 @@ def _begun(prompt: Prompt, answer: Completion) -> Prompt:
     return replace(
         prompt,
         token_ids=prompt.token_ids + answer.token_ids,
-        prefix=answer.text,
-        num_prefix_tokens=len(answer.token_ids),
-    )
-
-
-def _joined(answer: Completion, rest: Completion) -> Completion:
-    return replace(
-        answer,
-        token_ids=answer.token_ids + rest.token_ids,
-        logprobs=answer.logprobs + rest.logprobs,
-        text=answer.text + rest.text,
-        truncated=rest.truncated,
-        stopped=rest.stopped,
-    )
-
-
-def _cut(answer: Completion, max_tokens: int) -> Completion:
-    """No longer than an answer may be; of a result that was cut, the beginning stays observed."""
-    observed = tuple(
-        (start, min(end, max_tokens)) for start, end in answer.observed if start < max_tokens
-    )
-    return replace(
-        answer,
-        token_ids=answer.token_ids[:max_tokens],
-        logprobs=answer.logprobs[:max_tokens],
-        observed=observed,
+        prefix=prompt.prefix + answer.text,
+        num_prefix_tokens=prompt.num_prefix_tokens + len(answer.token_ids),
     )

@@ -54,14 +54,15 @@ class Grower:
             )
         drawn = await self._draw(tree, node, sampling, "step")
         for step in drawn:
-            if len(step.token_ids) == left and step.stopped:
-                step = replace(step, truncated=True, stopped=False)  # no room for another one
+            step = _fitted(step, left)
             if twin := _twin(node.children, step, config.max_similarity):
                 twin.num_copies += 1
             else:
-                # A step that was cut at its own limit, not at that of answers, goes on.
-                is_cut = step.truncated and len(step.token_ids) < left
-                tree.add(node, step, ended=not step.stopped and not is_cut)
+                # A step that was cut at its own limit, not at that of answers, goes on; one that
+                # was cut before either has called too often.
+                is_cut = step.num_own_tokens >= sampling.max_tokens and len(step.token_ids) < left
+                goes_on = step.stopped or (step.truncated and is_cut)
+                tree.add(node, step, ended=not goes_on)
         await asyncio.gather(*(self._evaluate(tree, child) for child in node.children))
 
     async def look_ahead(self, tree: Tree, node: Node) -> None:
@@ -74,7 +75,7 @@ class Grower:
         )
         rests = await self._draw(tree, node, sampling, "look-ahead")
         begun = tree.answer(node)
-        answers = [_joined(begun, rest, sample) for sample, rest in enumerate(rests)]
+        answers = [replace(begun.followed_by(rest), sample=rest.sample) for rest in rests]
         scores = [s for s in await self._scores(tree, answers) if s is not None]
         if scores:
             node.score = sum(scores) / len(scores)
@@ -86,7 +87,7 @@ class Grower:
         begun = tree.begun(node)
         seed = derive_seed(tree.seed, node.index, why)
         drawn = await self.rollout.generate(begun, sampling, seed)
-        tree.num_tokens += sum(len(completion.token_ids) for completion in drawn)
+        tree.num_tokens += sum(completion.num_own_tokens for completion in drawn)
         tree.num_prompt_tokens += len(begun.token_ids)
         tree.num_cached_tokens += drawn[0].num_cached_tokens
         return drawn
@@ -124,14 +125,12 @@ class Grower:
         return verdict.scores
 
 
-def _joined(begun: Completion, rest: Completion, sample: int) -> Completion:
-    return replace(
-        rest,
-        sample=sample,
-        token_ids=begun.token_ids + rest.token_ids,
-        logprobs=begun.logprobs + rest.logprobs,
-        text=begun.text + rest.text,
-    )
+def _fitted(step: Completion, left: int) -> Completion:
+    """With no more tokens than are left; if it would go on beyond them, it is truncated."""
+    length = len(step.token_ids)
+    if length < left or (length == left and not step.stopped):
+        return step
+    return replace(step.between(0, left), truncated=True, stopped=False)
 
 
 def _twin(siblings: Sequence[Node], step: Completion, max_similarity: float) -> Node | None:

@@ -7,12 +7,13 @@ v(s) a value, r the gain of a step, N, Q and V the statistics of search.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any
 
 from rlhf.records import Completion, Prompt
 
 LENGTH_PENALTY = 1.25
-"""λ of the prior: a step's log-probability is divided by its number of tokens to this power."""
+"""λ of the prior: a step's log-probability is divided by its number of own tokens to this power."""
 
 
 @dataclass(slots=True, eq=False)
@@ -140,18 +141,7 @@ class Tree:
 
     def answer(self, node: Node) -> Completion:
         """The node's steps as one completion; `sample` is the node's index."""
-        steps = node.steps
-        last = steps[-1]
-        return Completion(
-            prompt_id=self.prompt.id,
-            sample=node.index,
-            token_ids=tuple(token for step in steps for token in step.token_ids),
-            logprobs=tuple(nats for step in steps for nats in step.logprobs),
-            text="".join(step.text for step in steps),
-            truncated=last.truncated,
-            policy_version=last.policy_version,
-            stopped=last.stopped,
-        )
+        return replace(reduce(Completion.followed_by, node.steps), sample=node.index)
 
     def record(self) -> dict[str, Any]:
         """Everything but the prompt's own tokens, as plain values."""
@@ -173,8 +163,9 @@ class Tree:
             step = None
             if values["step"] is not None:
                 plain = dict(values["step"])
-                tokens, nats = tuple(plain.pop("token_ids")), tuple(plain.pop("logprobs"))
-                step = Completion(prompt.id, token_ids=tokens, logprobs=nats, **plain)
+                plain |= {name: tuple(plain[name]) for name in ("token_ids", "logprobs")}
+                plain["observed"] = tuple((a, b) for a, b in plain.get("observed") or ())
+                step = Completion(prompt.id, **plain)
             numbers = {name: values[name] for name in _NODE_FIELDS}
             node = Node(index, parent, step, **numbers)
             tree.nodes.append(node)
@@ -206,23 +197,33 @@ _NODE_FIELDS = (
     "on_path",
     "expanded",
 )
-_STEP_FIELDS = ("sample", "token_ids", "logprobs", "text", "truncated", "stopped", "policy_version")
+_STEP_FIELDS = (
+    "sample",
+    "token_ids",
+    "logprobs",
+    "text",
+    "truncated",
+    "stopped",
+    "policy_version",
+    "observed",
+)
 
 
 def _node_record(node: Node) -> dict[str, Any]:
     step = node.step
     plain = step and {name: getattr(step, name) for name in _STEP_FIELDS}
     if plain:
-        plain |= {"token_ids": list(plain["token_ids"]), "logprobs": list(plain["logprobs"])}
+        plain |= {name: list(plain[name]) for name in ("token_ids", "logprobs")}
+        plain["observed"] = list(map(list, plain["observed"]))
     parent = node.parent.index if node.parent else None
     return {"parent": parent, "step": plain, **{name: getattr(node, name) for name in _NODE_FIELDS}}
 
 
 def prior(step: Completion) -> float:
     """exp(Σ log π / |a|^λ): how likely the policy found the step, without a prize for brevity."""
-    if not step.logprobs:
+    if not step.num_own_tokens:
         return 1.0
-    return math.exp(sum(step.logprobs) / len(step.logprobs) ** LENGTH_PENALTY)
+    return math.exp(sum(step.logprobs) / step.num_own_tokens**LENGTH_PENALTY)
 
 
 def chain(node: Node) -> Iterator[Node]:

@@ -7,6 +7,7 @@ the first token in which they differ.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import takewhile
 
 from rlhf.config.algorithms import RejectedSibling, TreeConfig
@@ -42,7 +43,7 @@ def sibling_pairs(
         if not others:
             dropped.append(Dropped(DropReason.SHORT_GROUP))
         for other in _rejected(others, config.rejected, tree.seed + node.index):
-            chosen, rejected = _candidate(tree, best), _candidate(tree, other)
+            chosen, rejected = _candidate(best), _candidate(other)
             if reason := _reason_to_drop(best, other, config):
                 dropped.append(Dropped(reason, chosen.completion, rejected.completion))
             else:
@@ -87,17 +88,9 @@ def _reason_to_drop(best: Node, other: Node, config: TreeConfig) -> DropReason |
     return None
 
 
-def _candidate(tree: Tree, node: Node) -> Candidate:
-    steps = [link.step for link in chain(node) if link.step is not None]
-    last = steps[-1]
-    joined = replace(
-        last,
-        sample=node.index,
-        token_ids=tuple(token for step in steps for token in step.token_ids),
-        logprobs=tuple(nats for step in steps for nats in step.logprobs),
-        text="".join(step.text for step in steps),
-    )
-    return Candidate(node, joined)
+def _candidate(node: Node) -> Candidate:
+    steps = (link.step for link in chain(node) if link.step is not None)
+    return Candidate(node, replace(reduce(Completion.followed_by, steps), sample=node.index))
 
 
 def _preference(
@@ -109,8 +102,8 @@ def _preference(
     weight: float,
 ) -> Preference:
     a, b = chosen.completion, rejected.completion
-    # Neither side may become empty, should one be the beginning of the other.
-    most = min(len(a.token_ids), len(b.token_ids)) - 1
+    # Either side keeps a token of the policy, should one be the beginning of the other.
+    most = min(_last_own(a), _last_own(b))
     same = (left == right for left, right in zip(a.token_ids, b.token_ids, strict=False))
     num_shared = min(sum(takewhile(bool, same)), most)
     smoothing = 0.0
@@ -118,8 +111,8 @@ def _preference(
         smoothing = label_smoothing(chosen.node.visits, rejected.node.visits)
     return Preference(
         prompt=tree.begun(node, a.token_ids[:num_shared]),
-        chosen=_after(a, num_shared),
-        rejected=_after(b, num_shared),
+        chosen=a.between(num_shared, len(a.token_ids)),
+        rejected=b.between(num_shared, len(b.token_ids)),
         chosen_score=chosen.node.q,
         rejected_score=rejected.node.q,
         judge=tree.judge,
@@ -128,10 +121,11 @@ def _preference(
     )
 
 
-def _after(completion: Completion, num_tokens: int) -> Completion:
-    """Without its first tokens; its text stays whole, for people."""
-    return replace(
-        completion,
-        token_ids=completion.token_ids[num_tokens:],
-        logprobs=completion.logprobs[num_tokens:],
-    )
+def _last_own(completion: Completion) -> int:
+    """Where the last token stands that no tool wrote."""
+    place = len(completion.token_ids) - 1
+    for start, end in reversed(completion.observed):
+        if end <= place:
+            break
+        place = start - 1
+    return place

@@ -25,6 +25,7 @@ _STEP = pa.struct(
         ("truncated", pa.bool_()),
         ("stopped", pa.bool_()),
         ("policy_version", pa.int32()),
+        ("observed", pa.list_(pa.list_(pa.int32()))),
     ]
 )
 _NODE = pa.struct(

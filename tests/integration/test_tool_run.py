@@ -2,14 +2,35 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from commands import run
+from transformers import AutoTokenizer
 
+from rlhf.records import Completion, Message, Prompt
 from rlhf.store import read, read_metrics
+from rlhf.tree.nodes import Tree
+from rlhf.tree.store import SCHEMA, round_files
 
 SMALL = [
     "experiment=calculator",
     "num_rounds=2",
     "round.prompts=16",
+    "warmup.steps=150",
+    "eval.num_prompts=16",
+    "eval.every=0",
+    "tracking=disabled",
+]
+
+IN_STEPS = [
+    "experiment=steps",
+    "tools=calculator",
+    "data.calculator=true",
+    'model.words=["<<",">>"]',
+    "num_rounds=2",
+    "round.prompts=8",
+    "algorithm.num_root_simulations=4",
+    "algorithm.num_simulations=2",
+    "rollout.max_completion_tokens=32",
     "warmup.steps=150",
     "eval.num_prompts=16",
     "eval.every=0",
@@ -32,6 +53,41 @@ def test_calls_are_answered_and_the_policys_own_words_are_trained_on(tmp_path: P
     assert right and all(int(said) == eval_sum(call) for call, said in right)
     for record in read_metrics(tmp_path / "run" / "metrics.jsonl")[1:]:
         assert record["weights/logprob_gap"] < 1e-3
+
+
+def test_a_search_answers_the_calls_of_its_steps(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    run(directory, *IN_STEPS)
+    tables = [pq.read_table(file, schema=SCHEMA) for file in round_files(directory)]
+    rows = [row for table in tables for row in table.to_pylist()]
+    trees = [Tree.from_record(row, Prompt("", (Message("user", ""),), (0,))) for row in rows]
+    assert len(trees) == 16
+    tokenizer = AutoTokenizer.from_pretrained(directory / "model")
+    written = [one for tree in trees for node in tree.nodes[1:]
+               for one in observed(tree.answer(node), tokenizer)]  # fmt: skip
+    right = [(call, said) for call, said in written if not said.startswith("error")]
+    assert right and all(said == f"{eval_sum(call)}>>" for call, said in right)
+    steps = [node.step for tree in trees for node in tree.nodes[1:] if node.step]
+    assert any(step.observed and step.stopped for step in steps), "a step goes on after a call"
+    records = read_metrics(directory / "metrics.jsonl")[1:]
+    assert sum(record["preference/count"] for record in records)
+    for record in records:
+        assert record["weights/logprob_gap"] < 1e-3
+        of_round = [row["num_tokens"] for row in rows if row["round"] == record["round"]]
+        assert record["rollout/num_tokens"] == sum(of_round)
+
+
+def observed(answer: Completion, tokenizer) -> list[tuple[str, str]]:
+    """What a tool wrote and was not cut, each with the call before it."""
+    found = []
+    for start, end in answer.observed:
+        if answer.truncated and end == len(answer.token_ids):
+            continue
+        assert all(nats == 0 for nats in answer.logprobs[start:end])
+        before, closes, rest = tokenizer.decode(answer.token_ids[:start]).rpartition("=")
+        assert closes and not rest
+        found.append((before.rpartition("<<")[2], tokenizer.decode(answer.token_ids[start:end])))
+    return found
 
 
 def eval_sum(call: str) -> int:

@@ -36,6 +36,7 @@ class Scripted:
         self.asked.append((prompt.prefix, sampling, seed))
         text = self.script[prompt.prefix]
         stopped = any(text.endswith(stop) for stop in sampling.stop)
+        assert not any(stop in text[:-1] for stop in sampling.stop), "an engine stops there"
         tokens = ids(text)[: sampling.max_tokens]
         truncated = len(text) > sampling.max_tokens
         one = Completion("sum", 0, tokens, (-0.5,) * len(tokens), text[: sampling.max_tokens],
@@ -57,7 +58,7 @@ class Adds:
 def answered(script: dict[str, str], max_tokens: int = 100, num: int = 1, **changes):
     rollout, tool = Scripted(**script), Adds()
     config = CalculatorConfig(**changes)
-    tools = ToolRollout(rollout, tool, ids, config)
+    tools = ToolRollout(rollout, tool, ids, config, max_tokens)
     return asyncio.run(tools.generate(PROMPT, Sampling(num, max_tokens), 7)), rollout, tool
 
 
@@ -123,16 +124,144 @@ def test_python_blocks_are_calls_and_other_blocks_are_not() -> None:
             return "said"
 
     tool = Says()
-    tools = ToolRollout(rollout, tool, ids, PythonConfig())
+    tools = ToolRollout(rollout, tool, ids, PythonConfig(), 500)
     (one,) = asyncio.run(tools.generate(PROMPT, Sampling(1, 500), 7))
     assert tool.asked == "print(3)"
     assert one.text.endswith("```output\nsaid\n```\n3")
 
 
-def test_answers_in_steps_have_no_tools() -> None:
-    tools = ToolRollout(Scripted(), Adds(), ids, CalculatorConfig())
-    with pytest.raises(ValueError, match="in steps"):
-        asyncio.run(tools.generate(PROMPT, Sampling(1, 5, stop=("\n",)), 7))
+# --- steps of an answer ---------------------------------------------------------------------------
+
+
+def stepped(
+    script: dict[str, str],
+    begun: str = "",
+    max_tokens: int = 50,
+    room: int = 100,
+    stop: str = "\n",
+    config: CallConfig | None = None,
+):
+    """The step after the beginning; `room` is that of the whole answer."""
+    rollout, tool = Scripted(**script), Adds()
+    prompt = replace(
+        PROMPT, token_ids=PROMPT.token_ids + ids(begun), prefix=begun, num_prefix_tokens=len(begun)
+    )
+    tools = ToolRollout(rollout, tool, ids, config or CalculatorConfig(), room)
+    (one,) = asyncio.run(tools.generate(prompt, Sampling(1, max_tokens, stop=(stop,)), 7))
+    assert one.token_ids == ids(one.text)[: room - len(begun)]
+    assert all(one.logprobs[i] == 0.0 for start, end in one.observed for i in range(start, end))
+    assert one.logprobs.count(-0.5) == one.num_own_tokens
+    return one, rollout, tool
+
+
+def test_a_step_goes_on_after_its_call() -> None:
+    one, rollout, tool = stepped({"": "so <<1+2=", "so <<1+2=3>>": "3\n"})
+    assert (one.text, one.observed) == ("so <<1+2=3>>3\n", ((9, 12),))
+    assert (one.stopped, one.truncated) == (True, False)
+    assert tool.asked == ["1+2"]
+    assert [sampling.max_tokens for _, sampling, _ in rollout.asked] == [50, 50 - 9]
+    assert {sampling.stop for _, sampling, _ in rollout.asked} == {("\n", "=")}
+
+
+def test_a_step_may_answer_a_call_that_an_earlier_one_opened() -> None:
+    one, rollout, tool = stepped({"so\n<<1\n": "+2=", "so\n<<1\n+2=3>>": "3\n"}, begun="so\n<<1\n")
+    assert (one.text, one.observed) == ("+2=3>>3\n", ((3, 6),))
+    assert tool.asked == ["1\n+2"]
+    assert len(rollout.asked) == 2
+
+
+def test_what_an_earlier_step_has_asked_is_not_asked_again() -> None:
+    one, _, tool = stepped({"<<1+2=3>>": "3\n"}, begun="<<1+2=3>>")
+    assert (one.text, one.stopped, tool.asked) == ("3\n", True, [])
+
+
+def test_a_step_ends_behind_the_result_if_the_same_text_ends_both() -> None:
+    one, rollout, _ = stepped({"": "<<1+2="}, stop="=")
+    assert (one.text, one.observed) == ("<<1+2=3>>", ((6, 9),))
+    assert (one.stopped, one.truncated, len(rollout.asked)) == (True, False, 1)
+
+
+def test_an_equals_sign_outside_of_a_call_ends_a_step_only_if_it_is_to() -> None:
+    one, _, tool = stepped({"": "1+2 ="}, stop="=")
+    assert (one.text, one.stopped) == ("1+2 =", True)
+    one, _, tool = stepped({"": "1+2 =", "1+2 =": " 3\n"})
+    assert (one.text, one.stopped, one.observed, tool.asked) == ("1+2 = 3\n", True, (), [])
+
+
+def test_a_steps_end_within_a_result_is_none() -> None:
+    config = CalculatorConfig(reply_closes=">>\n")
+    one, *_ = stepped({"": "<<1+2=", "<<1+2=3>>\n": "3\n"}, config=config)
+    assert one.text == "<<1+2=3>>\n3\n"
+
+
+def test_the_policy_may_end_its_answer_in_a_step_with_a_call() -> None:
+    one, *_ = stepped({"": "<<1+2=", "<<1+2=3>>": "3"})
+    assert (one.text, one.stopped, one.truncated) == ("<<1+2=3>>3", False, False)
+
+
+def test_calls_of_earlier_steps_count() -> None:
+    begun, config = "<<1+1=2>>\n", CalculatorConfig(max_calls=2)
+    script = {begun: "<<1+2=", begun + "<<1+2=3>>": "<<1+3="}
+    one, _, tool = stepped(script, begun, config=config)
+    assert one.text == "<<1+2=3>><<1+3="
+    assert (one.stopped, one.truncated) == (False, True)
+    assert tool.asked == ["1+2"]
+
+
+def test_the_rest_of_an_answer_knows_what_its_steps_have_asked() -> None:
+    """As the look-aheads of a search are drawn: without a step's end."""
+    begun = "<<1+1=2>>\n<<1+"
+    rollout, tool = Scripted(), Adds()
+    rollout.script = {begun: "2=", begun + "2=3>>": "<<1+3="}
+    config = CalculatorConfig(max_calls=2)
+    tools = ToolRollout(rollout, tool, ids, config, 100)
+    prompt = replace(PROMPT, prefix=begun, num_prefix_tokens=len(begun))
+    (one,) = asyncio.run(tools.generate(prompt, Sampling(1, 50), 7))
+    assert (one.text, one.truncated, tool.asked) == ("2=3>><<1+3=", True, ["1+2"])
+
+
+def test_a_result_may_be_longer_than_a_step_and_the_step_goes_on_as_the_next() -> None:
+    call = "<<100000+200000="
+    one, rollout, _ = stepped({"": call}, max_tokens=len(call))
+    assert one.text == call + "300000>>"
+    assert (one.stopped, one.truncated) == (False, True)
+    assert one.num_own_tokens == len(call)
+    one, rollout, _ = stepped({"": call, call + "300000>>": "3\n"}, max_tokens=len(call) + 2)
+    assert (one.text, one.stopped) == (call + "300000>>3\n", True)
+    assert [sampling.max_tokens for _, sampling, _ in rollout.asked] == [len(call) + 2, 2]
+
+
+@pytest.mark.parametrize(("room", "kept"), [(7, ((4, 5),)), (6, ()), (9, ((4, 7),))])
+def test_a_step_has_no_more_than_the_room_of_its_answer(room: int, kept) -> None:
+    one, *_ = stepped({"<<": "1+2="}, "<<", room=room)
+    assert (len(one.token_ids), one.observed) == (room - 2, kept)
+    assert (one.stopped, one.truncated) == (False, True)
+
+
+def test_what_follows_a_result_has_the_room_that_the_result_has_left() -> None:
+    _, rollout, _ = stepped({"": "<<1+2=", "<<1+2=3>>": "3\n"}, max_tokens=20, room=11)
+    assert [sampling.max_tokens for _, sampling, _ in rollout.asked] == [11, 2]
+
+
+def test_code_in_steps_is_run_at_its_end_even_if_a_step_was_cut_there() -> None:
+    class Says(Adds):
+        async def use(self, argument: str) -> str:
+            self.asked.append(argument)
+            return "said"
+
+    def drawn(begun: str, *rest: str, stop: str):
+        rollout, tool = Scripted(), Says()
+        rollout.script = dict(zip((begun, begun + rest[0] + output), rest, strict=False))
+        tools = ToolRollout(rollout, tool, ids, PythonConfig(), 500)
+        prompt = replace(PROMPT, prefix=begun)
+        (one,) = asyncio.run(tools.generate(prompt, Sampling(1, 100, stop=(stop,)), 7))
+        return one.text, tool.asked
+
+    output = "```output\nsaid\n```\n"
+    assert drawn("```python\n", "print(3)\n", stop="\n") == ("print(3)\n", [])
+    code = "```python\nprint(3)\n"
+    assert drawn(code, "```\n", stop="\n") == ("```\n" + output, ["print(3)"])
+    assert drawn(code + "``", "`\n", "3;", stop=";") == ("`\n" + output + "3;", ["print(3)"])
 
 
 @pytest.mark.parametrize(

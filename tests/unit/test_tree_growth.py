@@ -1,8 +1,12 @@
 """How trees grow: steps, duplicates, values, look-aheads, and what they give in the end."""
 
 import asyncio
+import json
+import math
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rlhf.algorithms.tree import TreeSearch
@@ -12,8 +16,9 @@ from rlhf.records import Collected, Completion, Judgement, Message, Prompt, Samp
 from rlhf.tree.expansion import Evaluator, Grower
 from rlhf.tree.nodes import Node, Tree
 from rlhf.tree.process_reward import ProcessReward
+from rlhf.tree.reading import shelves
 from rlhf.tree.self_evaluation import SelfEvaluation
-from rlhf.tree.store import TreeStore, unfinished
+from rlhf.tree.store import SCHEMA, TreeStore, unfinished
 
 PROMPT = Prompt("sum", (Message("user", "12+34+5="),), (1, 2), "51")
 
@@ -280,6 +285,80 @@ def test_the_policys_question_shows_the_solution_only_if_it_may() -> None:
     assert "51" in chooser.asked
 
 
+# --- steps with calls -----------------------------------------------------------------------------
+
+
+def called(own: str, result: str, then: str = "\n", **how) -> Completion:
+    """A step in which a tool wrote the result."""
+    text, start, end = own + result + then, len(own), len(own + result)
+    nats = tuple(0.0 if start <= i < end else -0.5 for i in range(len(text)))
+    return completion(text, logprobs=nats, observed=((start, end),), **{"stopped": True, **how})
+
+
+def grown_once(step: Completion, **changes) -> Tree:
+    tree = Tree.planted(PROMPT, 0)
+    how = grower(Scripted(**{"": [step]}), num_root_completions=1, **changes)
+    grow(how, tree, tree.root)
+    return tree
+
+
+def test_a_results_tokens_are_no_ones_work_and_no_part_of_the_prior() -> None:
+    tree = grown_once(called("<<46+5=", "51>>"))
+    (node,) = tree.root.children
+    assert tree.num_tokens == 8
+    assert node.prior == pytest.approx(math.exp(-0.5 * 8 / 8**1.25))
+    assert not node.ended
+
+
+@pytest.mark.parametrize(
+    ("room", "ended", "observed"),
+    [(13, False, ((7, 11),)), (12, True, ((7, 11),)), (9, True, ((7, 9),)), (7, True, ())],
+)
+def test_results_take_room_too(room: int, ended: bool, observed) -> None:
+    tree = grown_once(called("<<46+5=", "51>>"), max_tokens=room, step_tokens=7)
+    (node,) = tree.root.children
+    assert len(node.step.token_ids) == len(node.step.logprobs) == min(room, 12)
+    assert (node.ended, node.step.truncated, node.step.observed) == (ended, ended, observed)
+
+
+@pytest.mark.parametrize(("step_tokens", "ended"), [(7, False), (8, True)])
+def test_a_step_cut_before_its_own_limit_has_called_too_often_and_ends(step_tokens, ended) -> None:
+    cut = called("<<46+5=", "51>>", "", stopped=False, truncated=True)
+    tree = grown_once(cut, max_tokens=100, step_tokens=step_tokens)
+    (node,) = tree.root.children
+    assert (node.ended, node.score) == (ended, 0.0 if ended else None)
+
+
+def test_what_follows_has_the_room_that_results_have_left() -> None:
+    rollout = Scripted(**{"": [called("<<46+5=", "51>>")], "<<46+5=51>>\n": [completion("51")]})
+    how = grower(rollout, num_root_completions=1, max_tokens=20)
+    tree = Tree.planted(PROMPT, 0)
+    grow(how, tree, tree.root)
+    grow(how, tree, tree.root.children[0])
+    assert [sampling.max_tokens for _, sampling, _ in rollout.asked] == [20, 20 - 12]
+
+
+def test_look_aheads_are_judged_with_every_result_at_its_place() -> None:
+    class Reads(Last):
+        async def judge(self, prompt: Prompt, completions) -> Judgement:
+            self.seen = completions
+            return await Last.judge(self, prompt, completions)
+
+    rests = [called("<<5+46=", "51>>", "51", stopped=False), completion("50")]
+    begun = "<<46+5=51>>\n"
+    rollout = Scripted(**{"": [called("<<46+5=", "51>>")], begun + "...": rests})
+    how = replace(grower(rollout, num_root_completions=1, max_tokens=50), judge=Reads())
+    tree = Tree.planted(PROMPT, 0)
+    grow(how, tree, tree.root)
+    asyncio.run(how.look_ahead(tree, tree.root.children[0]))
+    one, other = how.judge.seen
+    assert (one.observed, other.observed) == (((7, 11), (19, 23)), ((7, 11),))
+    assert [one.text[start:end] for start, end in one.observed] == ["51>>", "51>>"]
+    assert (one.sample, other.sample) == (0, 1)
+    assert tree.root.children[0].score == 0.5
+    assert tree.num_tokens == 8 + 9 + 2
+
+
 # --- trees on disk --------------------------------------------------------------------------------
 
 
@@ -295,6 +374,42 @@ def test_a_finished_tree_is_found_again_and_not_searched(tmp_path) -> None:
     assert again.tree.record() == first.tree.record()
     asyncio.run(TreeSearch(how, how.config, TreeStore(tmp_path, 0)).collect(PROMPT, 10))
     assert len(rollout.asked) == 2 * num_asked, "another seed is another round"
+
+
+def test_what_a_tool_wrote_is_found_again(tmp_path) -> None:
+    tree = Tree.planted(PROMPT, 9)
+    first = tree.add(tree.root, called("<<46+5=", "51>>"), ended=False)
+    last = tree.add(first, called("<<50+1=", "51>>", "51", stopped=False), ended=True)
+    assert tree.answer(last).observed == ((7, 11), (19, 23))
+    assert tree.answer(last).num_own_tokens == 8 + 9
+    store = TreeStore(tmp_path, 0)
+    store.add(tree)
+    journaled = TreeStore(tmp_path, 0).find(PROMPT, 9)
+    store.write(0, [Collected(PROMPT, (), None, (), (), tree)])
+    for found in (journaled, TreeStore(tmp_path, 0).find(PROMPT, 9)):
+        assert found.record() == tree.record()
+        assert found.answer(found.nodes[2]) == tree.answer(last)
+
+
+def test_trees_from_before_there_were_tools_are_found_too(tmp_path) -> None:
+    tree = Tree.planted(PROMPT, 9)
+    tree.add(tree.root, line("46+5"), ended=False)
+    record = json.loads(json.dumps(tree.record()))
+    del record["nodes"][1]["step"]["observed"]
+    TreeStore(tmp_path, 0)
+    (tmp_path / "trees" / "unfinished_round.jsonl").write_text(json.dumps(record) + "\n")
+    assert TreeStore(tmp_path, 0).find(PROMPT, 9).record() == tree.record()
+    step = pa.struct([field for field in SCHEMA.field("nodes").type.value_type.field("step").type
+                      if field.name != "observed"])  # fmt: skip
+    node = pa.struct([field if field.name != "step" else pa.field("step", step)
+                      for field in SCHEMA.field("nodes").type.value_type])  # fmt: skip
+    old = SCHEMA.set(SCHEMA.get_field_index("nodes"), pa.field("nodes", pa.list_(node)))
+    table = pa.Table.from_pylist([{"round": 0, **record}], schema=old)
+    pq.write_table(table, tmp_path / "trees" / "round_000000.parquet")
+    (tmp_path / "trees" / "unfinished_round.jsonl").write_text("")
+    assert TreeStore(tmp_path, 0).find(PROMPT, 9).record() == tree.record()
+    (shelf,) = shelves(tmp_path)
+    assert shelf.found(0).tree.record() == tree.record()
 
 
 def test_a_written_round_leaves_the_journal_and_is_found_if_it_may_be_asked_again(tmp_path) -> None:

@@ -1,6 +1,7 @@
 """A tree's siblings as preferences: worked numbers, and what holds for every tree."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -176,3 +177,75 @@ def test_both_sides_keep_a_token_and_differ_at_the_first(siblings) -> None:
         assert a[0] != b[0] or begins or ends
         whole = (*pair.prompt.token_ids, *a)
         assert whole == (*PROMPT.token_ids, *map(ord, pair.chosen.text))
+
+
+# --- steps with calls -----------------------------------------------------------------------------
+
+marked = st.lists(
+    st.tuples(st.text("ab", min_size=1, max_size=3), st.booleans()), max_size=4
+).filter(lambda parts: any(not observed for _, observed in parts))
+"""What stands in a step, part by part, each with whether a tool wrote it; some of it none did."""
+
+
+def step_of(parts: list[tuple[str, bool]]) -> Completion:
+    whole = Completion("sum", 0, (), (), "", False, 3)
+    for text, observed in parts:
+        part = step(text)
+        if observed:
+            part = replace(part, observed=((0, len(text)),), logprobs=(0.0,) * len(text))
+        whole = whole.followed_by(part)
+    return whole
+
+
+def marks(completion: Completion) -> list[bool]:
+    """For every token, whether a tool wrote it."""
+    places = range(len(completion.token_ids))
+    return [any(start <= i < end for start, end in completion.observed) for i in places]
+
+
+@given(st.lists(marked, min_size=2, max_size=4), marked)
+def test_both_sides_keep_a_token_of_the_policy_and_every_mark_stays(siblings, after) -> None:
+    tree = Tree.planted(PROMPT, 0)
+    for place, parts in enumerate(siblings):
+        child = tree.add(tree.root, step_of(parts), ended=False)
+        child.q, child.visits = float(-place), 1
+    tree.add(tree.root.children[0], step_of(after), ended=True)
+    whole = [step_of(parts) for parts in (siblings[0] + after, *siblings[1:])]
+    pairs, _ = tree_pairs(tree, config(rejected=RejectedSibling.all))
+    assert len(pairs) == len(siblings) - 1
+    for pair in pairs:
+        chosen, rejected = whole[0], whole[pair.rejected.sample - 1]
+        num_shared = len(pair.prompt.token_ids) - len(PROMPT.token_ids)
+        for side, before in ((pair.chosen, chosen), (pair.rejected, rejected)):
+            assert side.num_own_tokens >= 1
+            assert side.token_ids == before.token_ids[num_shared:]
+            assert marks(side) == marks(before)[num_shared:]
+            assert side.num_own_tokens == marks(side).count(False)
+            assert [nats == 0.0 for nats in side.logprobs] == marks(side)
+        a, b = (list(one.token_ids) for one in (pair.chosen, pair.rejected))
+        all_shared = a[0] == b[0]
+        assert not all_shared or 1 in (pair.chosen.num_own_tokens, pair.rejected.num_own_tokens)
+
+
+def test_a_side_that_differs_in_what_follows_a_result_alone_begins_there() -> None:
+    tree = Tree.planted(PROMPT, 0)
+    call = [("<<1+2=", False), ("3>>", True)]
+    for q, last in ((1.0, "3"), (0.0, "4")):
+        child = tree.add(tree.root, step_of([*call, (last, False)]), ended=True)
+        child.q = q
+    tree.root.children[0].on_path = True
+    (pair,), _ = tree_pairs(tree, config())
+    assert pair.prompt.token_ids == (5, 6, *map(ord, "<<1+2=3>>"))
+    assert [side.observed for side in pair.sides] == [(), ()]
+    assert pair.chosen.token_ids == (ord("3"),)
+
+
+def test_a_call_is_a_sides_own_beginning_if_nothing_follows_its_result() -> None:
+    tree = Tree.planted(PROMPT, 0)
+    call = [("<<1+2=", False), ("3>>", True)]
+    for q, more in ((1.0, [("3", False)]), (0.0, [])):
+        tree.add(tree.root, step_of([*call, *more]), ended=True).q = q
+    (pair,), _ = tree_pairs(tree, config())
+    assert pair.chosen.token_ids == tuple(map(ord, "=3>>3"))
+    assert pair.rejected.token_ids == tuple(map(ord, "=3>>"))
+    assert [side.observed for side in pair.sides] == [((1, 4),), ((1, 4),)]
