@@ -2,9 +2,9 @@
 
 `python benchmarks/steps.py [--seeds 1 2 3] [--methods best_worst ...] [--out DIR]`. Prints a table
 in Markdown and draws `steps.png`. Right are held-out sums of `experiment=steps`, one sampled answer
-each; per seed every method begins with the same warm-started policy, and methods of whole answers
-stop once they have generated as many tokens as the search. A run that is finished already is not
-repeated.
+each; per seed every method begins with the same warm-started policy. Methods of whole answers stop
+once they have generated as many tokens as the search; TPO, which searches too and learns from each
+tree's answers as a ranked list, has as many rounds. A run that is finished already is not repeated.
 """
 
 import argparse
@@ -21,14 +21,15 @@ from runs import T_95, interval, listed, run_once
 
 from rlhf.store import read_metrics
 
-STEPS = "tree search"
+STEPS = "tree search, steps"
 PROMPTS, SAMPLES = 64, 8
 WHOLE = ("experiment=steps_whole", f"algorithm.num_completions={SAMPLES}")
 METHODS = {
-    "best_worst": ("whole answers, best and worst", "algorithm.rule=best_worst"),
-    "all_pairs": ("whole answers, all pairs", "algorithm.rule=all_pairs"),
+    "best_worst": ("whole answers, best and worst", (*WHOLE, "algorithm.rule=best_worst")),
+    "all_pairs": ("whole answers, all pairs", (*WHOLE, "algorithm.rule=all_pairs")),
+    "tpo": ("tree search, ranked answers (TPO)", ("experiment=steps", "algorithm=tpo")),
 }
-COLORS = ("#0072b2", "#e07b00", "#009e73")
+COLORS = ("#0072b2", "#e07b00", "#009e73", "#8a5fbf")
 
 
 class Trained(NamedTuple):
@@ -58,15 +59,16 @@ def search(seed: int, out: Path) -> Trained:
     return Trained(read_metrics(directory / "metrics.jsonl"), minutes)
 
 
-def whole_answers(method: str, seed: int, out: Path, first: Trained) -> Trained:
-    """From the initial policy of the search, for as many tokens as that has generated."""
-    title, rule = METHODS[method]
+def other(method: str, seed: int, out: Path, first: Trained) -> Trained:
+    """From the initial policy of the search."""
+    title, how = METHODS[method]
     directory = out / f"{method}_{seed}"
-    tokens_a_round = PROMPTS * SAMPLES * first.lines[0]["eval/length_mean"]
-    num_rounds = max(1, round(first.num_tokens / tokens_a_round))
     start = ("model=hf", f"model.path={out / f'tree_{seed}' / 'initial_policy'}")
     start += ("model.dtype=float32", "model.rendering=plain", "warmup.steps=0")
-    how = (*WHOLE, rule, *start, f"num_rounds={num_rounds}", f"seed={seed}")
+    how = (*how, *start, f"seed={seed}")
+    if how[0] == WHOLE[0]:
+        tokens_a_round = PROMPTS * SAMPLES * first.lines[0]["eval/length_mean"]
+        how += (f"num_rounds={max(1, round(first.num_tokens / tokens_a_round))}",)
     minutes = run_once(f"{title}, seed {seed}", directory, *how)
     return Trained(read_metrics(directory / "metrics.jsonl"), minutes)
 
@@ -78,7 +80,7 @@ def table(results: dict[str, list[Trained]]) -> str:
     ]
     for title, trained in results.items():
         pairs = zip(results[STEPS], trained, strict=True)
-        lead = interval([tree.after - other.after for tree, other in pairs])
+        lead = interval([tree.after - run.after for tree, run in pairs])
         lines.append(
             f"| {title} | {listed(run.before for run in trained)} "
             f"| {listed(run.after for run in trained)} "
@@ -121,7 +123,7 @@ def main() -> None:
     results = {STEPS: [search(seed, out) for seed in asked.seeds]}
     for method in asked.methods:
         results[METHODS[method][0]] = [
-            whole_answers(method, seed, out, first)
+            other(method, seed, out, first)
             for seed, first in zip(asked.seeds, results[STEPS], strict=True)
         ]
     draw(results, out / "steps.png")

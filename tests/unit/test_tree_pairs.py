@@ -211,7 +211,7 @@ def test_both_sides_keep_a_token_of_the_policy_and_every_mark_stays(siblings, af
         child.q, child.visits = float(-place), 1
     tree.add(tree.root.children[0], step_of(after), ended=True)
     whole = [step_of(parts) for parts in (siblings[0] + after, *siblings[1:])]
-    pairs, _ = tree_pairs(tree, config(rejected=RejectedSibling.all))
+    pairs, _ = sibling_pairs(tree, config(rejected=RejectedSibling.all))
     assert len(pairs) == len(siblings) - 1
     for pair in pairs:
         chosen, rejected = whole[0], whole[pair.rejected.sample - 1]
@@ -234,7 +234,7 @@ def test_a_side_that_differs_in_what_follows_a_result_alone_begins_there() -> No
         child = tree.add(tree.root, step_of([*call, (last, False)]), ended=True)
         child.q = q
     tree.root.children[0].on_path = True
-    (pair,), _ = tree_pairs(tree, config())
+    (pair,), _ = sibling_pairs(tree, config())
     assert pair.prompt.token_ids == (5, 6, *map(ord, "<<1+2=3>>"))
     assert [side.observed for side in pair.sides] == [(), ()]
     assert pair.chosen.token_ids == (ord("3"),)
@@ -245,7 +245,7 @@ def test_a_call_is_a_sides_own_beginning_if_nothing_follows_its_result() -> None
     call = [("<<1+2=", False), ("3>>", True)]
     for q, more in ((1.0, [("3", False)]), (0.0, [])):
         tree.add(tree.root, step_of([*call, *more]), ended=True).q = q
-    (pair,), _ = tree_pairs(tree, config())
+    (pair,), _ = sibling_pairs(tree, config())
     assert pair.chosen.token_ids == tuple(map(ord, "=3>>3"))
     assert pair.rejected.token_ids == tuple(map(ord, "=3>>"))
     assert [side.observed for side in pair.sides] == [((1, 4),), ((1, 4),)]
