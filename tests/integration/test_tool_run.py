@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 from commands import run
 from transformers import AutoTokenizer
 
@@ -44,8 +45,12 @@ def results(text: str) -> list[tuple[str, str]]:
     return [(call.partition("=")[0], call.partition("=")[2]) for call in calls]
 
 
-def test_calls_are_answered_and_the_policys_own_words_are_trained_on(tmp_path: Path) -> None:
-    run(tmp_path / "run", *SMALL)
+@pytest.mark.parametrize("objective", ["dpo", "kto"])
+def test_calls_are_answered_and_the_policys_own_words_are_trained_on(
+    tmp_path: Path, objective: str
+) -> None:
+    """With the previous policy as their anchor, M-DPO and M-KTO."""
+    run(tmp_path / "run", *SMALL, f"objective={objective}", "objective.anchor=previous")
     rows = read(tmp_path / "run").to_pylist()
     texts = [row[side] for row in rows for side in ("chosen", "rejected") if row[side]]
     answered = [one for text in texts for one in results(text)]
@@ -53,6 +58,7 @@ def test_calls_are_answered_and_the_policys_own_words_are_trained_on(tmp_path: P
     assert right and all(int(said) == eval_sum(call) for call, said in right)
     for record in read_metrics(tmp_path / "run" / "metrics.jsonl")[1:]:
         assert record["weights/logprob_gap"] < 1e-3
+        assert record["policy/anchor_gap"] < 1e-4, "both see the same tokens"
 
 
 def test_a_search_answers_the_calls_of_its_steps(tmp_path: Path) -> None:

@@ -81,7 +81,34 @@ def test_a_run_that_is_killed_in_mid_search_loses_no_finished_tree_and_repeats_n
     assert journal.read_text() == ""
 
 
-@pytest.mark.parametrize("search", ["mcts", "tree_plv"])
+def test_a_trees_answers_become_a_ranked_list(tmp_path):
+    run(tmp_path / "run", *SMALL, "algorithm=tpo")
+    pairs = [row for row in read(tmp_path / "run").to_pylist() if row["dropped"] is None]
+    assert pairs
+    for pair in pairs:
+        assert 0 <= pair["rejected_score"] < pair["chosen_score"] <= 1
+        assert pair["prefix"] == "", "whole answers"
+    worths = {(p["prompt_id"], p["round"], p["chosen"]): p["chosen_score"] for p in pairs}
+    for pair in pairs:
+        same = worths.get((pair["prompt_id"], pair["round"], pair["rejected"]))
+        assert same in (None, pair["rejected_score"]), "an answer has one worth in all of its pairs"
+    for record in read_metrics(tmp_path / "run" / "metrics.jsonl")[1:]:
+        assert record["policy/loss"] > 0 and record["policy/grad_norm"] > 0
+
+
+def test_fragments_of_calls_are_searched_for_what_is_hardest(tmp_path):
+    overrides = [one for one in SMALL if not one.startswith("experiment")]
+    run(tmp_path / "run", "experiment=itool", *overrides)
+    found = trees(tmp_path / "run")
+    assert len(found) == 16
+    steps = [node["step"] for tree in found for node in tree["nodes"][1:]]
+    ends = {step["text"][-1] for step in steps if step["stopped"] and not step["observed"]}
+    assert ends <= {"+", "=", "\n"}
+    (first, *_) = read_metrics(tmp_path / "run" / "metrics.jsonl")[1:]
+    assert first["preference/count"] > 0
+
+
+@pytest.mark.parametrize("search", ["mcts", "tree_plv", "tpo"])
 def test_gsm8k_goes_through(tmp_path, gsm8k, byte_model, search):
     common = [
         "data=gsm8k", f"data.path={gsm8k}/train.jsonl", f"data.heldout_path={gsm8k}/test.jsonl",
