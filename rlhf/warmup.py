@@ -3,7 +3,6 @@
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Protocol
 
 from rlhf.config.run import WarmupConfig
@@ -29,19 +28,19 @@ async def warm_up(
 ) -> None:
     """Trains on seeded batches of demonstrations; `show(step, steps, loss)` after each.
 
-    With `easy_first` each third of the steps has demonstrations of its own.
+    With `easy_first` each third of the steps adds harder demonstrations.
     """
     rng = random.Random(derive_seed(seed, "warmup"))
-    parts = easy_to_hard(demonstrations) if config.easy_first else [demonstrations]
+    stages = easy_to_hard(demonstrations) if config.easy_first else [demonstrations]
     last, recent = config.steps, deque(maxlen=20)
     for step in range(config.steps):
         rate = config.learning_rate * min((step + 1) / RISE_STEPS, (last - step) / FALL_STEPS, 1)
-        number = len(parts) * step // config.steps
-        part = parts[number]
-        batch = rng.sample(part, min(config.batch_size, len(part)))
+        number = len(stages) * step // config.steps
+        stage = stages[number]
+        batch = rng.sample(stage, min(config.batch_size, len(stage)))
         loss = await policy.supervise(batch, rate)
         show(step + 1, last, loss)
-        if number == len(parts) - 1:
+        if number == len(stages) - 1:
             recent.append(loss)
         is_full = len(recent) == recent.maxlen
         if is_full and sum(recent) / len(recent) <= (config.stop_loss or 0.0):
@@ -51,11 +50,12 @@ async def warm_up(
 
 
 def easy_to_hard(demonstrations: Sequence[Tokens]) -> list[list[Tokens]]:
-    """Three parts of nearly equal size, fewer if there are fewer demonstrations."""
-    # Zeng et al. 2025 (iTool), arXiv 2501.09766, whose measure is how many calls and how long
+    """The easiest third, two thirds, and all; fewer stages if there are fewer demonstrations."""
+    # Zeng et al. 2025 (iTool), arXiv 2501.09766, whose measure is how many calls and how long; what
+    # is easy stays in, since a policy that sees it no more forgets it.
     ordered = sorted(demonstrations, key=_difficulty)
-    cuts = [len(ordered) * i // 3 for i in range(4)]
-    return [ordered[begin:end] for begin, end in pairwise(cuts) if begin < end]
+    ends = dict.fromkeys(len(ordered) * i // 3 for i in (1, 2, 3))
+    return [ordered[:end] for end in ends if end]
 
 
 def _difficulty(one: Tokens) -> tuple[int, int]:

@@ -63,9 +63,9 @@ class WarmupConfig:
     batch_size: int = number(32, at_least=1)
     learning_rate: float = number(1e-3, above=0)
     easy_first: bool = False
-    """Show the easiest third of the demonstrations in the first third of the steps, and the hardest
-    in the last, where alone `stop_loss` counts. The more results of tools, and then the more
-    tokens, the harder."""
+    """Show the easiest third of the demonstrations in the first third of the steps, then two
+    thirds, and all in the last third, where alone `stop_loss` counts. The more results of tools,
+    and then the more tokens, the harder."""
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -92,42 +93,42 @@ def numbers(part: Sequence[Tokens]) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("size", "parts"),
+    ("size", "stages"),
     [
-        (7, [[6, 2], [0, 5], [1, 3, 4]]),
-        (6, [[2, 0], [5, 1], [3, 4]]),
-        (5, [[2], [0, 1], [3, 4]]),
-        (4, [[2], [0], [1, 3]]),
-        (3, [[2], [0], [1]]),
-        (2, [[0], [1]]),
+        (7, [[6, 2], [6, 2, 0, 5], [6, 2, 0, 5, 1, 3, 4]]),
+        (5, [[2], [2, 0, 1], [2, 0, 1, 3, 4]]),
+        (3, [[2], [2, 0], [2, 0, 1]]),
+        (2, [[0], [0, 1]]),
         (1, [[0]]),
+        (0, []),
     ],
 )
-def test_results_of_tools_come_before_length_and_equals_keep_their_order(size, parts):
-    assert [numbers(part) for part in easy_to_hard(MIXED[:size])] == parts
+def test_results_of_tools_come_before_length_and_equals_keep_their_order(size, stages):
+    assert [numbers(stage) for stage in easy_to_hard(MIXED[:size])] == stages
 
 
 @given(st.lists(st.tuples(st.integers(2, 6), st.integers(0, 2)), max_size=20))
-def test_parts_are_whole_of_nearly_equal_size_and_none_is_empty(shapes):
+def test_every_stage_adds_about_a_third_and_the_last_has_all(shapes):
     lessons = [lesson(n, 4 + length, calls) for n, (length, calls) in enumerate(shapes)]
-    parts = easy_to_hard(lessons)
-    assert sorted(n for part in parts for n in numbers(part)) == list(range(len(lessons)))
-    sizes = [len(part) for part in parts]
-    assert len(parts) == min(3, len(lessons))
-    assert not sizes or max(sizes) - min(sizes) <= 1 <= min(sizes)
+    stages = easy_to_hard(lessons)
+    assert len(stages) == min(3, len(lessons))
+    for before, after in pairwise([[], *stages]):
+        assert after[: len(before)] == before
+        assert len(after) - len(before) in (len(lessons) // 3, -(-len(lessons) // 3))
+    assert not stages or sorted(numbers(stages[-1])) == list(range(len(lessons)))
 
 
 @pytest.mark.parametrize(
     ("num_steps", "size", "drawn"),
     [
-        (6, 7, [{6, 2}] * 2 + [{0, 5}] * 2 + [{1, 3, 4}] * 2),
-        (7, 7, [{6, 2}] * 3 + [{0, 5}] * 2 + [{1, 3, 4}] * 2),
-        (4, 2, [{0}] * 2 + [{1}] * 2),
+        (6, 7, [{6, 2}] * 2 + [{6, 2, 0, 5}] * 2 + [{*range(7)}] * 2),
+        (7, 7, [{6, 2}] * 3 + [{6, 2, 0, 5}] * 2 + [{*range(7)}] * 2),
+        (4, 2, [{0}] * 2 + [{0, 1}] * 2),
         (2, 1, [{0}] * 2),
         (1, 7, [{6, 2}]),
     ],
 )
-async def test_each_third_of_the_steps_has_its_own_demonstrations(num_steps, size, drawn):
+async def test_each_third_of_the_steps_adds_harder_demonstrations(num_steps, size, drawn):
     pupil = Pupil(1.0)
     await taught(pupil, lessons=MIXED[:size], steps=num_steps, easy_first=True)
     assert [set(numbers(batch)) for batch in pupil.batches] == drawn
@@ -137,7 +138,7 @@ async def test_each_third_of_the_steps_has_its_own_demonstrations(num_steps, siz
                for b, part in zip(small.batches, drawn, strict=True))  # fmt: skip
 
 
-async def test_what_is_drawn_without_parts_is_what_always_was():
+async def test_what_is_drawn_without_stages_is_what_always_was():
     rng = random.Random(derive_seed(1, "warmup"))
     expected = [rng.sample(LESSONS, 4) for _ in range(9)]
     pupil = Pupil(1.0)
@@ -145,10 +146,10 @@ async def test_what_is_drawn_without_parts_is_what_always_was():
     assert pupil.batches == expected
 
 
-async def test_a_low_loss_counts_in_the_last_part_alone():
+async def test_a_low_loss_counts_in_the_last_stage_alone():
     low = Pupil(0.0)
     shown = await taught(low, steps=300, easy_first=True, stop_loss=0.2)
-    # The last part begins at step 200; its own 20 losses, then the fall.
+    # The last stage begins at step 200; its own 20 losses, then the fall.
     assert len(shown) == 200 + 20 + FALL_STEPS
     assert low.rates[199:220] == [1.0] * 21
     assert low.rates[-1] == pytest.approx(1 / FALL_STEPS)
