@@ -13,7 +13,7 @@ def start_self_evaluation(
     reader = _reader(path, config.max_prompt_tokens + config.max_completion_tokens)
     calls = calls_per_worker(config)
     chooser = WorkerChooser(rollout.workers, reader, calls_per_worker=calls, timeout_s=timeout_s)
-    return SelfEvaluation(chooser, see_solution)
+    return SelfEvaluation(chooser, see_solution, reader.clean)
 
 
 def check_questions(path: str, max_tokens: int) -> None:

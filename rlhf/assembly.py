@@ -229,7 +229,7 @@ class RunStores:
     @classmethod
     def of(cls, config: Config, directory: Path, first_round: int) -> "RunStores":
         searches = isinstance(config.algorithm, TreeConfig)
-        trees = TreeStore(directory, first_round) if searches else None
+        trees = TreeStore(directory, first_round, config.num_rounds) if searches else None
         return cls(PreferenceStore(directory), trees)
 
     def write(self, round: int, collected: Sequence[Collected]) -> None:
@@ -321,6 +321,8 @@ def make_evaluation(
 ) -> Evaluation:
     """What suits the judge; `directory` is the run's, where earlier evaluations are found."""
     sampled = replace(sampling(config), num_completions=config.eval.num_samples)
+    if config.eval.temperature is not None:
+        sampled = replace(sampled, temperature=config.eval.temperature)
     prompts = inputs.data.heldout[: config.eval.num_prompts]
     heldout = Heldout(answering(config, inputs, rollout), prompts, sampled, config.seed)
     if judge is None:

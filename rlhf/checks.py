@@ -287,6 +287,16 @@ def _tree_problems(config: Config, algorithm: TreeConfig) -> Iterator[str]:
         )
     if algorithm.truncated is Truncated.drop:
         yield "algorithm.truncated=drop: a tree has no gaps; set penalise or keep"
+    if config.max_staleness:
+        yield (
+            f"max_staleness={config.max_staleness}: what a tree knows is of one policy; set it to 0"
+        )
+    if algorithm.smooth_labels and isinstance(config.objective, LABELLED):
+        name = type(config.objective).__name__.removesuffix("Config").lower()
+        yield (
+            f"algorithm.smooth_labels=true: objective={name} takes the chosen side to be better "
+            "for certain; set algorithm.smooth_labels=false"
+        )
     if not algorithm.stop or not all(algorithm.stop):
         yield f"algorithm.stop={algorithm.stop}: needs texts that end a step, none of them empty"
     if algorithm.num_completions < 2 and algorithm.num_root_completions < 2:

@@ -61,6 +61,8 @@ OUTCOMES = {
     "preference/dropped_role_marker": ("dropped: role marker", "#8b5a2b"),
     "preference/dropped_refers_back": ("dropped: refers back", "#d783b5"),
     "preference/dropped_refusal": ("dropped: was refused", "#3f3f6e"),
+    "preference/dropped_unvisited": ("dropped: not tried", "#56b4e9"),
+    "preference/dropped_all_wrong": ("dropped: none is right", "#8b5a2b"),
 }
 
 STAGES = {

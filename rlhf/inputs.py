@@ -10,10 +10,11 @@ from actors.llm_judge import check_llm_judge
 from actors.self_evaluation import check_questions
 from rlhf.algorithms.drift import can_use, seed_pairs
 from rlhf.config import Config
-from rlhf.config.algorithms import DriftConfig, StepValue, TreeConfig
+from rlhf.config.algorithms import AlgorithmConfig, DriftConfig, StepValue, TreeConfig
 from rlhf.config.data import FeedbackDataConfig
 from rlhf.config.judges import GameConfig, LLMJudgeConfig
 from rlhf.config.models import TinyModelConfig
+from rlhf.config.reward import Kind
 from rlhf.config.tools import PythonConfig
 from rlhf.data.feedback import open_folder
 from rlhf.data.preparation import Preparation
@@ -22,7 +23,7 @@ from rlhf.data.rendering import Renderer
 from rlhf.feedback.feed import Feed, FeedSchedule, Ledger
 from rlhf.games import read_game
 from rlhf.judges import needs_answers
-from rlhf.judges.model_files import ModelJudgeConfig, find_model
+from rlhf.judges.model_files import ModelJudgeConfig, find_model, trained_kind
 from rlhf.problems import InputError, some
 from rlhf.records import Prompt
 from rlhf.selection import num_candidates
@@ -61,7 +62,12 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     if isinstance(config.tools, PythonConfig) and not config.tools.allow_unsafe:
         require(probe())
     if isinstance(config.judge, ModelJudgeConfig):
-        find_model(config.judge)
+        directory = find_model(config.judge)
+        if scores_steps(config.algorithm) and trained_kind(directory) not in (Kind.steps, None):
+            problems.append(
+                f"judge.path={config.judge.path}: with algorithm.value=judge it scores partial "
+                "answers, and was not trained to; train one by python -m rlhf.reward kind=steps"
+            )
     if isinstance(config.judge, GameConfig):
         read_game(config.judge.game)
     if isinstance(config.judge, LLMJudgeConfig):
@@ -99,6 +105,11 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     if seeds:
         schedule = DelayedSchedule(schedule)
     return Inputs(path, tokenizer, len(tokenizer), data, schedule, seeds)
+
+
+def scores_steps(algorithm: AlgorithmConfig) -> bool:
+    """Whether the judge is asked about partial answers."""
+    return isinstance(algorithm, TreeConfig) and algorithm.value is StepValue.judge
 
 
 def _schedule(config: Config, data: Data, prompts: Sequence[Prompt]) -> PromptSchedule:

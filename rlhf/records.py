@@ -210,6 +210,7 @@ class DropReason(StrEnum):
     REFERS_BACK = "refers_back"
     REFUSAL = "refusal"
     UNVISITED = "unvisited"
+    ALL_WRONG = "all_wrong"
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,8 @@ class EvalConfig:
     """Held-out prompts that are asked."""
     num_samples: int = number(1, at_least=1)
     """Sampled completions per prompt, besides the greedy one."""
+    temperature: float | None = number(None, above=0)
+    """Of sampled completions; by default that of the algorithm."""
 
 
 @dataclass

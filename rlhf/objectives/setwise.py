@@ -60,7 +60,9 @@ def tpo(config: TPOConfig, policy: PairLogprobs, anchors: Anchors, judged: Judge
     comes first. No gradient passes through ranks.
     """
     ratios = log_ratios(policy, anchors[config.anchor.value])
-    rank_SB = ranks(ratios.both_SB.detach(), _peers(judged))
+    # Before the first step policy and anchor differ by rounding alone, which is to rank nothing.
+    favour_SB = ratios.both_SB.detach().round(decimals=3)
+    rank_SB = ranks(favour_SB, _peers(judged))
     gain_B = torch.exp2(judged.scores_SB).diff(dim=0)[0].abs()
     discount_B = (1 / torch.log(1 + rank_SB)).diff(dim=0)[0].abs()
     # Liao et al. 2024, arXiv 2410.12854, the preference list ranking loss (LambdaLoss)

@@ -15,11 +15,11 @@ async def search(root: Node, grow: Grow, look_ahead: LookAhead, num_lookaheads: 
     """Moves from step to best next step, until the answer is whole.
 
     A node's Q is its score; one without a score, since its judge failed, is never moved to before
-    others.
+    others, and is of no pair.
     """
     place = root
     while not place.ended:
-        await grow(place, place)
+        await grow([place], root)
         place.expanded = True
         await asyncio.gather(*(look_ahead(child) for child in place.children))
         for child in place.children:

@@ -19,6 +19,9 @@ _NUMBER = re.compile(r"\d+")
 class Evaluator(Protocol):
     """Says how promising partial answers are."""
 
+    name: str
+    """With its version, once it has been asked."""
+
     async def confidence(self, prompt: Prompt, answer: Completion) -> float | None:
         """From 0 to 1, of the answer so far; None if it cannot tell."""
         ...
@@ -36,43 +39,54 @@ class Grower:
     """Of whole answers: `max_tokens` is the most that one may have."""
     config: TreeConfig
 
-    async def grow(self, tree: Tree, node: Node, start: Node) -> None:
-        """Gives the node its children: steps from the policy, near duplicates merged.
+    async def grow(self, tree: Tree, leaves: Sequence[Node], start: Node) -> None:
+        """Gives the leaves their children: steps from the policy, near duplicates merged.
 
-        Beyond `max_depth` steps below `start`, where the search now stands, it is one child: the
-        rest of the answer.
+        Children are made once all are drawn, so that a tree does not depend on who is quicker.
+        Beyond `max_depth` steps below `start`, where the search now stands, a leaf has one child:
+        the rest of the answer.
         """
-        config = self.config
-        left = self.sampling.max_tokens - sum(len(step.token_ids) for step in node.steps)
+        samplings = [self._sampling(tree, leaf, start) for leaf in leaves]
+        asked = zip(leaves, samplings, strict=True)
+        drawn = await asyncio.gather(*(self._draw(tree, *one, "step") for one in asked))
+        for leaf, sampling, steps in zip(leaves, samplings, drawn, strict=True):
+            for step in steps:
+                self._add(tree, leaf, step, sampling)
+        children = (child for leaf in leaves for child in leaf.children)
+        await asyncio.gather(*(self._evaluate(tree, child) for child in children))
+
+    def _sampling(self, tree: Tree, node: Node, start: Node) -> Sampling:
+        config, left = self.config, self._left(node)
         if node.depth - start.depth >= config.max_depth:
-            sampling = replace(self.sampling, num_completions=1, max_tokens=left)
+            return replace(self.sampling, num_completions=1, max_tokens=left)
+        num = config.num_root_completions if node is tree.root else config.num_completions
+        max_tokens = min(config.step_tokens, left)
+        return replace(
+            self.sampling, num_completions=num, max_tokens=max_tokens, stop=tuple(config.stop)
+        )
+
+    def _left(self, node: Node) -> int:
+        """How many tokens may follow the node's partial answer."""
+        return self.sampling.max_tokens - sum(len(step.token_ids) for step in node.steps)
+
+    def _add(self, tree: Tree, node: Node, step: Completion, sampling: Sampling) -> None:
+        left = self._left(node)
+        step = _fitted(step, left)
+        # A step that was cut at its own limit, not at that of answers, goes on; one that was cut
+        # before either has called too often.
+        is_cut = step.num_own_tokens >= sampling.max_tokens and len(step.token_ids) < left
+        ended = not (step.stopped or (step.truncated and is_cut))
+        if twin := _twin(node.children, step, ended, self.config.max_similarity):
+            twin.num_copies += 1
         else:
-            num = config.num_root_completions if node is tree.root else config.num_completions
-            max_tokens = min(config.step_tokens, left)
-            sampling = replace(
-                self.sampling, num_completions=num, max_tokens=max_tokens, stop=tuple(config.stop)
-            )
-        drawn = await self._draw(tree, node, sampling, "step")
-        for step in drawn:
-            step = _fitted(step, left)
-            if twin := _twin(node.children, step, config.max_similarity):
-                twin.num_copies += 1
-            else:
-                # A step that was cut at its own limit, not at that of answers, goes on; one that
-                # was cut before either has called too often.
-                is_cut = step.num_own_tokens >= sampling.max_tokens and len(step.token_ids) < left
-                goes_on = step.stopped or (step.truncated and is_cut)
-                tree.add(node, step, ended=not goes_on)
-        await asyncio.gather(*(self._evaluate(tree, child) for child in node.children))
+            tree.add(node, step, ended)
 
     async def look_ahead(self, tree: Tree, node: Node) -> None:
         """The share of right answers among several that go on from here becomes its score."""
-        left = self.sampling.max_tokens - sum(len(step.token_ids) for step in node.steps)
         if node.ended:
             return
-        sampling = replace(
-            self.sampling, num_completions=self.config.num_lookaheads, max_tokens=left
-        )
+        num, left = self.config.num_lookaheads, self._left(node)
+        sampling = replace(self.sampling, num_completions=num, max_tokens=left)
         rests = await self._draw(tree, node, sampling, "look-ahead")
         begun = tree.answer(node)
         answers = [replace(begun.followed_by(rest), sample=rest.sample) for rest in rests]
@@ -94,10 +108,13 @@ class Grower:
 
     async def _evaluate(self, tree: Tree, node: Node) -> None:
         """v(s): the evaluator's confidence, and the outcome (±1) once the answer is whole."""
-        answer = tree.answer(node)
+        # A step that was cut at its limit goes on too.
+        answer = replace(tree.answer(node), stopped=not node.ended)
         if self.evaluator is not None:
             tree.num_evaluated += 1
             node.confidence = await self.evaluator.confidence(tree.prompt, answer)
+            if self.config.value is StepValue.judge:
+                tree.judge = self.evaluator.name
         if node.confidence is not None:
             # Less in deep trees, where outcomes are near (Xie et al. 2024, Section 2.1 and code).
             depth = node.parent.depth if node.parent else 0
@@ -106,23 +123,29 @@ class Grower:
             await self._end(tree, node, answer)
 
     async def _end(self, tree: Tree, node: Node, answer: Completion) -> None:
-        """A whole answer's score; but for a process reward, its outcome adds to its value."""
-        if answer.truncated and self.config.truncated is Truncated.penalise:
-            node.score = 0.0
-        elif self.config.value is StepValue.judge:
-            node.score = node.confidence
-        else:
-            (node.score,) = await self._scores(tree, [answer])
+        """A whole answer's score; but for a process reward, its outcome adds to its value, or if
+        the evaluator was silent, to what was thought before. Without a score it has no value."""
         if self.config.value is StepValue.judge:
-            node.value = node.score
-        elif node.score is not None:
-            node.value = (node.value or 0.0) + 2 * node.score - 1
+            is_wrong = self._is_wrong(answer)
+            node.value = node.score = 0.0 if is_wrong else node.confidence
+            return
+        (node.score,) = await self._scores(tree, [answer])
+        before = 0.0 if self.evaluator is None else node.estimate
+        node.value = None if node.score is None else before + 2 * node.score - 1
+
+    def _is_wrong(self, answer: Completion) -> bool:
+        return answer.truncated and self.config.truncated is Truncated.penalise
 
     async def _scores(self, tree: Tree, answers: Sequence[Completion]) -> Sequence[float | None]:
-        tree.num_judged += len(answers)
-        verdict = await self.judge.judge(tree.prompt, answers)
+        """The judge's, but 0 for what is wrong because it was truncated."""
+        asked = [answer for answer in answers if not self._is_wrong(answer)]
+        if not asked:
+            return [0.0] * len(answers)
+        tree.num_judged += len(asked)
+        verdict = await self.judge.judge(tree.prompt, asked)
         tree.judge = verdict.judge
-        return verdict.scores
+        scores = iter(verdict.scores)
+        return [0.0 if self._is_wrong(answer) else next(scores) for answer in answers]
 
 
 def _fitted(step: Completion, left: int) -> Completion:
@@ -133,13 +156,15 @@ def _fitted(step: Completion, left: int) -> Completion:
     return replace(step.between(0, left), truncated=True, stopped=False)
 
 
-def _twin(siblings: Sequence[Node], step: Completion, max_similarity: float) -> Node | None:
+def _twin(
+    siblings: Sequence[Node], step: Completion, ended: bool, max_similarity: float
+) -> Node | None:
     """The sibling that says the same: but for white space, or nearly so and with equal numbers."""
     words = step.text.split()
     numbers = _NUMBER.findall(step.text)
     for node in siblings:
         other = node.step
-        if other is None or other.stopped != step.stopped:
+        if other is None or node.ended != ended:
             continue
         if other.text.split() == words:
             return node

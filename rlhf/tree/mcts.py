@@ -5,15 +5,14 @@ released code: the root counts each simulation once; what is below it counts for
 after a move; who is most visited, and then better, is moved to.
 """
 
-import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from rlhf.tree.nodes import Node
 
-Grow = Callable[[Node, Node], Awaitable[None]]
-"""Gives a node its children, with priors and values; at least one. The second node is where the
-search now stands."""
+Grow = Callable[[Sequence[Node], Node], Awaitable[None]]
+"""Gives several nodes their children, with priors and values; at least one each. The second node is
+where the search now stands."""
 VIRTUAL_LOSS = 1.0
 """What a simulation under way is thought to lose, on the scale of outcomes, so that the next one
 goes elsewhere."""
@@ -49,10 +48,10 @@ async def simulate(start: Node, grow: Grow, num_paths: int, exploration: float) 
         start.pending += 1
         places.append(descend(start, exploration))
     while True:
-        leaves = dict.fromkeys(place for place in places if not place.ended)
+        leaves = list(dict.fromkeys(place for place in places if not place.ended))
         if not leaves:
             break
-        await asyncio.gather(*(grow(leaf, start) for leaf in leaves))
+        await grow(leaves, start)
         for leaf in leaves:
             leaf.expanded = True
             for child in leaf.children:

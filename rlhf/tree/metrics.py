@@ -18,10 +18,12 @@ def tree_metrics(
 
     `unique_step_rate` is the share of drawn steps that no sibling had said before;
     `terminal_accuracy` the mean score of whole answers, each as often as it was drawn;
-    `calibration_error` the mean distance between what the evaluator said of a partial answer and
-    the share of right answers below it; `filtered_rate` the share of would-be pairs that were
-    dropped; `q_gap_pNN` and `smoothing_pNN` percentiles over pairs; `prefix_cache_rate` the share
-    of prompt tokens that the engine knew from earlier requests. A mean over nothing is left out.
+    `confidence_mean` what the evaluator says of partial answers, `evaluation_failed_rate` how often
+    it says nothing, and `brier_score` the mean square of its distance from each outcome below (0
+    is perfect, 1/4 what always saying 1/2 gives); `filtered_rate` the share of would-be pairs that
+    were dropped; `q_gap_pNN` and `smoothing_pNN` percentiles over pairs; `prefix_cache_rate` the
+    share of prompt tokens that the engine knew from earlier requests. A mean over nothing is left
+    out.
     """
     steps = [node for tree in trees for node in tree.nodes if node.step is not None]
     answers = [node for node in steps if node.ended and node.score is not None]
@@ -30,7 +32,8 @@ def tree_metrics(
         "depth": (max(node.depth for node in tree.nodes) for tree in trees),
         "num_simulations": (tree.num_simulations for tree in trees),
         "terminal_accuracy": (n.score or 0.0 for n in answers for _ in range(n.num_copies)),
-        "calibration_error": _calibration_errors(steps),
+        "confidence_mean": (n.confidence for n in steps if n.confidence is not None),
+        "brier_score": _brier_scores(steps),
         "path_accuracy": (end.score for t in trees if (end := t.path[-1]).score is not None),
     }
     listed = {name: list(values) for name, values in means.items()}
@@ -40,6 +43,11 @@ def tree_metrics(
     shares = {
         "unique_step_rate": (len(steps), num_drawn),
         "filtered_rate": (num_dropped, num_dropped + num_pairs),
+        "evaluation_failed_rate": (
+            sum(tree.num_evaluated for tree in trees)
+            - sum(node.confidence is not None for node in steps),
+            sum(tree.num_evaluated for tree in trees),
+        ),
         "prefix_cache_rate": (
             sum(tree.num_cached_tokens for tree in trees),
             sum(tree.num_prompt_tokens for tree in trees),
@@ -63,15 +71,10 @@ def _quantiles(name: str, values: Sequence[float]) -> dict[str, float]:
     return {f"tree/{name}_p{q}": value for q, value in zip(QUANTILES, found, strict=True)}
 
 
-def _calibration_errors(steps: Sequence[Node]) -> Iterable[float]:
-    for node in steps:
-        if node.confidence is not None and not node.ended and (scores := list(_below(node))):
-            yield abs(node.confidence - fmean(scores))
-
-
-def _below(node: Node) -> Iterable[float]:
-    """Scores of the whole answers that begin like this one, each as often as it was drawn."""
-    if node.ended and node.score is not None:
-        yield from [node.score] * node.num_copies
-    for child in node.children:
-        yield from _below(child)
+def _brier_scores(steps: Sequence[Node]) -> Iterable[float]:
+    """Brier 1950: proper, so that nothing but the true probability of being right does best."""
+    for answer in steps:
+        if answer.ended and answer.score is not None:
+            for node in answer.way_up:
+                if node.confidence is not None and not node.ended:
+                    yield from [(node.confidence - answer.score) ** 2] * answer.num_copies

@@ -25,6 +25,8 @@ class Node:
     parent: "Node | None" = None
     step: Completion | None = None
     """None at the root alone."""
+    depth: int = 0
+    """Steps from the root."""
     ended: bool = False
     """The answer is whole: nothing can follow."""
     value: float | None = None
@@ -52,9 +54,12 @@ class Node:
     @property
     def estimate(self) -> float:
         """v(s), or that of the nearest ancestor that has one; 0 if none has."""
-        if self.value is not None:
-            return self.value
-        return self.parent.estimate if self.parent else 0.0
+        return next((node.value for node in self.way_up if node.value is not None), 0.0)
+
+    @property
+    def has_failed(self) -> bool:
+        """The answer is whole, and its judge did not say what it is worth."""
+        return self.ended and self.value is None
 
     @property
     def reward(self) -> float:
@@ -62,21 +67,27 @@ class Node:
         return self.estimate - self.parent.estimate if self.parent else 0.0
 
     @property
-    def depth(self) -> int:
-        """Steps from the root."""
-        return self.parent.depth + 1 if self.parent else 0
+    def way_up(self) -> "Iterator[Node]":
+        """From here to the root."""
+        node: Node | None = self
+        while node is not None:
+            yield node
+            node = node.parent
 
     @property
     def steps(self) -> list[Completion]:
         """From the root to here."""
-        before = self.parent.steps if self.parent else []
-        return [*before, self.step] if self.step else before
+        return [node.step for node in self.way_up if node.step is not None][::-1]
 
     def update(self) -> None:
-        """Takes over what the children say: V = Σ max(1, N)·Q / Σ max(1, N), Q = r + V."""
-        if self.children:
-            weights = [max(1, child.visits) for child in self.children]
-            weighted = (w * child.q for w, child in zip(weights, self.children, strict=True))
+        """Takes over what the children say: V = Σ max(1, N)·Q / Σ max(1, N), Q = r + V.
+
+        Children whose judge failed say nothing.
+        """
+        known = [child for child in self.children if not child.has_failed]
+        if known:
+            weights = [max(1, child.visits) for child in known]
+            weighted = (w * child.q for w, child in zip(weights, known, strict=True))
             self.below = sum(weighted) / sum(weights)
         self.q = self.reward + self.below
 
@@ -123,7 +134,7 @@ class Tree:
 
     def add(self, parent: Node, step: Completion, ended: bool) -> Node:
         """A new child, not evaluated yet."""
-        node = Node(len(self.nodes), parent, step, ended, prior=prior(step))
+        node = Node(len(self.nodes), parent, step, parent.depth + 1, ended, prior=prior(step))
         self.nodes.append(node)
         parent.children.append(node)
         return node
@@ -164,10 +175,10 @@ class Tree:
             if values["step"] is not None:
                 plain = dict(values["step"])
                 plain |= {name: tuple(plain[name]) for name in ("token_ids", "logprobs")}
-                plain["observed"] = tuple((a, b) for a, b in plain.get("observed") or ())
+                plain["observed"] = tuple((a, b) for a, b in plain["observed"])
                 step = Completion(prompt.id, **plain)
             numbers = {name: values[name] for name in _NODE_FIELDS}
-            node = Node(index, parent, step, **numbers)
+            node = Node(index, parent, step, parent.depth + 1 if parent else 0, **numbers)
             tree.nodes.append(node)
             if parent:
                 parent.children.append(node)

@@ -10,7 +10,13 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import takewhile
 
-from rlhf.config.algorithms import RejectedSibling, TreeConfig
+from rlhf.config.algorithms import (
+    RejectedSibling,
+    Search,
+    StepValue,
+    TreeConfig,
+    Truncated,
+)
 from rlhf.records import Completion, Dropped, DropReason, Preference
 from rlhf.tree.nodes import Node, Tree, chain
 
@@ -32,19 +38,29 @@ def sibling_pairs(
     """Preferences among the children of the nodes that were moved through, weights summing to 1.
 
     One per node, or with rejected=all one per child that is not the best. SHORT_GROUP counts a node
-    without a second child, TIE a pair whose Q are too near, UNVISITED one of which a side goes on
-    and was not tried often enough.
+    without a second child, JUDGE_FAILED one of which nobody knows what it is worth, TIE a pair
+    whose Q are too near, UNVISITED one of which a side goes on and was not tried often enough,
+    TRUNCATED one whose chosen side never ends, ALL_WRONG one of a tree without a right answer,
+    where the policy's opinion of itself is all that tells its sides apart.
     """
+    is_hopeless = config.value is StepValue.self_evaluation and not any(
+        node.score for node in tree.answers
+    )
     pairs: list[tuple[Node, Candidate, Candidate]] = []
     dropped: list[Dropped] = []
     grown = [node for node in tree.nodes if node.children and (node.on_path or config.whole_tree)]
     for node in grown:
-        best, *others = sorted(node.children, key=_rank, reverse=True)
-        if not others:
+        known = [child for child in node.children if not _has_failed(child, config)]
+        num_failed = len(node.children) - len(known)
+        dropped += [Dropped(DropReason.JUDGE_FAILED)] * num_failed
+        if len(known) < 2:
             dropped.append(Dropped(DropReason.SHORT_GROUP))
+            continue
+        best, *others = sorted(known, key=_rank, reverse=True)
         for other in _rejected(others, config.rejected, tree.seed + node.index):
             chosen, rejected = _candidate(best), _candidate(other)
-            if reason := _reason_to_drop(best, other, config):
+            reason = _reason_to_drop(chosen, rejected, config)
+            if reason := reason or (DropReason.ALL_WRONG if is_hopeless else None):
                 dropped.append(Dropped(reason, chosen.completion, rejected.completion))
             else:
                 pairs.append((node, chosen, rejected))
@@ -78,13 +94,23 @@ def _rejected(others: Sequence[Node], how: RejectedSibling, seed: int) -> Sequen
     return [others[-1]]
 
 
-def _reason_to_drop(best: Node, other: Node, config: TreeConfig) -> DropReason | None:
+def _has_failed(node: Node, config: TreeConfig) -> bool:
+    """Whether a judge did not answer, in best-first search about every look-ahead."""
+    return node.has_failed or (config.search is Search.best_first and node.score is None)
+
+
+def _reason_to_drop(
+    chosen: Candidate, rejected: Candidate, config: TreeConfig
+) -> DropReason | None:
+    best, other = chosen.node, rejected.node
     # Of a whole answer the judge has said all that visits could tell.
     if any(node.visits < config.min_visits and not node.ended for node in (best, other)):
         return DropReason.UNVISITED
     gap = best.q - other.q
     if gap <= 0 or gap + _EPSILON < config.min_gap:
         return DropReason.TIE
+    if chosen.completion.truncated and config.truncated is Truncated.penalise:
+        return DropReason.TRUNCATED
     return None
 
 

@@ -11,8 +11,11 @@ class ProcessReward:
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
+        self.name = ""
 
     async def confidence(self, prompt: Prompt, answer: Completion) -> float | None:
-        (score,) = (await self._judge.judge(prompt, [answer])).scores
+        verdict = await self._judge.judge(prompt, [answer])
+        self.name = verdict.judge
+        (score,) = verdict.scores
         # By tanh, which overflows nowhere.
         return None if score is None else (1 + math.tanh(score / 2)) / 2

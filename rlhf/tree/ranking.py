@@ -9,11 +9,16 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 
-from rlhf.config.algorithms import TreeConfig
+from rlhf.config.algorithms import StepValue, TreeConfig
 from rlhf.records import Completion, Dropped, DropReason, Emphasis, Preference
 from rlhf.tree.nodes import Node, Tree
 
 _EPSILON = 1e-9
+_SCALES = {
+    StepValue.outcome: (-1.0, 1.0),
+    StepValue.self_evaluation: (-1.0, 2.0),
+    StepValue.judge: (0.0, 1.0),
+}
 
 
 def ranked_pairs(
@@ -30,10 +35,14 @@ def ranked_pairs(
             dropped.append(Dropped(DropReason.JUDGE_FAILED, tree.answer(node)))
         else:
             known.append(node)
-    listed = _spread(sorted(known, key=worth, reverse=True), config.list_size)
+
+    def value(node: Node) -> float:
+        return worth(node, config.value)
+
+    listed = _spread(sorted(known, key=value, reverse=True), config.list_size)
     if len(listed) < 2:
         return (), (*dropped, Dropped(DropReason.SHORT_GROUP))
-    answers = [(worth(node), tree.answer(node), _emphasis(node, listed[0])) for node in listed]
+    answers = [(value(node), tree.answer(node), _emphasis(node, listed[0])) for node in listed]
     pairs = []
     for better, worse in combinations(answers, 2):
         gap = better[0] - worse[0]
@@ -58,18 +67,16 @@ def ranked_pairs(
     return preferences, tuple(dropped)
 
 
-def worth(node: Node) -> float:
+def worth(node: Node, scale: StepValue = StepValue.outcome) -> float:
     """Of a whole answer, from 0 to 1: the mean over its steps of what is expected after each.
 
     A right answer whose beginnings mostly led to wrong ones is worth less than one on a safe way,
-    and a wrong answer more if it went wrong late.
+    and a wrong answer more if it went wrong late. `scale` says between what values lie.
     """
-    expected = []
-    step: Node | None = node
-    while step is not None and step.step is not None:
-        expected.append(min(max((step.estimate + step.below + 1) / 2, 0.0), 1.0))
-        step = step.parent
-    return sum(expected) / len(expected)
+    low, high = _SCALES[scale]
+    expected = [step.estimate + step.below for step in node.way_up if step.step is not None]
+    shares = [min(max((value - low) / (high - low), 0.0), 1.0) for value in expected]
+    return sum(shares) / len(shares)
 
 
 def step_weight(step: Completion, other: Completion | None) -> float:

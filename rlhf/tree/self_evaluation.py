@@ -1,5 +1,7 @@
 """The policy's own opinion of a partial answer."""
 
+from collections.abc import Callable
+
 from rlhf.judges.llm import Chooser
 from rlhf.records import Completion, Prompt
 
@@ -31,9 +33,16 @@ class SelfEvaluation:
     Xie et al. 2024 (arXiv 2405.00451, Section 2.1, Eq. 4), by the two letters' probabilities alone.
     """
 
-    def __init__(self, chooser: Chooser, see_solution: bool) -> None:
+    name = "self_evaluation"
+
+    def __init__(
+        self, chooser: Chooser, see_solution: bool, clean: Callable[[str], str] = str
+    ) -> None:
+        """`clean` takes the sting out of text that is not ours, such as control tokens: an answer
+        must not end the question and give its own verdict."""
         self._chooser = chooser
         self._see_solution = see_solution
+        self._clean = clean
 
     async def confidence(self, prompt: Prompt, answer: Completion) -> float | None:
         wrong = await self._chooser.choose(self.question(prompt, answer.text))
@@ -42,5 +51,6 @@ class SelfEvaluation:
     def question(self, prompt: Prompt, text: str) -> str:
         solution = ""
         if self._see_solution and prompt.answer is not None:
-            solution = SOLUTION.format(solution=prompt.answer)
-        return QUESTION.format(prompt=prompt.text, solution=solution, answer=text)
+            solution = SOLUTION.format(solution=self._clean(prompt.answer))
+        asked, answer = self._clean(prompt.text), self._clean(text)
+        return QUESTION.format(prompt=asked, solution=solution, answer=answer)

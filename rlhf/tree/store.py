@@ -15,6 +15,8 @@ from rlhf.tree.nodes import Tree
 
 TREES = "trees"
 JOURNAL = "unfinished_round.jsonl"
+PLANNED = "num_rounds.json"
+"""For how many rounds the run was set."""
 
 _STEP = pa.struct(
     [
@@ -77,17 +79,24 @@ class TreeStore:
     has, and belongs to that round's policy: a run that goes on after a crash finds it here.
     """
 
-    def __init__(self, directory: Path, first_round: int) -> None:
-        """`directory` is the run's; only trees from `first_round` on can be asked for again."""
+    def __init__(self, directory: Path, first_round: int, num_rounds: int = 0) -> None:
+        """`directory` is the run's; only trees from `first_round` on can be asked for again.
+
+        None can if the run is to be longer or shorter than when they were searched: learning rates
+        follow `num_rounds`, so they are those of other policies.
+        """
         self._directory = directory / TREES
         self._journal = self._directory / JOURNAL
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._unfinished = list(_journal_records(self._journal))
+        planned = self._directory / PLANNED
+        is_same = not planned.exists() or json.loads(planned.read_text()) == num_rounds
+        write_atomically(planned, json.dumps(num_rounds))
+        self._unfinished = list(_journal_records(self._journal)) if is_same else []
         self._rewrite()  # without a last line that a crash has cut
         finished = (
             record
             for file in round_files(directory)
-            if int(file.stem.removeprefix("round_")) >= first_round
+            if is_same and int(file.stem.removeprefix("round_")) >= first_round
             for record in pq.read_table(file, schema=SCHEMA).to_pylist()
         )
         self._known = {_key(record): record for record in (*finished, *self._unfinished)}

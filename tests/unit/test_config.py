@@ -346,10 +346,26 @@ def test_lists_of_choices_are_plain_values_too():
             ["algorithm.search=best_first", "algorithm.value=self_evaluation"],
             "algorithm.value=self_evaluation: best-first search goes by look-aheads",
         ),
+        (["max_staleness=1"], "max_staleness=1"),
+        (["objective=simpo"], "algorithm.smooth_labels=true: objective=simpo"),
+        (["objective=kto"], "algorithm.smooth_labels=true: objective=kto"),
+        (["objective=tpo"], "objective=tpo: needs a ranked list"),
     ],
 )
 def test_what_a_tree_search_cannot_do_is_told(overrides, problem):
     assert any(line.startswith(problem) for line in of_sums("algorithm=mcts", *overrides))
+
+
+def test_certain_labels_and_ranked_lists_have_their_objectives():
+    for overrides in (
+        ["algorithm=mcts", "objective=simpo", "algorithm.smooth_labels=false"],
+        ["algorithm=tpo"],
+        ["algorithm=tree_plv", "objective=kto"],
+    ):
+        assert of_sums(*overrides) == []
+    assert of_sums("objective=tpo") == [
+        "objective=tpo: needs a ranked list per prompt; set algorithm=tpo"
+    ]
 
 
 def test_calls_need_marks():

@@ -102,6 +102,7 @@ def test_collection_metrics_worked_by_hand(collected: list[Collected]) -> None:
             "preference/dropped_refers_back": 0,
             "preference/dropped_refusal": 0,
             "preference/dropped_unvisited": 0,
+            "preference/dropped_all_wrong": 0,
             "preference/margin_mean": 0.75,
             "preference/length_gap": 2,
             "preference/similarity": 0,
@@ -271,6 +272,7 @@ def test_summary_worked_by_hand() -> None:
             "dropped_refers_back": 0,
             "dropped_refusal": 0,
             "dropped_unvisited": 0,
+            "dropped_all_wrong": 0,
         },
         "time_s": {
             "collect": 4.5,

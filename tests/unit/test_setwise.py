@@ -72,6 +72,14 @@ def test_of_equals_the_first_is_ahead_so_that_a_list_can_begin_to_move() -> None
     assert (ratio_SB.grad[0] < 0).all() and (ratio_SB.grad[1] > 0).all()
 
 
+@pytest.mark.parametrize("noise", [(0.0, 0.0, 3e-7), (3e-7, -3e-7, 1e-7), (-2e-7, 0.0, 0.0)])
+def test_rounding_ranks_nothing(noise: tuple[float, ...]) -> None:
+    """Before the first step policy and anchor are one, but for how their sums were rounded."""
+    worths = [1.0, 0.5, 0.0]
+    expected = tpo(*lists((worths, [0.0] * 3)))
+    assert tpo(*lists((worths, list(noise)))).tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+
+
 def test_growing_margins_in_the_right_order_end_the_loss() -> None:
     sums = [
         tpo(*lists(([1.0, 0.5, 0.0], [scale, 0.0, -scale]))).sum().item()

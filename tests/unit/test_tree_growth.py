@@ -1,24 +1,29 @@
 """How trees grow: steps, duplicates, values, look-aheads, and what they give in the end."""
 
 import asyncio
-import json
 import math
 from dataclasses import replace
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from rlhf.algorithms.tree import TreeSearch
 from rlhf.config.algorithms import Search, StepValue, TreeConfig, Truncated
 from rlhf.metrics import collection_metrics
-from rlhf.records import Collected, Completion, Judgement, Message, Prompt, Sampling
+from rlhf.records import (
+    Collected,
+    Completion,
+    Judgement,
+    Message,
+    Preference,
+    Prompt,
+    Sampling,
+)
 from rlhf.tree.expansion import Evaluator, Grower
+from rlhf.tree.metrics import tree_metrics
 from rlhf.tree.nodes import Node, Tree
 from rlhf.tree.process_reward import ProcessReward
-from rlhf.tree.reading import shelves
 from rlhf.tree.self_evaluation import SelfEvaluation
-from rlhf.tree.store import SCHEMA, TreeStore, unfinished
+from rlhf.tree.store import TreeStore, unfinished
 
 PROMPT = Prompt("sum", (Message("user", "12+34+5="),), (1, 2), "51")
 
@@ -67,6 +72,8 @@ class Nothing:
 class Sure:
     """`rlhf.tree.expansion.Evaluator`: always the same confidence."""
 
+    name = "sure@1"
+
     def __init__(self, value: float | None) -> None:
         self.value = value
 
@@ -100,7 +107,7 @@ def searched(rollout: Scripted, **changes) -> Collected:
 
 
 def grow(how: Grower, tree: Tree, node: Node) -> None:
-    asyncio.run(how.grow(tree, node, tree.root))
+    asyncio.run(how.grow(tree, [node], tree.root))
 
 
 def test_a_search_gives_pairs_whole_answers_and_numbers() -> None:
@@ -135,6 +142,28 @@ def test_equal_searches_ask_the_same_of_the_engine_with_seeds_of_their_own() -> 
     assert searched(one).tree.record() == searched(two).tree.record()
     assert one.asked == two.asked
     assert len({seed for *_, seed in one.asked}) == len(one.asked)
+
+
+class Slow(Scripted):
+    """The longer an answer has become, or the shorter, the longer it takes."""
+
+    def __init__(self, order: int, **answers: list[Completion]) -> None:
+        super().__init__(**answers)
+        self.order = order
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, seed: int):
+        for _ in range(10 + self.order * ord(prompt.prefix[1:2] or "0") % 7):
+            await asyncio.sleep(0)
+        return await super().generate(prompt, sampling, seed)
+
+
+def test_a_tree_does_not_depend_on_who_is_quicker() -> None:
+    changes = {"num_parallel": 4, "num_root_simulations": 8}
+    quick, slow = Slow(1, **steps()), Slow(-1, **steps())
+    one, other = (searched(rollout, **changes).tree.record() for rollout in (quick, slow))
+    assert one == other
+    asked = [sorted((p.prefix, seed) for p, _, seed in rollout.asked) for rollout in (quick, slow)]
+    assert asked[0] == asked[1]
 
 
 def test_lines_that_say_the_same_are_one() -> None:
@@ -236,6 +265,31 @@ def test_an_outcome_is_added_to_what_the_evaluator_says() -> None:
     assert [node.value for node in tree.root.children[0].children] == [1.75, -0.25]
 
 
+def test_an_answer_of_which_the_evaluator_is_silent_loses_nothing_by_that() -> None:
+    class OnlySteps(Sure):
+        async def confidence(self, prompt: Prompt, answer: Completion) -> float | None:
+            return 0.75 if answer.stopped else None
+
+    tree = Tree.planted(PROMPT, 0)
+    how = grower(Scripted(**steps()), OnlySteps(0.75))
+    grow(how, tree, tree.root)
+    grow(how, tree, tree.root.children[0])
+    # As its parent was thought of: 0.75, and the outcome.
+    assert [node.value for node in tree.root.children[0].children] == [1.75, -0.25]
+
+
+def test_a_judge_that_fails_leaves_an_answer_without_a_value() -> None:
+    class Fails(Last):
+        async def judge(self, prompt: Prompt, completions) -> Judgement:
+            return Judgement((None,) * len(completions), "last@1")
+
+    tree = Tree.planted(PROMPT, 0)
+    how = replace(grower(Scripted(**steps()), Sure(0.75)), judge=Fails())
+    grow(how, tree, tree.root)
+    grow(how, tree, tree.root.children[0])
+    assert [node.has_failed for node in tree.root.children[0].children] == [True, True]
+
+
 def test_a_process_reward_judges_whole_answers_too() -> None:
     class Half:
         async def judge(self, prompt: Prompt, completions) -> Judgement:
@@ -248,6 +302,7 @@ def test_a_process_reward_judges_whole_answers_too() -> None:
     assert [node.value for node in tree.root.children] == [0.5, 0.5]
     end = tree.root.children[0].children[0]
     assert end.value == end.score == pytest.approx(0.8807971)
+    assert tree.judge == "prm@1"
 
 
 def test_best_first_scores_steps_by_look_aheads_and_pairs_those_far_apart() -> None:
@@ -266,6 +321,79 @@ def test_best_first_scores_steps_by_look_aheads_and_pairs_those_far_apart() -> N
     assert (second.chosen_score, second.rejected_score) == (1.0, 0.0)
     assert first.win_prob == 1.0
     assert collected.tree.num_judged == 16 + 2
+
+
+def test_look_aheads_that_are_cut_are_wrong_whatever_they_say() -> None:
+    cut = completion("51", truncated=True)
+    rollout = Scripted(**{**steps(), "46+5\n...": [cut] * 6 + [completion("51")] * 2})
+    tree = Tree.planted(PROMPT, 0)
+    how = grower(rollout, search=Search.best_first)
+    grow(how, tree, tree.root)
+    asyncio.run(how.look_ahead(tree, tree.root.children[0]))
+    assert tree.root.children[0].score == 2 / 8
+    assert tree.num_judged == 2
+
+
+def test_best_first_search_has_a_depth_too() -> None:
+    rest = [completion("51")] * 8
+    rollout = Scripted(**{**steps(), "46+5\n...": rest, "47+5\n...": rest})
+    collected = searched(rollout, search=Search.best_first, max_depth=1)
+    whole = [s for p, s, _ in rollout.asked if not s.stop and s.num_completions == 1]
+    assert len(whole) == 1 and max(node.depth for node in collected.tree.nodes) == 2
+
+
+def test_an_answer_of_a_thousand_steps_is_no_trouble() -> None:
+    tree = Tree.planted(PROMPT, 0)
+    place = tree.root
+    for _ in range(3000):
+        place = tree.add(place, line("1"), ended=False)
+    place.ended, place.score, place.value = True, 1.0, 1.0
+    assert (place.depth, len(place.steps), tree.nodes[2999].estimate) == (3000, 3000, 0.0)
+    assert tree_metrics([tree], [], 0)["tree/depth"] == 3000
+    assert len(tree.answer(place).token_ids) == 6000
+
+
+def test_an_unfinished_step_is_no_twin_of_a_whole_answer() -> None:
+    tree = Tree.planted(PROMPT, 0)
+    cut, whole = completion("4" * 20, truncated=True), completion("4" * 20)
+    rollout = Scripted(**{"": [cut, whole]})
+    grow(grower(rollout, step_tokens=20, max_tokens=90, num_root_completions=2), tree, tree.root)
+    assert [node.ended for node in tree.root.children] == [False, True]
+
+
+def test_a_trees_numbers_worked_by_hand() -> None:
+    """Root, two first lines, of which one goes on to a right and a wrong answer."""
+    tree = Tree.planted(PROMPT, 0)
+    a, b = (tree.add(tree.root, line(text), ended=False) for text in ("1", "2"))
+    right, wrong = (tree.add(a, completion(text), ended=True) for text in ("51", "52"))
+    a.confidence, b.confidence, right.score, wrong.score = 0.75, 0.25, 1.0, 0.0
+    right.num_copies, right.on_path = 3, True
+    tree.num_tokens, tree.num_judged, tree.num_evaluated = 40, 2, 3
+    tree.num_prompt_tokens, tree.num_cached_tokens, tree.num_simulations = 50, 20, 8
+    sides = [completion(text) for text in ("51", "52")]
+    pairs = [
+        Preference(PROMPT, *sides, 1.0, 1.0 - gap, "j", win_prob=1 - smoothing)
+        for gap, smoothing in ((0.5, 0.0), (1.0, 0.25), (1.5, 0.5))
+    ]
+    expected = {
+        "size": 5, "depth": 2, "num_simulations": 8, "terminal_accuracy": 3 / 4,
+        "confidence_mean": 0.5,
+        # Three right answers and a wrong one below `1`, of which 0.75 was said.
+        "brier_score": (3 * 0.25**2 + 0.75**2) / 4,
+        "evaluation_failed_rate": 1 / 3, "path_accuracy": 1.0, "unique_step_rate": 4 / 6,
+        "filtered_rate": 1 / 4, "prefix_cache_rate": 20 / 50,
+        "tokens_per_pair": 40 / 3, "judged_per_pair": 5 / 3,
+        "q_gap_p10": 0.6, "q_gap_p50": 1.0, "q_gap_p90": 1.4,
+        "smoothing_p10": 0.05, "smoothing_p50": 0.25, "smoothing_p90": 0.45,
+    }  # fmt: skip
+    found = tree_metrics([tree], pairs, 1)
+    assert found == pytest.approx({f"tree/{name}": value for name, value in expected.items()})
+
+
+def test_what_an_answer_spells_out_cannot_end_the_policys_question() -> None:
+    asking = SelfEvaluation(chooser=None, see_solution=True, clean=lambda t: t.replace("<|", "< |"))
+    question = asking.question(replace(PROMPT, answer="<|a|>"), "4<|end|>B")
+    assert "4< |end|>B" in question and "< |a|>" in question and "<|" not in question
 
 
 def test_the_policys_question_shows_the_solution_only_if_it_may() -> None:
@@ -391,25 +519,17 @@ def test_what_a_tool_wrote_is_found_again(tmp_path) -> None:
         assert found.answer(found.nodes[2]) == tree.answer(last)
 
 
-def test_trees_from_before_there_were_tools_are_found_too(tmp_path) -> None:
-    tree = Tree.planted(PROMPT, 9)
-    tree.add(tree.root, line("46+5"), ended=False)
-    record = json.loads(json.dumps(tree.record()))
-    del record["nodes"][1]["step"]["observed"]
-    TreeStore(tmp_path, 0)
-    (tmp_path / "trees" / "unfinished_round.jsonl").write_text(json.dumps(record) + "\n")
-    assert TreeStore(tmp_path, 0).find(PROMPT, 9).record() == tree.record()
-    step = pa.struct([field for field in SCHEMA.field("nodes").type.value_type.field("step").type
-                      if field.name != "observed"])  # fmt: skip
-    node = pa.struct([field if field.name != "step" else pa.field("step", step)
-                      for field in SCHEMA.field("nodes").type.value_type])  # fmt: skip
-    old = SCHEMA.set(SCHEMA.get_field_index("nodes"), pa.field("nodes", pa.list_(node)))
-    table = pa.Table.from_pylist([{"round": 0, **record}], schema=old)
-    pq.write_table(table, tmp_path / "trees" / "round_000000.parquet")
-    (tmp_path / "trees" / "unfinished_round.jsonl").write_text("")
-    assert TreeStore(tmp_path, 0).find(PROMPT, 9).record() == tree.record()
-    (shelf,) = shelves(tmp_path)
-    assert shelf.found(0).tree.record() == tree.record()
+def test_a_run_of_another_length_has_other_policies_and_searches_anew(tmp_path) -> None:
+    how = grower(Scripted(**steps()))
+    store = TreeStore(tmp_path, 0, num_rounds=70)
+    search = TreeSearch(how, how.config, store)
+    store.write(0, [asyncio.run(search.collect(PROMPT, 9))])
+    asyncio.run(search.collect(PROMPT, 10))
+    same = TreeStore(tmp_path, 0, num_rounds=70)
+    assert same.find(PROMPT, 9) and same.find(PROMPT, 10)
+    longer = TreeStore(tmp_path, 0, num_rounds=140)
+    assert not longer.find(PROMPT, 9) and not longer.find(PROMPT, 10)
+    assert unfinished(tmp_path) == []
 
 
 def test_a_written_round_leaves_the_journal_and_is_found_if_it_may_be_asked_again(tmp_path) -> None:

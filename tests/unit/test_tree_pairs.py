@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.config.algorithms import RejectedSibling, TreeConfig
+from rlhf.config.algorithms import RejectedSibling, Search, StepValue, TreeConfig, Truncated
 from rlhf.config.objectives import DPOConfig
 from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
 from rlhf.records import Completion, DropReason, Prompt
@@ -116,11 +116,64 @@ def test_what_is_too_uncertain_is_dropped_and_counted(visits, gap, reason) -> No
 def test_a_whole_answer_needs_no_visit() -> None:
     tree = Tree.planted(PROMPT, 0)
     right, wrong = grown(tree, tree.root, ("a", 1.0, 3), ("b", -1.0, 0))
-    wrong.ended = True
+    wrong.ended, wrong.value = True, -1.0
     (pair,) = sibling_pairs(tree, config())[0]
     assert pair.win_prob == pytest.approx(0.75), "as if it had been tried once"
-    wrong.ended, right.ended, right.visits = False, True, 0
+    wrong.ended, right.ended, right.value, right.visits = False, True, 1.0, 0
     assert [d.reason for d in sibling_pairs(tree, config())[1]] == [DropReason.UNVISITED]
+
+
+def test_a_judge_that_failed_makes_no_pair_and_is_counted() -> None:
+    """In MCTS of whole answers, in best-first search of every step without a share."""
+    tree = Tree.planted(PROMPT, 0)
+    unknown, wrong, right = grown(tree, tree.root, ("a", 0, 3), ("b", -1, 3), ("c", 1, 3))
+    for node, value in ((unknown, None), (wrong, -1.0), (right, 1.0)):
+        node.ended, node.value = True, value
+        node.score = None if value is None else (value + 1) / 2
+    pairs, dropped = sibling_pairs(tree, config(rejected=RejectedSibling.all))
+    assert [(p.chosen.text, p.rejected.text) for p in pairs] == [("c", "b")]
+    assert [d.reason for d in dropped] == [DropReason.JUDGE_FAILED]
+    for node in tree.root.children:
+        node.ended = False
+    best_first = config(rejected=RejectedSibling.all, search=Search.best_first)
+    assert [(p.chosen.text, p.rejected.text) for p in sibling_pairs(tree, best_first)[0]] == [
+        ("c", "b")
+    ]
+    wrong.score = None
+    pairs, dropped = sibling_pairs(tree, best_first)
+    assert not pairs
+    assert [d.reason for d in dropped] == [DropReason.JUDGE_FAILED] * 2 + [DropReason.SHORT_GROUP]
+
+
+@pytest.mark.parametrize(
+    ("value", "score", "reason"),
+    [
+        (StepValue.self_evaluation, 0.0, DropReason.ALL_WRONG),
+        (StepValue.self_evaluation, 1.0, None),
+        (StepValue.judge, 0.0, None),
+    ],
+)
+def test_without_a_right_answer_the_policys_opinion_of_itself_teaches_nothing(
+    value: StepValue, score: float, reason: DropReason | None
+) -> None:
+    tree = Tree.planted(PROMPT, 0)
+    first, _ = grown(tree, tree.root, ("a\n", 0.9, 3), ("b\n", 0.1, 3))
+    (end,) = grown(tree, first, ("x", 0.5, 3))
+    end.ended, end.value, end.score = True, 2 * score - 1, score
+    pairs, dropped = sibling_pairs(tree, config(value=value))
+    assert len(pairs) == (reason is None)
+    assert [d.reason for d in dropped] == ([reason] if reason else []) + [DropReason.SHORT_GROUP]
+
+
+@pytest.mark.parametrize("truncated", [Truncated.penalise, Truncated.keep])
+def test_what_never_ends_is_not_chosen_unless_it_may_be(truncated: Truncated) -> None:
+    tree = Tree.planted(PROMPT, 0)
+    cut, _ = grown(tree, tree.root, ("a", 0.9, 3), ("b", 0.1, 3))
+    cut.step = replace(cut.step, truncated=True)
+    cut.ended, cut.value = True, 0.9
+    pairs, dropped = sibling_pairs(tree, config(truncated=truncated))
+    assert len(pairs) == (truncated is Truncated.keep)
+    assert [d.reason for d in dropped] == [DropReason.TRUNCATED] * (1 - len(pairs))
 
 
 def test_a_gap_of_fractions_is_reached_exactly() -> None:
@@ -232,7 +285,7 @@ def test_a_side_that_differs_in_what_follows_a_result_alone_begins_there() -> No
     call = [("<<1+2=", False), ("3>>", True)]
     for q, last in ((1.0, "3"), (0.0, "4")):
         child = tree.add(tree.root, step_of([*call, (last, False)]), ended=True)
-        child.q = q
+        child.q = child.value = q
     tree.root.children[0].on_path = True
     (pair,), _ = sibling_pairs(tree, config())
     assert pair.prompt.token_ids == (5, 6, *map(ord, "<<1+2=3>>"))
@@ -244,7 +297,8 @@ def test_a_call_is_a_sides_own_beginning_if_nothing_follows_its_result() -> None
     tree = Tree.planted(PROMPT, 0)
     call = [("<<1+2=", False), ("3>>", True)]
     for q, more in ((1.0, [("3", False)]), (0.0, [])):
-        tree.add(tree.root, step_of([*call, *more]), ended=True).q = q
+        child = tree.add(tree.root, step_of([*call, *more]), ended=True)
+        child.q = child.value = q
     (pair,), _ = sibling_pairs(tree, config())
     assert pair.chosen.token_ids == tuple(map(ord, "=3>>3"))
     assert pair.rejected.token_ids == tuple(map(ord, "=3>>"))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_trees import random_tree
 
-from rlhf.config.algorithms import TreeConfig, TreePairs
+from rlhf.config.algorithms import StepValue, TreeConfig, TreePairs
 from rlhf.records import Completion, DropReason, Prompt
 from rlhf.tree.mcts import back_up
 from rlhf.tree.nodes import Node, Tree
@@ -84,6 +84,22 @@ def test_steps_weigh_by_how_much_they_resemble_those_of_the_best_answer() -> Non
     assert emphasis["a\ny"] == ((0, 2, 1.0), (2, 3, 0.5))
     # `b` and a newline against `a` and a newline: cosine 1/2.
     assert emphasis["b\nx"] == (pytest.approx((0, 2, 0.75)), (2, 3, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("scale", "value", "expected"),
+    [
+        (StepValue.outcome, 0.5, 0.75),
+        (StepValue.judge, 0.82, 0.82),
+        (StepValue.self_evaluation, 2.0, 1.0),
+        (StepValue.self_evaluation, 1.4, 0.8),
+    ],
+)
+def test_worths_are_on_one_scale_whatever_the_values(scale, value, expected) -> None:
+    tree = Tree.planted(PROMPT, 0)
+    node = answer(tree, tree.root, "a", 1.0)
+    node.value = value
+    assert worth(node, scale) == pytest.approx(expected)
 
 
 def test_the_weight_of_a_step() -> None:
