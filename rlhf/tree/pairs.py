@@ -87,7 +87,7 @@ def _rank(node: Node) -> tuple[float, float, float, float, int, int]:
 
 
 def _rejected(others: Sequence[Node], how: RejectedSibling, seed: int) -> Sequence[Node]:
-    if not others or how is RejectedSibling.all:
+    if how is RejectedSibling.all:
         return others
     if how is RejectedSibling.random:
         return [random.Random(seed).choice(others)]
