@@ -2,10 +2,10 @@
 
 Each run is a fresh process, locked in by `jail.py` with resource limits, no privilege, Landlock and
 seccomp, and killed at its deadline. It cannot start a process, open a socket, or read what is
-neither Python nor a system library; it can still ask which paths exist (`stat`). How many run at
-once on a node is for the caller to limit: each may take `memory_bytes` of memory, `cpu_s` of a
-processor, and on disk `file_bytes`, or up to `num_open_files` as much in files that are deleted and
-still open, which no folder shows.
+neither Python nor a system library; it can still ask which paths exist (`stat`) and where links
+lead (`readlink`). How many run at once on a node is for the caller to limit: each may take
+`memory_bytes` of memory, `cpu_s` of a processor, and on disk `file_bytes`, beside what it writes in
+its `cpu_s` to files that are deleted while they are open or mapped, which no folder shows.
 """
 
 import asyncio
@@ -116,7 +116,8 @@ async def run_python(
     try:
         return await _run(source, limits, folder, allow_unsafe)
     finally:
-        folders.delete(folder)
+        with suppress(OSError):
+            folders.delete(folder)
 
 
 async def _run(source: bytes, limits: Limits, folder: str, allow_unsafe: bool) -> Outcome:
@@ -205,6 +206,9 @@ class _Process(asyncio.SubprocessProtocol):
         if self._too_much:
             self.kill()
 
+    def process_exited(self) -> None:
+        self.kill()
+
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.ended.done():
             self.ended.set_result(None)
@@ -214,10 +218,9 @@ class _Process(asyncio.SubprocessProtocol):
         return (output.removeprefix(READY) if fd == 1 else output).decode(errors="replace")
 
     def kill(self) -> None:
-        # It leads its own session and, locked in, has no child.
-        if self._transport.get_returncode() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._transport.get_pid(), signal.SIGKILL)
+        # It leads its own session; not fully locked in, it may have children that outlive it.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._transport.get_pid(), signal.SIGKILL)
 
     async def supervise(self, limits: Limits, folder: str) -> Exit:
         """Waits for its end, or for the reason to end it."""
