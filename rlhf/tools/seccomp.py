@@ -54,7 +54,8 @@ _LOAD, _AND, _EQUAL, _GREATER, _RETURN = 0x20, 0x54, 0x15, 0x25, 0x06
 
 
 def program() -> bytes:
-    """Fails the calls of `DENIED` and `UNSUPPORTED`, starts threads but no process, changes limits of itself only.
+    """Fails the calls of `DENIED` and `UNSUPPORTED`, starts threads but no process, changes limits
+    of itself only.
 
     Empty on a machine other than x86_64, whose calls have other numbers.
     """

@@ -63,7 +63,8 @@ async def test_much_of_the_standard_library_works():
     code = """
 import asyncio, bisect, collections, csv, dataclasses, datetime, decimal, fractions, functools
 import hashlib, heapq, importlib.metadata, itertools, json, math, os, pathlib, pickle, random, re
-import shutil, sqlite3, statistics, string, tempfile, textwrap, threading, unicodedata, zlib, zoneinfo
+import shutil, sqlite3, statistics, string, tempfile, textwrap, threading, unicodedata, zlib
+import zoneinfo
 from concurrent.futures import ThreadPoolExecutor
 
 @dataclasses.dataclass
