@@ -1,6 +1,6 @@
 """What a run reads, checked before anything starts: model, data, and which prompts are asked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from rlhf.config.algorithms import DriftConfig, StepValue, TreeConfig
 from rlhf.config.data import FeedbackDataConfig
 from rlhf.config.judges import GameConfig, LLMJudgeConfig
 from rlhf.config.models import TinyModelConfig
-from rlhf.config.tools import PythonConfig
+from rlhf.config.tools import PythonConfig, ToolsConfig
 from rlhf.data.feedback import open_folder
 from rlhf.data.preparation import Preparation
 from rlhf.data.prompts import Data, DelayedSchedule, PromptSchedule, load_data
@@ -28,7 +28,7 @@ from rlhf.records import Prompt
 from rlhf.selection import num_candidates
 from rlhf.stages import Schedule
 from rlhf.tiny import build_tiny_model
-from rlhf.tools.probe import probe, require
+from rlhf.tools.probe import SandboxLevel, probe, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,14 @@ class Inputs:
     """Of a round's prompts, or with `round.hardest_share` of those that it chooses from."""
     seeds: tuple[Prompt, ...]
     """What round 0 trains on instead, if there are any."""
+    sandbox: SandboxLevel | None
+    """How well model-written code is locked in, where such code is to run."""
+
+    def notes(self) -> Iterator[str]:
+        """What people should know."""
+        yield from self.data.notes()
+        if self.sandbox and not self.sandbox.full:
+            yield f"tools.allow_unsafe=true, and {self.sandbox.lack}"
 
 
 def read_inputs(config: Config, directory: Path) -> Inputs:
@@ -58,8 +66,7 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     except (OSError, ValueError) as error:
         raise InputError([f"model.path={path}: {str(error).splitlines()[0]}"]) from error
     problems = []
-    if isinstance(config.tools, PythonConfig) and not config.tools.allow_unsafe:
-        require(probe())
+    sandbox = _sandbox(config.tools)
     if isinstance(config.judge, ModelJudgeConfig):
         find_model(config.judge)
     if isinstance(config.judge, GameConfig):
@@ -98,7 +105,16 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     schedule: Schedule = _schedule(config, data, prompts)
     if seeds:
         schedule = DelayedSchedule(schedule)
-    return Inputs(path, tokenizer, len(tokenizer), data, schedule, seeds)
+    return Inputs(path, tokenizer, len(tokenizer), data, schedule, seeds, sandbox)
+
+
+def _sandbox(tools: ToolsConfig) -> SandboxLevel | None:
+    if not isinstance(tools, PythonConfig):
+        return None
+    level = probe()
+    if not tools.allow_unsafe:
+        require(level)
+    return level
 
 
 def _schedule(config: Config, data: Data, prompts: Sequence[Prompt]) -> PromptSchedule:

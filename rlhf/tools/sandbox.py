@@ -22,7 +22,7 @@ from pathlib import Path
 
 from rlhf.problems import RunFailed
 from rlhf.tools import folders, seccomp
-from rlhf.tools.jail import READY
+from rlhf.tools.jail import NOBODY, READY, SPARE_UID
 
 JAIL = str(Path(__file__).with_name("jail.py"))
 FLAGS = ["-s", "-P", "-S", "-B", "-X", "utf8"]
@@ -112,12 +112,32 @@ async def run_python(
     source = code.encode(errors="surrogatepass")
     if len(source) > limits.code_bytes:
         return Outcome("", f"the code is longer than {limits.code_bytes} bytes", Exit.failed)
-    folder = tempfile.mkdtemp(prefix="agon-sandbox-")
+    folder = tempfile.mkdtemp(prefix=f"{_marks()}{os.getpid()}-")
     try:
         return await _run(source, limits, folder, allow_unsafe)
     finally:
         with suppress(OSError):
             folders.delete(folder)
+
+
+def _marks() -> str:
+    """Begins the name of a run's folder, before its owner's pid, which this namespace knows."""
+    try:
+        return f"agon-sandbox-{os.stat('/proc/self/ns/pid').st_ino}-"
+    except OSError:  # No Linux.
+        return "agon-sandbox-0-"
+
+
+def sweep() -> None:
+    """Deletes the folders of runs whose owner, a process of this user, was killed."""
+    prefix, own = _marks(), {os.geteuid()}
+    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        pid = folder.name.removeprefix(prefix).partition("-")[0]
+        with suppress(OSError):
+            uid = folder.lstat().st_uid
+            is_ours = uid in own or (0 in own and (uid >= SPARE_UID or uid == NOBODY))
+            if is_ours and not os.path.exists(f"/proc/{pid}"):
+                folders.delete(str(folder))
 
 
 async def _run(source: bytes, limits: Limits, folder: str, allow_unsafe: bool) -> Outcome:

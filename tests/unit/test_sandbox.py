@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -202,10 +203,14 @@ print("begun")
     await until(lambda: not locked_in_by(os.getpid()))
 
 
-async def test_a_run_dies_with_its_parent():
+async def test_a_run_dies_with_its_parent(tmp_path, monkeypatch):
     code = "import asyncio; from rlhf.tools.sandbox import *; "
     code += "asyncio.run(run_python('import time; time.sleep(100)', Limits(wall_s=200)))"
-    parent = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
     try:
         await until(lambda: locked_in_by(parent.pid))
         await asyncio.sleep(0.2)
@@ -213,6 +218,30 @@ async def test_a_run_dies_with_its_parent():
         parent.send_signal(signal.SIGKILL)
         parent.wait(10)
     await until(lambda: not locked_in_by(parent.pid))
+    assert len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    await measure()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_only_what_killed_runs_have_left_is_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait(30)
+    run = asyncio.create_task(run_python("import time\ntime.sleep(100)", Limits(wall_s=200)))
+    await until(lambda: list(tmp_path.iterdir()))
+    (kept,) = tmp_path.iterdir()
+    name = kept.name.replace(str(os.getpid()), str(dead.pid))
+    (tmp_path / name / "inner").mkdir(parents=True)
+    (tmp_path / f"agon-sandbox-0-{dead.pid}-elsewhere").mkdir()
+    sandbox.sweep()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        kept.name,
+        f"agon-sandbox-0-{dead.pid}-elsewhere",
+    }
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
 
 
 # --- what is missing, and what that lets through -------------------------------------------------
@@ -251,6 +280,7 @@ async def test_nothing_runs_without_a_layer(layer, changed_jail, tmp_path):
     assert "No such file" in level.missing[layer]
     with pytest.raises(InputError, match=rf"{layer} \(.*tools\.allow_unsafe=true"):
         require(level)
+    assert level.lack.startswith("model-written code is not locked in on this machine: ")
 
 
 LET_THROUGH = {

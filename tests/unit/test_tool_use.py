@@ -15,6 +15,8 @@ from rlhf.logprobs import completion_logprobs, pad, sum_logprobs
 from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
 from rlhf.records import Completion, Preference, Prompt, Sampling, Tokens
 from rlhf.tiny import build_tiny_model
+from rlhf.tools import PythonInterpreter, making
+from rlhf.tools.making import Gated, with_tools
 from rlhf.tools.rollout import ToolRollout
 from rlhf.tools.syntax import parts
 
@@ -163,6 +165,44 @@ def test_a_call_that_is_answered_is_not_answered_again() -> None:
     script = {"": "<<1+2=", answer: "and so 1|", answer + "and so 1": OneToken("=1")}
     (one,), _, tool = answered(script | {answer + "and so 1=1": "."})
     assert (one.text, tool.asked) == (answer + "and so 1=1.", ["1+2"])
+
+
+# --- tools of a configuration ---------------------------------------------------------------------
+
+
+def interpreter(**changes) -> Gated:
+    tools = with_tools(Scripted(), PythonConfig(**changes), ids, 100)
+    assert isinstance(tools, ToolRollout) and isinstance(tools.tool, Gated)
+    return tools.tool
+
+
+@pytest.mark.parametrize(("wall_s", "cpu_s"), [(60.0, 60), (0.1, 1), (2.5, 3)])
+def test_a_call_may_compute_as_long_as_it_may_take(wall_s: float, cpu_s: int) -> None:
+    tool = interpreter(wall_s=wall_s).tool
+    assert isinstance(tool, PythonInterpreter)
+    assert (tool.limits.wall_s, tool.limits.cpu_s) == (wall_s, cpu_s)
+
+
+def test_a_call_that_has_no_turn_for_long_is_told_so(monkeypatch) -> None:
+    monkeypatch.setattr(making, "QUEUE_S", 0.05)
+    going, tool = asyncio.Event(), interpreter(num_parallel=1)
+
+    class Slow:
+        name = "python"
+
+        async def use(self, argument: str) -> str:
+            await going.wait()
+            return argument
+
+    async def two() -> tuple[str, str, str]:
+        tool.tool = Slow()
+        first = asyncio.create_task(tool.use("1"))
+        await asyncio.sleep(0)
+        second = await tool.use("2")
+        going.set()
+        return await first, second, await tool.use("3")
+
+    assert asyncio.run(two()) == ("1", "error: the interpreter is busy", "3")
 
 
 # --- steps of an answer ---------------------------------------------------------------------------
