@@ -20,10 +20,12 @@ from rlhf.config.judges import NoJudgeConfig
 from rlhf.config.models import TinyModelConfig, TransformersRolloutConfig, Vocabulary
 from rlhf.config.objectives import DPOConfig
 from rlhf.config.run import RoundConfig
+from rlhf.config.tools import PythonConfig
 from rlhf.feedback.__main__ import run
 from rlhf.inputs import Inputs, open_feed, read_inputs
 from rlhf.problems import InputError
 from rlhf.simulated_users import write_log
+from rlhf.tools.probe import SandboxLevel
 
 SHARE = 0.2
 
@@ -72,6 +74,21 @@ async def test_a_round_asks_complaints_and_round_0_the_log_s_own_pairs(config, w
     assert not {p.id for p in inputs.data.heldout} & asked
     config.algorithm.seed_epochs = 0
     assert read_inputs(config, tmp_path).seeds == ()
+
+
+def test_what_does_not_lock_code_in_is_told_once_if_it_is_allowed(config, tmp_path, monkeypatch):
+    level = SandboxLevel(0, {"landlock": "Function not implemented"})
+    monkeypatch.setattr("rlhf.inputs.probe", lambda: level)
+    config.tools = PythonConfig()
+    with pytest.raises(InputError, match=r"landlock \(Function not implemented\)"):
+        read_inputs(config, tmp_path)
+    config.tools.allow_unsafe = True
+    assert list(read_inputs(config, tmp_path).notes()) == [
+        "tools.allow_unsafe=true, and model-written code is not locked in on this machine: landlock"
+        " (Function not implemented)"
+    ]
+    monkeypatch.setattr("rlhf.inputs.probe", lambda: SandboxLevel(6, {}))
+    assert list(read_inputs(config, tmp_path).notes()) == []
 
 
 async def test_an_algorithm_that_needs_praise_asks_what_was_praised(config, written, tmp_path):
