@@ -240,7 +240,7 @@ class RunStores:
 
 
 def answering(config: Config, inputs: Inputs, rollout: RolloutService) -> Rollout:
-    """Answers with the tools that the policy may use."""
+    """Answers with the tools that the policy may use; one for all of a run, whose calls queue."""
     renderer = Renderer(inputs.tokenizer, config.model.rendering)
     max_tokens = config.rollout.max_completion_tokens
     return with_tools(rollout, config.tools, renderer.text_ids, max_tokens)
@@ -250,10 +250,10 @@ def make_algorithm(
     config: Config,
     inputs: Inputs,
     rollout: RolloutService,
+    answers: Rollout,
     judge: Judge | None,
     stores: RunStores,
 ) -> Algorithm:
-    answers = answering(config, inputs, rollout)
     if isinstance(config.algorithm, DriftConfig):
         asked = judge if config.algorithm.min_margin is not None else None
         feedback = inputs.data.feedback
@@ -303,10 +303,12 @@ def make_collector(
     inputs: Inputs,
     schedule: Schedule,
     rollout: RolloutService,
+    answers: Rollout,
     judge: Judge | None,
     stores: RunStores,
 ) -> Collector:
-    algorithm = make_algorithm(config, inputs, rollout, judge, stores)
+    """`answers` are those of `answering`, by this rollout service."""
+    algorithm = make_algorithm(config, inputs, rollout, answers, judge, stores)
     last = (config.round, config.judge.max_failure_rate, config.seed)
     collector = RoundCollector(algorithm, schedule, *last)
     if not inputs.seeds:
@@ -317,14 +319,14 @@ def make_collector(
 
 
 def make_evaluation(
-    config: Config, inputs: Inputs, rollout: RolloutService, judge: Judge | None, directory: Path
+    config: Config, inputs: Inputs, answers: Rollout, judge: Judge | None, directory: Path
 ) -> Evaluation:
     """What suits the judge; `directory` is the run's, where earlier evaluations are found."""
     sampled = replace(sampling(config), num_completions=config.eval.num_samples)
     if config.eval.temperature is not None:
         sampled = replace(sampled, temperature=config.eval.temperature)
     prompts = inputs.data.heldout[: config.eval.num_prompts]
-    heldout = Heldout(answering(config, inputs, rollout), prompts, sampled, config.seed)
+    heldout = Heldout(answers, prompts, sampled, config.seed)
     if judge is None:
         return UnjudgedEvaluation(heldout)
     if isinstance(config.judge, GameConfig):

@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from actors.group import wait_ready
 from cluster.session import session
 from rlhf.__main__ import checked, told
-from rlhf.assembly import make_evaluation, roles, start_judge, start_rollout
+from rlhf.assembly import answering, make_evaluation, roles, start_judge, start_rollout
 from rlhf.config import Config, register_schemas
 from rlhf.inputs import Inputs, read_inputs
 from rlhf.problems import InputError
@@ -47,7 +47,8 @@ async def _evaluate(config: Config, inputs: Inputs, directory: Path) -> Metrics:
     rollout, rollout_workers = start_rollout(config, inputs.model_path)
     judge, judge_workers = start_judge(config)
     await wait_ready([*rollout_workers, *judge_workers], config.cluster.start_timeout_s)
-    return await make_evaluation(config, inputs, rollout, judge, directory).evaluate()
+    answers = answering(config, inputs, rollout)
+    return await make_evaluation(config, inputs, answers, judge, directory).evaluate()
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """What a run reads, checked before anything starts: model, data, and which prompts are asked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from rlhf.config.data import FeedbackDataConfig
 from rlhf.config.judges import GameConfig, LLMJudgeConfig
 from rlhf.config.models import TinyModelConfig
 from rlhf.config.reward import Kind
-from rlhf.config.tools import PythonConfig
+from rlhf.config.tools import PythonConfig, ToolsConfig
 from rlhf.data.feedback import open_folder
 from rlhf.data.preparation import Preparation
 from rlhf.data.prompts import Data, DelayedSchedule, PromptSchedule, load_data
@@ -29,7 +29,7 @@ from rlhf.records import Prompt
 from rlhf.selection import num_candidates
 from rlhf.stages import Schedule
 from rlhf.tiny import build_tiny_model
-from rlhf.tools.probe import probe, require
+from rlhf.tools.probe import SandboxLevel, probe, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,14 @@ class Inputs:
     """Of a round's prompts, or with `round.hardest_share` of those that it chooses from."""
     seeds: tuple[Prompt, ...]
     """What round 0 trains on instead, if there are any."""
+    sandbox: SandboxLevel | None
+    """How well model-written code is locked in, where such code is to run."""
+
+    def notes(self) -> Iterator[str]:
+        """What people should know."""
+        yield from self.data.notes()
+        if self.sandbox and not self.sandbox.full:
+            yield f"tools.allow_unsafe=true, and {self.sandbox.lack}"
 
 
 def read_inputs(config: Config, directory: Path) -> Inputs:
@@ -59,11 +67,10 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     except (OSError, ValueError) as error:
         raise InputError([f"model.path={path}: {str(error).splitlines()[0]}"]) from error
     problems = []
-    if isinstance(config.tools, PythonConfig) and not config.tools.allow_unsafe:
-        require(probe())
+    sandbox = _sandbox(config.tools)
     if isinstance(config.judge, ModelJudgeConfig):
-        directory = find_model(config.judge)
-        if scores_steps(config.algorithm) and trained_kind(directory) not in (Kind.steps, None):
+        kind = trained_kind(find_model(config.judge))
+        if scores_steps(config.algorithm) and kind not in (Kind.steps, None):
             problems.append(
                 f"judge.path={config.judge.path}: with algorithm.value=judge it scores partial "
                 "answers, and was not trained to; train one by python -m rlhf.reward kind=steps"
@@ -104,7 +111,16 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     schedule: Schedule = _schedule(config, data, prompts)
     if seeds:
         schedule = DelayedSchedule(schedule)
-    return Inputs(path, tokenizer, len(tokenizer), data, schedule, seeds)
+    return Inputs(path, tokenizer, len(tokenizer), data, schedule, seeds, sandbox)
+
+
+def _sandbox(tools: ToolsConfig) -> SandboxLevel | None:
+    if not isinstance(tools, PythonConfig):
+        return None
+    level = probe()
+    if not tools.allow_unsafe:
+        require(level)
+    return level
 
 
 def scores_steps(algorithm: AlgorithmConfig) -> bool:

@@ -10,6 +10,7 @@ from actors.policy import PolicyService
 from cluster.session import session
 from rlhf.assembly import (
     RunStores,
+    answering,
     make_collector,
     make_evaluation,
     make_publisher,
@@ -78,7 +79,7 @@ async def _run(
     checkpoint: Checkpoint | None,
     tracker: RunTracker,
 ) -> Metrics:
-    for note in inputs.data.notes():
+    for note in inputs.notes():
         tracker.note(note)
     feed = open_feed(config, inputs, directory, tracker.note)
     wait_s = config.cluster.start_timeout_s
@@ -101,7 +102,8 @@ async def _run(
     publisher = make_publisher(config, inputs, policy, rollout)
     await publisher.publish(first_round)
     stores = RunStores.of(config, directory, first_round)
-    evaluation = LastKept(make_evaluation(config, inputs, rollout, judge, directory))
+    answers = answering(config, inputs, rollout)
+    evaluation = LastKept(make_evaluation(config, inputs, answers, judge, directory))
     if first_round == 0:
         tracker.log_eval(0, await evaluation.evaluate())
     checkpoints = RoundCheckpoints(
@@ -112,7 +114,7 @@ async def _run(
     )
     await train(
         Run(
-            collector=make_collector(config, inputs, schedule, rollout, judge, stores),
+            collector=make_collector(config, inputs, schedule, rollout, answers, judge, stores),
             anchors=anchors,
             policy=policy,
             publisher=publisher,

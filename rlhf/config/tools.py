@@ -40,8 +40,8 @@ class PythonConfig(CallConfig):
     reply_opens: str = "```output\n"
     reply_closes: str = "\n```\n"
     max_chars: int = number(2000, at_least=1)
-    wall_s: float = number(10.0, above=0)
-    """Longest time that one call may take."""
+    wall_s: float = number(10.0, at_least=0.1)
+    """Longest time that one call may take; of a processor it may take as much."""
     memory_mib: int = number(512, at_least=64)
     num_parallel: int = number(4, at_least=1)
     """Calls that run at the same time, on the driver's node."""

@@ -48,12 +48,12 @@ class PythonInterpreter:
         max_chars: int = MAX_CHARS,
         allow_unsafe: bool = False,
     ) -> None:
-        self._limits, self._max_chars = limits or Limits(), max_chars
+        self.limits, self._max_chars = limits or Limits(), max_chars
         self._allow_unsafe = allow_unsafe
 
     async def use(self, argument: str) -> str:
-        outcome = await run_python(argument, self._limits, allow_unsafe=self._allow_unsafe)
-        return cut(observation(outcome, self._limits), self._max_chars)
+        outcome = await run_python(argument, self.limits, allow_unsafe=self._allow_unsafe)
+        return cut(observation(outcome, self.limits), self._max_chars)
 
 
 def observation(outcome: Outcome, limits: Limits) -> str:

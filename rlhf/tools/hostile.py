@@ -4,8 +4,10 @@ Each attack returns if it succeeded and raises if it was stopped. `attack` print
 """
 
 import ctypes
+import fcntl
 import os
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +61,21 @@ def open_many(target: dict[str, Any]) -> None:
             os.close(handle)
 
 
+def reserve(target: dict[str, Any]) -> None:
+    keep_size, length = 1, ctypes.c_long(1 << 16)
+    with open("reserved", "wb") as file:
+        os.unlink("reserved")
+        if ctypes.CDLL(None).fallocate(file.fileno(), keep_size, ctypes.c_long(0), length):
+            raise OSError("not reserved")
+
+
+def reserve_by_control(target: dict[str, Any]) -> None:
+    reserve_space, wanted = 0x4030582A, struct.pack("hhxxxxqqiI16x", 0, 0, 0, 1 << 16, 0, 0)
+    with open("reserved", "wb") as file:
+        os.unlink("reserved")
+        fcntl.ioctl(file, reserve_space, wanted)
+
+
 def connect_by_path(target: dict[str, Any]) -> None:
     with socket.socket(socket.AF_UNIX) as one:
         one.connect(target["socket"])
@@ -88,6 +105,12 @@ ATTACKS: dict[str, dict[str, Attack]] = {
         "signal a process": lambda target: os.kill(target["victim"], 0),
         "trace a process": trace,
         "change a file's mode": lambda target: os.chmod(".", 0o700),
+        "read a file's attributes": lambda target: os.listxattr("."),
+        "reserve room on the disk": reserve,
+        "reserve room on the disk by ioctl": reserve_by_control,
+        "make a file without a name": lambda target: os.close(
+            os.open(".", os.O_TMPFILE | os.O_RDWR)
+        ),
     },
 }
 

@@ -1,6 +1,7 @@
 """A rollout service with the tools that the configuration names."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,10 @@ from rlhf.stages import Rollout
 from rlhf.tools import Calculator, PythonInterpreter, Tool
 from rlhf.tools.rollout import ToolRollout
 from rlhf.tools.sandbox import Limits
+
+QUEUE_S = 60.0
+"""For a call to have its turn; what asks has a deadline of its own."""
+BUSY = "error: the interpreter is busy"
 
 
 @dataclass(slots=True)
@@ -20,8 +25,14 @@ class Gated:
     gate: asyncio.Semaphore
 
     async def use(self, argument: str) -> str:
-        async with self.gate:
+        try:
+            await asyncio.wait_for(self.gate.acquire(), QUEUE_S)
+        except TimeoutError:
+            return BUSY
+        try:
             return await self.tool.use(argument)
+        finally:
+            self.gate.release()
 
 
 def with_tools(
@@ -30,7 +41,10 @@ def with_tools(
     encode: Callable[[str], tuple[int, ...]],
     max_tokens: int,
 ) -> Rollout:
-    """`encode` makes a tool's words tokens of the policy; an answer has `max_tokens` at most."""
+    """`encode` makes a tool's words tokens of the policy; an answer has `max_tokens` at most.
+
+    To be made once for a run: what may run at the same time is counted for each by itself.
+    """
     if not isinstance(config, CallConfig):
         return rollout
     return ToolRollout(rollout, _tool(config), encode, config, max_tokens)
@@ -40,7 +54,11 @@ def _tool(config: CallConfig) -> Tool:
     if isinstance(config, CalculatorConfig):
         return Calculator(config.max_chars)
     if isinstance(config, PythonConfig):
-        limits = Limits(wall_s=config.wall_s, memory_bytes=config.memory_mib << 20)
+        limits = Limits(
+            wall_s=config.wall_s,
+            cpu_s=math.ceil(config.wall_s),
+            memory_bytes=config.memory_mib << 20,
+        )
         python = PythonInterpreter(
             limits, max_chars=config.max_chars, allow_unsafe=config.allow_unsafe
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.problems import InputError
-from rlhf.tools import hostile
+from rlhf.tools import hostile, sandbox
 from rlhf.tools.jail import LAYERS, landlock_abi
 from rlhf.tools.sandbox import Exit, Limits, SandboxFailed, run_python
 
@@ -32,6 +32,12 @@ class SandboxLevel:
     @property
     def full(self) -> bool:
         return not self.missing
+
+    @property
+    def lack(self) -> str:
+        """What is missing, in a sentence."""
+        what = ", ".join(f"{layer} ({why})" for layer, why in self.missing.items())
+        return f"model-written code is not locked in on this machine: {what}"
 
     def lines(self) -> list[str]:
         """One for each layer."""
@@ -53,7 +59,8 @@ def probe() -> SandboxLevel:
 
 
 async def measure() -> SandboxLevel:
-    """See `probe`."""
+    """See `probe`. First it deletes what killed runs have left."""
+    sandbox.sweep()
     try:
         abi = landlock_abi()
     except (OSError, AttributeError):  # No Landlock; no Linux.
@@ -119,14 +126,12 @@ def _targets() -> Iterator[dict[str, Any]]:
 
 
 def require(level: SandboxLevel) -> None:
-    """Raises InputError if a layer is missing; who sets `tools.allow_unsafe=true` does not ask."""
+    """Raises InputError if a layer is missing; with `tools.allow_unsafe=true` that is only told."""
     if level.full:
         return
-    what = ", ".join(f"{layer} ({why})" for layer, why in level.missing.items())
     raise InputError(
         [
-            f"tools: model-written code is not locked in on this machine: {what}; use x86_64 Linux"
-            " with Landlock (5.13 or newer), or set tools.allow_unsafe=true to run such code all"
-            " the same, able to do what your user can"
+            f"tools: {level.lack}; use x86_64 Linux with Landlock (5.13 or newer), or set"
+            " tools.allow_unsafe=true to run such code all the same, able to do what your user can"
         ]
     )

@@ -1,7 +1,7 @@
 """Completions that call tools on their way: what a tool wrote is part of them, and is marked."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rlhf.config.tools import CallConfig
@@ -43,6 +43,7 @@ class ToolRollout:
     ) -> Completion:
         """Until the policy ends its step or its answer, or it has no room left."""
         room, drawn = self._room(prompt, sampling), answer.text
+        stop = self._stops(prompt.prefix, sampling)
         num_calls = sum(observed for _, observed in parts(prompt.prefix, self.config))
         while answer.stopped:
             call = self._call(prompt.prefix + answer.text, len(drawn))
@@ -52,7 +53,7 @@ class ToolRollout:
                 num_calls += 1
                 answer = answer.followed_by(self._observation(answer, await self.tool.use(call)))
             left = room - len(answer.token_ids)
-            if left > 0 and any(stop in drawn for stop in sampling.stop):
+            if left > 0 and _ends_step(drawn, stop, sampling.stop):
                 return answer
             left = min(left, sampling.max_tokens - answer.num_own_tokens)
             if left <= 0:
@@ -82,10 +83,13 @@ class ToolRollout:
         return (*sampling.stop, closes, *(rests if is_open else ()))
 
     def _call(self, text: str, num_new: int) -> str | None:
-        """What the tool is asked if the last `num_new` characters have closed a call, else None."""
+        """What the tool is asked if the last `num_new` characters have closed a call, else None.
+
+        Nothing, if the policy has gone on in the token that closed it: the result has no place.
+        """
         before, closes, after = text.rpartition(self.config.closes)
         _, opens, call = before.rpartition(self.config.opens)
-        is_new = len(after) < num_new
+        is_new = len(after) < num_new and not after.strip()
         return call if opens and closes and is_new and self.config.closes not in call else None
 
     def _observation(self, answer: Completion, result: str) -> Completion:
@@ -98,6 +102,15 @@ class ToolRollout:
             text=text,
             observed=((0, len(ids)),),
         )
+
+
+def _ends_step(drawn: str, asked: Sequence[str], stop: Sequence[str]) -> bool:
+    """Whether what was drawn, and stopped at one of the texts `asked`, ends a step at `stop`.
+
+    It has none of them where the engine left out its last token, which began the next step, too.
+    """
+    is_cut = not any(one in drawn for one in asked)
+    return bool(stop) and (is_cut or any(one in drawn for one in stop))
 
 
 def _begun(prompt: Prompt, answer: Completion) -> Prompt:

@@ -2,10 +2,10 @@
 
 Each run is a fresh process, locked in by `jail.py` with resource limits, no privilege, Landlock and
 seccomp, and killed at its deadline. It cannot start a process, open a socket, or read what is
-neither Python nor a system library; it can still ask which paths exist (`stat`). How many run at
-once on a node is for the caller to limit: each may take `memory_bytes` of memory, `cpu_s` of a
-processor, and on disk `file_bytes`, or up to `num_open_files` as much in files that are deleted and
-still open, which no folder shows.
+neither Python nor a system library; it can still ask which paths exist (`stat`) and where links
+lead (`readlink`). How many run at once on a node is for the caller to limit: each may take
+`memory_bytes` of memory, `cpu_s` of a processor, and on disk `file_bytes`, beside what it writes in
+its `cpu_s` to files that are deleted while they are open or mapped, which no folder shows.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from rlhf.problems import RunFailed
 from rlhf.tools import folders, seccomp
-from rlhf.tools.jail import READY
+from rlhf.tools.jail import NOBODY, READY, SPARE_UID
 
 JAIL = str(Path(__file__).with_name("jail.py"))
 FLAGS = ["-s", "-P", "-S", "-B", "-X", "utf8"]
@@ -112,11 +112,32 @@ async def run_python(
     source = code.encode(errors="surrogatepass")
     if len(source) > limits.code_bytes:
         return Outcome("", f"the code is longer than {limits.code_bytes} bytes", Exit.failed)
-    folder = tempfile.mkdtemp(prefix="agon-sandbox-")
+    folder = tempfile.mkdtemp(prefix=f"{_marks()}{os.getpid()}-")
     try:
         return await _run(source, limits, folder, allow_unsafe)
     finally:
-        folders.delete(folder)
+        with suppress(OSError):
+            folders.delete(folder)
+
+
+def _marks() -> str:
+    """Begins the name of a run's folder, before its owner's pid, which this namespace knows."""
+    try:
+        return f"agon-sandbox-{os.stat('/proc/self/ns/pid').st_ino}-"
+    except OSError:  # No Linux.
+        return "agon-sandbox-0-"
+
+
+def sweep() -> None:
+    """Deletes the folders of runs whose owner, a process of this user, was killed."""
+    prefix, own = _marks(), {os.geteuid()}
+    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        pid = folder.name.removeprefix(prefix).partition("-")[0]
+        with suppress(OSError):
+            uid = folder.lstat().st_uid
+            is_ours = uid in own or (0 in own and (uid >= SPARE_UID or uid == NOBODY))
+            if is_ours and not os.path.exists(f"/proc/{pid}"):
+                folders.delete(str(folder))
 
 
 async def _run(source: bytes, limits: Limits, folder: str, allow_unsafe: bool) -> Outcome:
@@ -205,6 +226,9 @@ class _Process(asyncio.SubprocessProtocol):
         if self._too_much:
             self.kill()
 
+    def process_exited(self) -> None:
+        self.kill()
+
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.ended.done():
             self.ended.set_result(None)
@@ -214,10 +238,9 @@ class _Process(asyncio.SubprocessProtocol):
         return (output.removeprefix(READY) if fd == 1 else output).decode(errors="replace")
 
     def kill(self) -> None:
-        # It leads its own session and, locked in, has no child.
-        if self._transport.get_returncode() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._transport.get_pid(), signal.SIGKILL)
+        # It leads its own session; not fully locked in, it may have children that outlive it.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._transport.get_pid(), signal.SIGKILL)
 
     async def supervise(self, limits: Limits, folder: str) -> Exit:
         """Waits for its end, or for the reason to end it."""

@@ -30,23 +30,32 @@ DENIED = """
 """
 """Network, other processes, mounts, keys; and what Landlock leaves open: owner, mode and times of
 files anywhere, System V memory, which outlives its maker, and watching folders."""
+UNSUPPORTED = """
+    fallocate 285
+    getxattr 191 lgetxattr 192 fgetxattr 193 listxattr 194 llistxattr 195 flistxattr 196
+"""
+"""Fail as on a file system that lacks them, so that honest code does without: room on the disk that
+no file's length shows, and attributes of files anywhere."""
 LAST_KNOWN = 450
 """Of newer calls we do not know what they do. Numbers of the x32 interface are larger, too."""
 
 _CLONE, _CLONE3, _FCNTL, _IOCTL, _PRCTL, _PRLIMIT, _SOCKETPAIR = 56, 435, 72, 16, 157, 302, 53
+_OPEN, _OPENAT, _OPENAT2, _TMPFILE = 2, 257, 437, 0x400000
 _AUDIT_ARCH_X86_64, _CLONE_THREAD, _CLONE_NEW_ANY = 0xC000003E, 0x10000, 0x7E020000
 _FCNTL_DENIED = [8, 10, 15, 1024, 1026]
 """SETOWN, SETSIG and SETOWN_EX; SETLEASE and NOTIFY, which concern others' use of a file."""
-_IOCTL_DENIED = [0x8901, 0x8902, 0x40086602, 0x401C5820]
-"""FIOSETOWN and SIOCSPGRP; FS_IOC_SETFLAGS and FS_IOC_FSSETXATTR: a file's attributes."""
+_IOCTL_ALLOWED = [0x5421, 0x541B, 0x5451, 0x5450, 0x5401, 0x802C542A, 0x5413]
+"""FIONBIO, FIONREAD, FIOCLEX, FIONCLEX; TCGETS, TCGETS2 and TIOCGWINSZ: whether it is a terminal.
+Others set the owner and the attributes of files, reserve room on the disk, tell the network."""
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _SOCK_STREAM, _SOCK_TYPE = 1, 4, 1, 0xF
 _WORD = 0xFFFFFFFF
-_ALLOW, _KILL, _EPERM, _ENOSYS = 0x7FFF0000, 0x80000000, 0x50001, 0x50026
+_ALLOW, _KILL, _EPERM, _ENOSYS, _EOPNOTSUPP = 0x7FFF0000, 0x80000000, 0x50001, 0x50026, 0x5005F
 _LOAD, _AND, _EQUAL, _GREATER, _RETURN = 0x20, 0x54, 0x15, 0x25, 0x06
 
 
 def program() -> bytes:
-    """Fails the calls of `DENIED`, starts threads but no process, changes limits of itself only.
+    """Fails the calls of `DENIED` and `UNSUPPORTED`, starts threads but no process, changes limits
+    of itself only.
 
     Empty on a machine other than x86_64, whose calls have other numbers.
     """
@@ -56,17 +65,22 @@ def program() -> bytes:
 def _steps() -> Iterator[bytes]:
     yield _step(_LOAD, 4) + _step(_EQUAL, _AUDIT_ARCH_X86_64, 1) + _step(_RETURN, _KILL)
     yield _step(_LOAD, 0) + _step(_GREATER, LAST_KNOWN, 0, 1) + _step(_RETURN, _ENOSYS)
-    # glibc then takes clone, whose flags can be seen here.
-    yield _step(_EQUAL, _CLONE3, 0, 1) + _step(_RETURN, _ENOSYS)
-    for number in DENIED.split()[1::2]:
-        yield _step(_EQUAL, int(number), 0, 1) + _step(_RETURN, _EPERM)
+    # glibc then takes clone and openat, whose flags can be seen here.
+    for number in (_CLONE3, _OPENAT2):
+        yield _step(_EQUAL, number, 0, 1) + _step(_RETURN, _ENOSYS)
+    for calls, verdict in ((DENIED, _EPERM), (UNSUPPORTED, _EOPNOTSUPP)):
+        for number in calls.split()[1::2]:
+            yield _step(_EQUAL, int(number), 0, 1) + _step(_RETURN, verdict)
     yield _if(_CLONE, 0, _CLONE_THREAD | _CLONE_NEW_ANY, [_CLONE_THREAD], _ALLOW, _EPERM)
     # asyncio needs a pair, and one of streams reaches nobody else.
     yield _if(_SOCKETPAIR, 1, _SOCK_TYPE, [_SOCK_STREAM], _ALLOW, _EPERM)
     yield _if(_PRLIMIT, 0, _WORD, [0], _ALLOW, _EPERM)
     # The owner of a file is sent signals, and may be any process.
     yield _if(_FCNTL, 1, _WORD, _FCNTL_DENIED, _EPERM, _ALLOW)
-    yield _if(_IOCTL, 1, _WORD, _IOCTL_DENIED, _EPERM, _ALLOW)
+    yield _if(_IOCTL, 1, _WORD, _IOCTL_ALLOWED, _ALLOW, _EOPNOTSUPP)
+    # A file without a name, which no folder shows.
+    yield _if(_OPEN, 1, _TMPFILE, [_TMPFILE], _EOPNOTSUPP, _ALLOW)
+    yield _if(_OPENAT, 2, _TMPFILE, [_TMPFILE], _EOPNOTSUPP, _ALLOW)
     yield _if(_PRCTL, 0, _WORD, [_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE], _EPERM, _ALLOW)
     yield _step(_RETURN, _ALLOW)
 

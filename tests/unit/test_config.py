@@ -375,6 +375,12 @@ def test_calls_need_marks():
     assert of_sums("tools=calculator", "algorithm=mcts") == []
 
 
+def test_a_call_of_python_takes_a_while():
+    assert of_sums("tools=python", "tools.wall_s=60") == []
+    (told,) = of_sums("tools=python", "tools.wall_s=0.05")
+    assert told.startswith("tools.wall_s=0.05: ") and "0.1" in told
+
+
 def test_the_published_settings_of_itool(something):
     config = made(something, "algorithm=itool")
     assert of_sums("algorithm=itool") == []

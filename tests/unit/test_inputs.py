@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from users_log import conversation
 
+from actors.rollout import RolloutService
+from rlhf.algorithms.drift import Drift
+from rlhf.assembly import RunStores, answering, make_algorithm, make_evaluation
 from rlhf.config import Config
 from rlhf.config.algorithms import Chosen, DriftConfig, OnlineDPOConfig, Rejected
 from rlhf.config.data import (
@@ -20,10 +23,14 @@ from rlhf.config.judges import NoJudgeConfig
 from rlhf.config.models import TinyModelConfig, TransformersRolloutConfig, Vocabulary
 from rlhf.config.objectives import DPOConfig
 from rlhf.config.run import RoundConfig
+from rlhf.config.tools import PythonConfig
+from rlhf.evaluation import UnjudgedEvaluation
 from rlhf.feedback.__main__ import run
 from rlhf.inputs import Inputs, open_feed, read_inputs
 from rlhf.problems import InputError
 from rlhf.simulated_users import write_log
+from rlhf.tools.probe import SandboxLevel
+from rlhf.tools.rollout import ToolRollout
 
 SHARE = 0.2
 
@@ -72,6 +79,36 @@ async def test_a_round_asks_complaints_and_round_0_the_log_s_own_pairs(config, w
     assert not {p.id for p in inputs.data.heldout} & asked
     config.algorithm.seed_epochs = 0
     assert read_inputs(config, tmp_path).seeds == ()
+
+
+def test_what_does_not_lock_code_in_is_told_once_if_it_is_allowed(config, tmp_path, monkeypatch):
+    level = SandboxLevel(0, {"landlock": "Function not implemented"})
+    monkeypatch.setattr("rlhf.inputs.probe", lambda: level)
+    config.tools = PythonConfig()
+    with pytest.raises(InputError, match=r"landlock \(Function not implemented\)"):
+        read_inputs(config, tmp_path)
+    config.tools.allow_unsafe = True
+    assert list(read_inputs(config, tmp_path).notes()) == [
+        "tools.allow_unsafe=true, and model-written code is not locked in on this machine: landlock"
+        " (Function not implemented)"
+    ]
+    monkeypatch.setattr("rlhf.inputs.probe", lambda: SandboxLevel(6, {}))
+    assert list(read_inputs(config, tmp_path).notes()) == []
+
+
+def test_training_and_evaluation_call_the_same_tool(config, tmp_path):
+    config.tools = PythonConfig(allow_unsafe=True)
+    inputs, service = (
+        read_inputs(config, tmp_path),
+        RolloutService([], calls_per_worker=1, timeout_s=1),
+    )
+    answers = answering(config, inputs, service)
+    stores = RunStores.of(config, tmp_path, 0)
+    algorithm = make_algorithm(config, inputs, service, answers, None, stores)
+    evaluation = make_evaluation(config, inputs, answers, None, tmp_path)
+    assert isinstance(answers, ToolRollout) and isinstance(algorithm, Drift)
+    assert isinstance(evaluation, UnjudgedEvaluation)
+    assert algorithm.rollout is evaluation.heldout.rollout is answers
 
 
 async def test_an_algorithm_that_needs_praise_asks_what_was_praised(config, written, tmp_path):

@@ -1,12 +1,15 @@
 """Honest code runs as it would outside; a layer that is missing is found, and nothing runs."""
 
 import asyncio
+import ctypes
+import errno
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -60,8 +63,9 @@ async def test_how_it_ended(code, end):
 async def test_much_of_the_standard_library_works():
     code = """
 import asyncio, bisect, collections, csv, dataclasses, datetime, decimal, fractions, functools
-import hashlib, heapq, importlib.metadata, itertools, json, math, pickle, random, re, sqlite3
-import statistics, string, tempfile, textwrap, threading, unicodedata, zlib, zoneinfo
+import hashlib, heapq, importlib.metadata, itertools, json, math, os, pathlib, pickle, random, re
+import shutil, sqlite3, statistics, string, tempfile, textwrap, threading, unicodedata, zlib
+import zoneinfo
 from concurrent.futures import ThreadPoolExecutor
 
 @dataclasses.dataclass
@@ -80,6 +84,13 @@ if __name__ == "__main__":
     assert "é".encode("idna") and hashlib.sha256(b"").hexdigest().startswith("e3b0")
     with tempfile.NamedTemporaryFile("w") as file:
         file.write("x")
+        os.posix_fallocate(file.fileno(), 0, 5000)
+        assert os.fstat(file.fileno()).st_size == 5000 and not file.isatty()
+    with tempfile.TemporaryFile() as file:
+        file.write(b"x")
+    pathlib.Path("one").write_text("x")
+    assert shutil.copyfile("one", "two") and pathlib.Path("two").read_text() == "x"
+    os.set_inheritable(os.dup(1), True)
     base = sqlite3.connect(":memory:")
     assert base.execute("select 1 + 1").fetchone() == (2,)
     print("well")
@@ -114,7 +125,7 @@ async def test_the_code_sees_an_empty_folder_and_no_arguments():
 
 
 async def test_what_was_printed_before_the_deadline_is_kept():
-    outcome = await run_python("import time\nprint('early')\ntime.sleep(60)", Limits(wall_s=0.5))
+    outcome = await run_python("import time\nprint('early')\ntime.sleep(60)", Limits(wall_s=5))
     assert outcome == Outcome("early\n", "", Exit.timed_out)
 
 
@@ -174,10 +185,32 @@ async def test_cancelling_kills_the_run():
     assert locked_in_by(os.getpid()) == []
 
 
-async def test_a_run_dies_with_its_parent():
+async def test_children_end_with_the_code(changed_jail):
+    """Which has some only where it may run though it is not locked in."""
+    changed_jail(ENTERED["seccomp"], '"seccomp": lambda _: None,')
+    code = """
+import os, time
+if os.fork() == 0:
+    if os.fork() == 0:
+        os.close(1), os.close(2)
+    time.sleep(100)
+print("begun")
+"""
+    start = time.monotonic()
+    outcome = await run_python(code, ROOM, allow_unsafe=True)
+    assert outcome == Outcome("begun\n", "", Exit.finished)
+    assert time.monotonic() - start < 10
+    await until(lambda: not locked_in_by(os.getpid()))
+
+
+async def test_a_run_dies_with_its_parent(tmp_path, monkeypatch):
     code = "import asyncio; from rlhf.tools.sandbox import *; "
     code += "asyncio.run(run_python('import time; time.sleep(100)', Limits(wall_s=200)))"
-    parent = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
     try:
         await until(lambda: locked_in_by(parent.pid))
         await asyncio.sleep(0.2)
@@ -185,6 +218,30 @@ async def test_a_run_dies_with_its_parent():
         parent.send_signal(signal.SIGKILL)
         parent.wait(10)
     await until(lambda: not locked_in_by(parent.pid))
+    assert len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    await measure()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_only_what_killed_runs_have_left_is_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait(30)
+    run = asyncio.create_task(run_python("import time\ntime.sleep(100)", Limits(wall_s=200)))
+    await until(lambda: list(tmp_path.iterdir()))
+    (kept,) = tmp_path.iterdir()
+    name = kept.name.replace(str(os.getpid()), str(dead.pid))
+    (tmp_path / name / "inner").mkdir(parents=True)
+    (tmp_path / f"agon-sandbox-0-{dead.pid}-elsewhere").mkdir()
+    sandbox.sweep()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        kept.name,
+        f"agon-sandbox-0-{dead.pid}-elsewhere",
+    }
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
 
 
 # --- what is missing, and what that lets through -------------------------------------------------
@@ -223,6 +280,7 @@ async def test_nothing_runs_without_a_layer(layer, changed_jail, tmp_path):
     assert "No such file" in level.missing[layer]
     with pytest.raises(InputError, match=rf"{layer} \(.*tools\.allow_unsafe=true"):
         require(level)
+    assert level.lack.startswith("model-written code is not locked in on this machine: ")
 
 
 LET_THROUGH = {
@@ -235,8 +293,11 @@ LET_THROUGH = {
 
 @pytest.mark.parametrize("layer", LAYERS)
 async def test_the_probe_finds_what_a_layer_no_longer_stops(layer, changed_jail):
-    # Nothing fails to be set up; it is merely not there.
-    changed_jail(ENTERED[layer], f'"{layer}": lambda _: None,')
+    # Nothing fails to be set up; it is merely not there. Of "user" a normal one needs the rest.
+    if layer == "user":
+        changed_jail("        _become_spare_user()\n", "        pass\n")
+    else:
+        changed_jail(ENTERED[layer], f'"{layer}": lambda _: None,')
     level = await measure()
     found = set(re.findall("code could ([^;]+)", level.missing.get(layer, "")))
     # As a user of its own, the code is kept from some processes and files in any case.
@@ -282,7 +343,7 @@ def test_the_calls_numbers_are_the_kernels():
     if not header.exists():
         pytest.skip(f"{header} is not there")
     numbers = dict(re.findall(r"__NR_(\w+) (\d+)", header.read_text()))
-    words = seccomp.DENIED.split()
+    words = (seccomp.DENIED + seccomp.UNSUPPORTED).split()
     ours = dict(zip(words[::2], words[1::2], strict=True))
     assert ours == {name: numbers[name] for name in ours}
 
@@ -340,15 +401,85 @@ async def test_without_files_it_still_runs():
 
 
 def test_a_folder_is_measured_to_its_limits(tmp_path):
-    (tmp_path / "a").write_bytes(bytes(10))
+    with open(tmp_path / "a", "wb") as file:
+        file.truncate(10_000_000)
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "c").write_bytes(bytes(5))
+    with open(tmp_path / "b" / "c", "wb") as file:
+        file.truncate(5_000_000)
     (tmp_path / "away").symlink_to("/")
     length = (tmp_path / "away").lstat().st_size
-    assert not folders.exceeds(str(tmp_path), 15 + length, 4)
-    assert folders.exceeds(str(tmp_path), 14 + length, 4)
-    assert folders.exceeds(str(tmp_path), 15 + length, 3)
+    assert not folders.exceeds(str(tmp_path), 15_000_000 + length, 4)
+    assert folders.exceeds(str(tmp_path), 14_999_999 + length, 4)
+    assert folders.exceeds(str(tmp_path), 15_000_000 + length, 3)
     assert not folders.exceeds(str(tmp_path / "gone"), 0, 0)
+
+
+def test_room_that_is_reserved_for_a_file_counts(tmp_path):
+    with open(tmp_path / "a", "wb") as file:
+        keep_size, length = 1, ctypes.c_long(1 << 20)
+        if ctypes.CDLL(None).fallocate(file.fileno(), keep_size, ctypes.c_long(0), length):
+            pytest.skip("no room can be reserved here")
+        assert file.tell() == 0
+    assert folders.exceeds(str(tmp_path), (1 << 20) - 1, 1)
+
+
+def test_a_folder_that_becomes_a_file_while_it_is_measured_is_gone(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    real = os.scandir
+
+    def swapped(path):
+        if path.endswith("a"):
+            os.rmdir(path)
+            Path(path).write_text("x")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", swapped)
+    assert not folders.exceeds(str(tmp_path), 10, 10)
+
+
+def test_a_folder_that_cannot_be_looked_through_is_too_much(tmp_path, monkeypatch):
+    def fails(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "scandir", fails)
+    assert folders.exceeds(str(tmp_path), 1 << 40, 1 << 40)
+
+
+@pytest.mark.parametrize("mode", [0, 0o300, 0o400, 0o600])
+def test_a_closed_folder_is_opened_to_be_measured(tmp_path, mode):
+    (tmp_path / "a").mkdir()
+    for name in "xyz":
+        (tmp_path / "a" / name).write_text("x")
+    (tmp_path / "a").chmod(mode)
+    assert not folders.exceeds(str(tmp_path), 1 << 20, 4)
+    assert (tmp_path / "a").stat().st_mode & 0o700 == 0o700
+    assert folders.exceeds(str(tmp_path), 1 << 20, 3)
+
+
+def test_what_changes_while_it_is_deleted_is_deleted(tmp_path, monkeypatch):
+    top = tmp_path / "top"
+    (top / "a").mkdir(parents=True)
+    (top / "b").write_text("x")
+    real = os.unlink
+
+    def swapped(name, **where):
+        if name == "b":
+            real(top / "b")
+            (top / "b").mkdir()
+        real(name, **where)
+
+    monkeypatch.setattr(os, "unlink", swapped)
+    folders.delete(str(top))
+    assert not top.exists()
+
+
+async def test_a_folder_that_cannot_be_deleted_ends_nothing(monkeypatch):
+    def fails(folder):
+        os.rmdir(folder)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(folders, "delete", fails)
+    assert (await run_python("print(1)", ROOM)).stdout == "1\n"
 
 
 def test_a_folder_too_deep_for_a_path_is_deleted(tmp_path):

@@ -181,6 +181,79 @@ time.sleep(60)
         Exit.output_limit,
         "",
     ),
+    "reserves room that no length shows": (
+        """
+import ctypes
+file, none = open("reserved", "wb"), ctypes.c_long(0)
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.fallocate(file.fileno(), 1, none, ctypes.c_long(1 << 30)):
+    raise OSError(ctypes.get_errno(), "not reserved")
+""",
+        SMALL,
+        Exit.failed,
+        "[Errno 95] not reserved",
+    ),
+    "reserves room by ioctl": (
+        """
+import fcntl, struct
+with open("reserved", "wb") as file:
+    fcntl.ioctl(file, 0x40305828, struct.pack("hhxxxxqqiI16x", 0, 0, 0, 1 << 30, 0, 0))
+""",
+        SMALL,
+        Exit.failed,
+        "Operation not supported",
+    ),
+    "asks a pair of sockets for interfaces": (
+        """
+import fcntl, socket
+fcntl.ioctl(socket.socketpair()[0], 0x8912, bytes(64))
+""",
+        SMALL,
+        Exit.failed,
+        "Operation not supported",
+    ),
+    "makes a file without a name": (
+        "import os\nos.open('.', os.O_TMPFILE | os.O_WRONLY)",
+        SMALL,
+        Exit.failed,
+        "Operation not supported",
+    ),
+    "makes a file without a name by openat2": (
+        """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+how = (ctypes.c_uint64 * 3)(os.O_TMPFILE | os.O_WRONLY, 0o600, 0)
+if libc.syscall(437, -100, b".", how, 24) < 0:
+    raise OSError(ctypes.get_errno(), "not made")
+""",
+        SMALL,
+        Exit.failed,
+        "[Errno 38] not made",
+    ),
+    "swaps a folder and a file": (
+        """
+import os
+os.mkdir("a")
+open("b", "w").close()
+while True:
+    for old, new in ("ac", "ba", "ab", "ca"):
+        os.rename(old, new)
+""",
+        Limits(wall_s=30, cpu_s=2),
+        Exit.timed_out,
+        "",
+    ),
+    "hides files in a folder that may not be listed": (
+        """
+import itertools, os
+os.mkdir("d", mode=0o300)
+for n in itertools.count():
+    open(f"d/{n}", "w").close()
+""",
+        SMALL,
+        Exit.output_limit,
+        "",
+    ),
     "makes folders in folders": (
         "import os\nwhile True:\n    os.mkdir('d')\n    os.chdir('d')",
         SMALL,

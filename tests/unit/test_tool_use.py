@@ -15,6 +15,8 @@ from rlhf.logprobs import completion_logprobs, pad, sum_logprobs
 from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
 from rlhf.records import Completion, Preference, Prompt, Sampling, Tokens
 from rlhf.tiny import build_tiny_model
+from rlhf.tools import PythonInterpreter, making
+from rlhf.tools.making import Gated, with_tools
 from rlhf.tools.rollout import ToolRollout
 from rlhf.tools.syntax import parts
 
@@ -23,6 +25,14 @@ PROMPT = Prompt("sum", (), (1, 2), "46")
 
 def ids(text: str) -> tuple[int, ...]:
     return tuple(map(ord, text))
+
+
+class OneToken(str):
+    """Drawn as one token, which may have more behind what it stops at."""
+
+
+CUT = "|"
+"""At the end of what is drawn: the worker left out a last token, in which it stopped."""
 
 
 class Scripted:
@@ -35,8 +45,12 @@ class Scripted:
     async def generate(self, prompt: Prompt, sampling: Sampling, seed: int):
         self.asked.append((prompt.prefix, sampling, seed))
         text = self.script[prompt.prefix]
-        stopped = any(text.endswith(stop) for stop in sampling.stop)
-        assert not any(stop in text[:-1] for stop in sampling.stop), "an engine stops there"
+        if isinstance(text, OneToken):
+            stopped = any(stop in text for stop in sampling.stop)
+        else:
+            stopped = any(text.endswith(stop) for stop in (*sampling.stop, CUT))
+            text = text.removesuffix(CUT)
+            assert not any(stop in text[:-1] for stop in sampling.stop), "an engine stops there"
         tokens = ids(text)[: sampling.max_tokens]
         truncated = len(text) > sampling.max_tokens
         one = Completion("sum", 0, tokens, (-0.5,) * len(tokens), text[: sampling.max_tokens],
@@ -130,6 +144,67 @@ def test_python_blocks_are_calls_and_other_blocks_are_not() -> None:
     assert one.text.endswith("```output\nsaid\n```\n3")
 
 
+def test_a_call_whose_last_token_was_cut_is_closed_once_and_answered_then() -> None:
+    script = {"": "<<1+2|", "<<1+2": "=", "<<1+2=3>>": "3"}
+    (one,), _, tool = answered(script)
+    assert (one.text, tool.asked) == ("<<1+2=3>>3", ["1+2"])
+
+
+def test_a_tools_words_do_not_follow_other_text() -> None:
+    """The policy has begun the result itself, in the token that closed the call."""
+    script = {"": "<<1+2|", "<<1+2": OneToken("=4"), "<<1+2=4": ">>4"}
+    (one,), _, tool = answered(script)
+    assert (one.text, one.observed, tool.asked) == ("<<1+2=4>>4", (), [])
+    script = {"": "<<1+2|", "<<1+2": OneToken("= "), "<<1+2= 3>>": "3"}
+    (one,), _, tool = answered(script)
+    assert (one.text, one.observed, tool.asked) == ("<<1+2= 3>>3", ((7, 10),), ["1+2"])
+
+
+def test_a_call_that_is_answered_is_not_answered_again() -> None:
+    answer = "<<1+2=3>>"
+    script = {"": "<<1+2=", answer: "and so 1|", answer + "and so 1": OneToken("=1")}
+    (one,), _, tool = answered(script | {answer + "and so 1=1": "."})
+    assert (one.text, tool.asked) == (answer + "and so 1=1.", ["1+2"])
+
+
+# --- tools of a configuration ---------------------------------------------------------------------
+
+
+def interpreter(**changes) -> Gated:
+    tools = with_tools(Scripted(), PythonConfig(**changes), ids, 100)
+    assert isinstance(tools, ToolRollout) and isinstance(tools.tool, Gated)
+    return tools.tool
+
+
+@pytest.mark.parametrize(("wall_s", "cpu_s"), [(60.0, 60), (0.1, 1), (2.5, 3)])
+def test_a_call_may_compute_as_long_as_it_may_take(wall_s: float, cpu_s: int) -> None:
+    tool = interpreter(wall_s=wall_s).tool
+    assert isinstance(tool, PythonInterpreter)
+    assert (tool.limits.wall_s, tool.limits.cpu_s) == (wall_s, cpu_s)
+
+
+def test_a_call_that_has_no_turn_for_long_is_told_so(monkeypatch) -> None:
+    monkeypatch.setattr(making, "QUEUE_S", 0.05)
+    going, tool = asyncio.Event(), interpreter(num_parallel=1)
+
+    class Slow:
+        name = "python"
+
+        async def use(self, argument: str) -> str:
+            await going.wait()
+            return argument
+
+    async def two() -> tuple[str, str, str]:
+        tool.tool = Slow()
+        first = asyncio.create_task(tool.use("1"))
+        await asyncio.sleep(0)
+        second = await tool.use("2")
+        going.set()
+        return await first, second, await tool.use("3")
+
+    assert asyncio.run(two()) == ("1", "error: the interpreter is busy", "3")
+
+
 # --- steps of an answer ---------------------------------------------------------------------------
 
 
@@ -199,6 +274,25 @@ def test_the_policy_may_end_its_answer_in_a_step_with_a_call() -> None:
     assert (one.text, one.stopped, one.truncated) == ("<<1+2=3>>3", False, False)
 
 
+def test_a_step_whose_last_token_was_cut_is_over() -> None:
+    one, rollout, tool = stepped({"": "so 1|"})
+    assert (one.text, one.stopped, one.truncated) == ("so 1", True, False)
+    assert (len(rollout.asked), tool.asked) == (1, [])
+    one, *_ = stepped({"": "<<1+2=", "<<1+2=3>>": "3|"})
+    assert (one.text, one.stopped) == ("<<1+2=3>>3", True)
+
+
+def test_a_call_whose_end_was_cut_is_answered_in_the_next_step() -> None:
+    one, _, tool = stepped({"": "<<1+2|"})
+    assert (one.text, one.stopped, tool.asked) == ("<<1+2", True, [])
+    script = {"<<1+2": "=", "<<1+2=3>>": "3\n"}
+    one, _, tool = stepped(script, begun="<<1+2")
+    assert (one.text, one.observed, tool.asked) == ("=3>>3\n", ((1, 4),), ["1+2"])
+    script = {"<<1+2": OneToken("=4"), "<<1+2=4": ">>\n"}
+    one, _, tool = stepped(script, begun="<<1+2")
+    assert (one.text, one.observed, tool.asked) == ("=4>>\n", (), [])
+
+
 def test_calls_of_earlier_steps_count() -> None:
     begun, config = "<<1+1=2>>\n", CalculatorConfig(max_calls=2)
     script = {begun: "<<1+2=", begun + "<<1+2=3>>": "<<1+3="}
@@ -206,6 +300,12 @@ def test_calls_of_earlier_steps_count() -> None:
     assert one.text == "<<1+2=3>><<1+3="
     assert (one.stopped, one.truncated) == (False, True)
     assert tool.asked == ["1+2"]
+
+
+def test_calls_with_white_space_behind_them_count() -> None:
+    begun, config = "<<1+1= ->2>>\n", CalculatorConfig(max_calls=1, reply_opens="->")
+    one, _, tool = stepped({begun: "<<1+2="}, begun, config=config)
+    assert (one.truncated, tool.asked) == (True, [])
 
 
 def test_the_rest_of_an_answer_knows_what_its_steps_have_asked() -> None:
@@ -272,6 +372,27 @@ def test_code_in_steps_is_run_at_its_end_even_if_a_step_was_cut_there() -> None:
         ("no call = 3>>", CalculatorConfig(), [("no call = 3>>", 0)]),
         ("<<1+2=", CalculatorConfig(), [("<<1+2=", 0)]),
         ("<<1=1>>", ToolsConfig(), [("<<1=1>>", 0)]),
+        ("<<1= 1>>", CalculatorConfig(), [("<<1= ", 0), ("1>>", 1)]),
+        (
+            "if a<<b then x=1. Then more words. <<4+5=9>> e",
+            CalculatorConfig(),
+            [
+                ("if a<<b then x=", 0),
+                ("1. Then more words. <<4+5=", 0),
+                ("9>>", 1),
+                (" e", 0),
+            ],
+        ),
+        (
+            "a<<b and <<4+5=9>> e",
+            CalculatorConfig(),
+            [("a<<b and <<4+5=", 0), ("9>>", 1), (" e", 0)],
+        ),
+        (
+            "```python\na\n```\n\n ```output\n<<```python\n\n```\ny",
+            PythonConfig(),
+            [("```python\na\n```\n\n ", 0), ("```output\n<<```python\n\n```\n", 1), ("y", 0)],
+        ),
         (
             "x\n```python\na\n```\n```output\nb\nc\n```\ny",
             PythonConfig(),
@@ -332,3 +453,5 @@ def test_any_call_syntax_is_possible() -> None:
     config = CallConfig(opens="[[", closes="]]", reply_opens=" -> ", reply_closes=";")
     found = list(parts("[[1]] -> 1; x", config))
     assert found == [("[[1]]", False), (" -> 1;", True), (" x", False)]
+    found = list(parts("[[1]]\n -> 1; x", config))
+    assert found == [("[[1]]\n", False), (" -> 1;", True), (" x", False)]
