@@ -301,7 +301,7 @@ class Telling:
         self.sign = sign
 
     async def logprobs(self, sequences: Sequence[Tokens]) -> list[float]:
-        return [self.sign * float(10 * p + c) for (p,), (c,), _ in sequences]
+        return [self.sign * float(10 * p + c) for (p,), (c,), *_ in sequences]
 
 
 async def test_every_preference_gets_its_own_values_for_either_side():

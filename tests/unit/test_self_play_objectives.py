@@ -117,6 +117,7 @@ def gradient_of(
 # itself included. Best meets worst: (.797714, .262622).
 SCORES_5 = vector(2, 1, 0, -1, -0.5)
 WIN_PROBS_5 = torch.sigmoid(SCORES_5[:, None] - SCORES_5).mean(1)
+JUDGED = [name for name in Judged.__slots__ if name != "peers"]
 BEST_WORST = judged(score=(WIN_PROBS_5[0].item(), WIN_PROBS_5[3].item()))
 # Section 5: s = v_1·v'_2 - v_2·v'_1 of three two-dimensional embeddings, and mean scores ŝ.
 EMBEDDINGS = vector(1, 0.6, -0.3), vector(0.2, 0.5, 0.8)
@@ -192,7 +193,7 @@ def test_flagship_anchor_in_float32(case: Case) -> None:
         config,
         replace(sides, chosen_B=sides.chosen_B.float(), rejected_B=sides.rejected_B.float()),
         {k: SideLogprobs(v.chosen_B.float(), v.rejected_B.float()) for k, v in frozen.items()},
-        Judged(*(getattr(verdict, name).float() for name in Judged.__slots__)),
+        Judged(*(getattr(verdict, name).float() for name in JUDGED)),
     )
     assert loss_B.dtype is torch.float32
     assert loss_B.item() == pytest.approx(expected, rel=1e-4)
@@ -227,7 +228,7 @@ def sigmoid(x: float) -> float:
 def closed_form(config: Any, policy: Two, verdict: Judged) -> Two:
     """Gradient with anchors of 0, for a pair of the policy's own chosen side and a mixture's."""
     (chosen, rejected), gap = policy, policy[0] - policy[1]
-    p, s_chosen, s_rejected, *_ = (getattr(verdict, name).item() for name in Judged.__slots__)
+    p, s_chosen, s_rejected, *_ = (getattr(verdict, name).item() for name in JUDGED)
     match config:
         case SPPOConfig(step_size=s, target=Target.mean):
             return chosen - s * (s_chosen - 0.5), rejected - s * (s_rejected - 0.5)
