@@ -1,5 +1,6 @@
 """A whole run whose policy calls a calculator: real actors, from the command line."""
 
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -40,9 +41,10 @@ IN_STEPS = [
 
 
 def results(text: str) -> list[tuple[str, str]]:
-    """Every call in a text, and what was answered."""
+    """Every call in a text, and what was answered; the policy may write `<<1+2>>` too, a call that
+    it has not made."""
     calls = (part.partition(">>")[0] for part in text.split("<<")[1:] if ">>" in part)
-    return [(call.partition("=")[0], call.partition("=")[2]) for call in calls]
+    return [(call.partition("=")[0], call.partition("=")[2]) for call in calls if "=" in call]
 
 
 @pytest.mark.parametrize("objective", ["dpo", "kto"])
@@ -54,8 +56,7 @@ def test_calls_are_answered_and_the_policys_own_words_are_trained_on(
     rows = read(tmp_path / "run").to_pylist()
     texts = [row[side] for row in rows for side in ("chosen", "rejected") if row[side]]
     answered = [one for text in texts for one in results(text)]
-    right = [(call, said) for call, said in answered if not said.startswith("error")]
-    assert right and all(int(said) == eval_sum(call) for call, said in right)
+    assert_right(answered, end="")
     for record in read_metrics(tmp_path / "run" / "metrics.jsonl")[1:]:
         assert record["weights/logprob_gap"] < 1e-3
         assert record["policy/anchor_gap"] < 1e-4, "both see the same tokens"
@@ -71,8 +72,7 @@ def test_a_search_answers_the_calls_of_its_steps(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(directory / "model")
     written = [one for tree in trees for node in tree.nodes[1:]
                for one in observed(tree.answer(node), tokenizer)]  # fmt: skip
-    right = [(call, said) for call, said in written if not said.startswith("error")]
-    assert right and all(said == f"{eval_sum(call)}>>" for call, said in right)
+    assert_right(written, end=">>")
     steps = [node.step for tree in trees for node in tree.nodes[1:] if node.step]
     assert any(step.observed and step.stopped for step in steps), "a step goes on after a call"
     records = read_metrics(directory / "metrics.jsonl")[1:]
@@ -96,6 +96,9 @@ def observed(answer: Completion, tokenizer) -> list[tuple[str, str]]:
     return found
 
 
-def eval_sum(call: str) -> int:
-    assert set(call) <= set("0123456789+ "), call
-    return sum(int(term) for term in call.split("+") if term.strip())
+def assert_right(answered: list[tuple[str, str]], end: str) -> None:
+    """Every call for a plain sum; a policy that has learnt little calls for other things too."""
+    sums = [(call, said) for call, said in answered if re.fullmatch(r"[1-9]\d*(\+[1-9]\d*)*", call)]
+    assert sums
+    for call, said in sums:
+        assert said == f"{sum(map(int, call.split('+')))}{end}", call
