@@ -308,7 +308,7 @@ class PolicyRank:
 
 def _all_sides(pairs: Sequence[Preference]) -> Tokens:
     """Stands for all rows of some pairs when forward passes are packed."""
-    rows = {side for pair in pairs for side in pair.sides} if len(pairs) > 1 else pairs[0].sides
+    rows = {side for pair in pairs for side in pair.sides}
     prompt = max((row.prompt for row in rows), key=len)
     completion = max((row.completion for row in rows), key=len)
     return Tokens(prompt * len(rows), completion * len(rows))

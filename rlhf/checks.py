@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from rlhf.config import Config
+from rlhf.config import SCHEMAS, Config
 from rlhf.config.algorithms import (
     Chosen,
     DriftConfig,
@@ -43,6 +43,7 @@ from rlhf.config.objectives import (
     KTOConfig,
     LNDPOConfig,
     NashMDConfig,
+    ObjectiveConfig,
     Optimism,
     RDPOConfig,
     RSOConfig,
@@ -170,9 +171,14 @@ def _demonstration_problems(config: Config) -> Iterator[str]:
         )
 
 
+def _name(objective: ObjectiveConfig) -> str:
+    """As people choose it."""
+    return next(n for n, schema in SCHEMAS["objective"].items() if schema is type(objective))
+
+
 def _self_play_problems(config: Config) -> Iterator[str]:
     algorithm, objective = config.algorithm, config.objective
-    name = type(objective).__name__.removesuffix("Config").lower()
+    name = _name(objective)
     if isinstance(objective, INPOConfig) and objective.tau * objective.step_size >= 1:
         yield (
             f"objective.tau={objective.tau:g}: tau·step_size = "
@@ -292,10 +298,9 @@ def _tree_problems(config: Config, algorithm: TreeConfig) -> Iterator[str]:
             f"max_staleness={config.max_staleness}: what a tree knows is of one policy; set it to 0"
         )
     if algorithm.smooth_labels and isinstance(config.objective, LABELLED):
-        name = type(config.objective).__name__.removesuffix("Config").lower()
         yield (
-            f"algorithm.smooth_labels=true: objective={name} takes the chosen side to be better "
-            "for certain; set algorithm.smooth_labels=false"
+            f"algorithm.smooth_labels=true: objective={_name(config.objective)} takes the chosen "
+            "side to be better for certain; set algorithm.smooth_labels=false"
         )
     if not algorithm.stop or not all(algorithm.stop):
         yield f"algorithm.stop={algorithm.stop}: needs texts that end a step, none of them empty"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 
+from rlhf.batching import together
 from rlhf.records import Prompt, Tokens
 from rlhf.stages import Logprobs, Schedule
 
@@ -44,12 +45,10 @@ def hardest(nlls: Sequence[float], groups: Sequence[Hashable], num: int) -> list
 
     Of equal ones the first; `num` is at most their number.
     """
-    members: dict[Hashable, list[int]] = {}
-    for i, group in enumerate(groups):
-        members.setdefault(group, []).append(i)
+    members = together(groups)
     chosen: list[int] = []
-    shares = proportional([len(group) for group in members.values()], num)
-    for group, share in zip(members.values(), shares, strict=True):
+    shares = proportional([len(group) for group in members], num)
+    for group, share in zip(members, shares, strict=True):
         chosen += sorted(group, key=lambda i: -nlls[i])[:share]
     return sorted(chosen)
 

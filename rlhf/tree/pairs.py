@@ -81,6 +81,11 @@ def label_smoothing(chosen_visits: int, rejected_visits: int) -> float:
     return min(1 - 1 / (1 + ratio), 0.5)
 
 
+def is_tie(gap: float, min_gap: float) -> bool:
+    """Whether one side is not better by enough, or not better at all."""
+    return gap <= 0 or gap + _EPSILON < min_gap
+
+
 def _rank(node: Node) -> tuple[float, float, float, float, int, int]:
     """By Q, then as the released code breaks ties; the first drawn of all that is equal."""
     return node.q, node.prior, node.reward, node.estimate, node.visits, -node.index
@@ -106,8 +111,7 @@ def _reason_to_drop(
     # Of a whole answer the judge has said all that visits could tell.
     if any(node.visits < config.min_visits and not node.ended for node in (best, other)):
         return DropReason.UNVISITED
-    gap = best.q - other.q
-    if gap <= 0 or gap + _EPSILON < config.min_gap:
+    if is_tie(best.q - other.q, config.min_gap):
         return DropReason.TIE
     if chosen.completion.truncated and config.truncated is Truncated.penalise:
         return DropReason.TRUNCATED

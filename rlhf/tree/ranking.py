@@ -12,8 +12,8 @@ from itertools import combinations
 from rlhf.config.algorithms import StepValue, TreeConfig
 from rlhf.records import Completion, Dropped, DropReason, Emphasis, Preference
 from rlhf.tree.nodes import Node, Tree
+from rlhf.tree.pairs import is_tie
 
-_EPSILON = 1e-9
 _SCALES = {
     StepValue.outcome: (-1.0, 1.0),
     StepValue.self_evaluation: (-1.0, 2.0),
@@ -45,8 +45,7 @@ def ranked_pairs(
     answers = [(value(node), tree.answer(node), _emphasis(node, listed[0])) for node in listed]
     pairs = []
     for better, worse in combinations(answers, 2):
-        gap = better[0] - worse[0]
-        if gap <= 0 or gap + _EPSILON < config.min_gap:
+        if is_tie(better[0] - worse[0], config.min_gap):
             dropped.append(Dropped(DropReason.TIE, better[1], worse[1]))
         else:
             pairs.append((better, worse))

@@ -349,6 +349,7 @@ def test_lists_of_choices_are_plain_values_too():
         (["max_staleness=1"], "max_staleness=1"),
         (["objective=simpo"], "algorithm.smooth_labels=true: objective=simpo"),
         (["objective=kto"], "algorithm.smooth_labels=true: objective=kto"),
+        (["objective=ln_dpo"], "algorithm.smooth_labels=true: objective=ln_dpo"),
         (["objective=tpo"], "objective=tpo: needs a ranked list"),
     ],
 )
