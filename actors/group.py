@@ -26,6 +26,8 @@ class Allotment:
     num_cpus: float
     num_gpus: float
     num_threads: int
+    seats: Sequence[Any] = ()
+    """A Ray scheduling strategy for each worker; without them, Ray chooses."""
 
 
 @dataclass(slots=True)
@@ -68,16 +70,22 @@ def start_workers(
         "TRANSFORMERS_VERBOSITY": "error",
         **(env or {}),
     }
-    remote = ray.remote(actor).options(
-        num_cpus=allotment.num_cpus,
-        num_gpus=allotment.num_gpus,
+    remote = ray.remote(actor)
+    options = {
+        "num_cpus": allotment.num_cpus,
+        "num_gpus": allotment.num_gpus,
         # A restarted actor would come back with old weights; the driver decides what to do.
-        max_restarts=0,
-        max_task_retries=0,
-        runtime_env={"env_vars": variables},
-    )
+        "max_restarts": 0,
+        "max_task_retries": 0,
+        "runtime_env": {"env_vars": variables},
+    }
+    seats = allotment.seats or [None] * allotment.count
     return [
-        Worker(f"{allotment.role}-{i}", remote.remote(*arguments)) for i in range(allotment.count)
+        Worker(
+            f"{allotment.role}-{i}",
+            remote.options(**options, scheduling_strategy=seat).remote(*arguments),
+        )
+        for i, seat in enumerate(seats)
     ]
 
 

@@ -55,6 +55,8 @@ class PolicyPlan:
     """Those of round 0."""
     num_rounds: int
     seed: int
+    shares_gpu: bool = False
+    """Give the memory of forward and backward passes back after each round's update."""
 
 
 class PolicyRank:
@@ -151,6 +153,8 @@ class PolicyRank:
             skipped += not result.applied
             norms += [result.grad_norm] if result.applied else []
             self._check_finite(result.applied)
+        if plan.shares_gpu:
+            torch.cuda.empty_cache()
         if not steps:
             return {"policy/num_steps": 0.0}
         *values, weight = self._over_ranks(sums)

@@ -71,10 +71,17 @@ class RolloutWorker:
     """A Ray actor around one engine."""
 
     def __init__(
-        self, path: str, dtype: DType, config: RolloutConfig, transport: Transport, seed: int
+        self,
+        path: str,
+        dtype: DType,
+        config: RolloutConfig,
+        transport: Transport,
+        seed: int,
+        sleeps: bool = False,
     ) -> None:
+        """`sleeps`: whether `sleep` and `wake` will be called, which only vLLM on GPUs can."""
         self._tokenizer = AutoTokenizer.from_pretrained(path)
-        self._engine = _build_engine(path, dtype, config, transport, seed)
+        self._engine = _build_engine(path, dtype, config, transport, seed, sleeps)
         self._version = 0
 
     async def ready(self) -> str:
@@ -138,6 +145,14 @@ class RolloutWorker:
     async def load_initial(self, path: str) -> None:
         """Keeps the initial policy beside the policy, to sample from it and from mixtures."""
         self._engine.load_initial(path)  # type: ignore[attr-defined]
+
+    async def sleep(self) -> None:
+        """Gives the GPU's memory back, weights and cache; requests may come after `wake` only."""
+        await self._engine.sleep()  # type: ignore[attr-defined]
+
+    async def wake(self) -> None:
+        """Takes the memory again; weights must be loaded before any request."""
+        await self._engine.wake()  # type: ignore[attr-defined]
 
     async def weight_transfer(self, step: str, argument: Any = None) -> None:
         """One step of vLLM's weight-transfer protocol, for transports between GPUs."""
@@ -209,13 +224,18 @@ def end_token_ids(path: str) -> tuple[int, ...]:
 
 
 def _build_engine(
-    path: str, dtype: DType, config: RolloutConfig, transport: Transport, seed: int
+    path: str,
+    dtype: DType,
+    config: RolloutConfig,
+    transport: Transport,
+    seed: int,
+    sleeps: bool,
 ) -> Engine:
     ends = end_token_ids(path)
     if isinstance(config, VllmRolloutConfig):
         from actors.vllm_engine import VllmEngine
 
-        return VllmEngine(path, dtype, config, ends, transport, seed)
+        return VllmEngine(path, dtype, config, ends, transport, seed, sleeps)
     if isinstance(config, TransformersRolloutConfig):
         from actors.transformers_engine import TransformersEngine
 

@@ -55,6 +55,7 @@ class VllmEngine:
         end_token_ids: Sequence[int],
         transport: Transport,
         seed: int,
+        sleeps: bool = False,
     ) -> None:
         on_gpu = torch.cuda.is_available()
         if not on_gpu:
@@ -73,6 +74,7 @@ class VllmEngine:
             worker_extension_cls="actors.vllm_engine.WorkerExtension",
             weight_transfer_config=WeightTransferConfig(backend=backend),
             enable_prefix_caching=True,
+            enable_sleep_mode=sleeps,
             # In parts, a seeded request's prompt ends the engine on CPUs: their random generators
             # cannot be set back.
             enable_chunked_prefill=None if on_gpu else False,
@@ -166,6 +168,13 @@ class VllmEngine:
                 safetensors.torch.save_file(dict(bucket), file.name)
                 await self.weight_transfer("update", {"path": file.name})
         await self.weight_transfer("finish", version)
+
+    async def sleep(self) -> None:
+        # At level 2 the weights are let go too: every wake is followed by the policy's new ones.
+        await self._engine.sleep(level=2)
+
+    async def wake(self) -> None:
+        await self._engine.wake_up()
 
     async def weight_transfer(self, step: str, argument: Any = None) -> None:
         """`init`, `start`, `update`, `finish`: generation stands still from start to finish."""

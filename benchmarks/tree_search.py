@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--engine", choices=ENGINES, default="vllm")
     chosen = parser.parse_args()
     roles = [Role("rollout", 1, 1, 0.0), Role("judge", 1, 1, 0.0)]
-    with tempfile.TemporaryDirectory() as folder, session(None, roles):
+    with tempfile.TemporaryDirectory() as folder, session(None, roles, 60):
         model = Path(folder) / "model"
         build_tiny_model(TinyModelConfig(vocabulary=Vocabulary.bytes), model, 1)
         print(json.dumps(asyncio.run(measure(chosen.engine, model, chosen.trees)), indent=1))

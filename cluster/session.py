@@ -1,55 +1,197 @@
-"""The only place that starts or joins Ray."""
+"""The only place that starts or joins Ray, and that takes hold of a part of it."""
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node  # no public call tells it by node
+from ray.exceptions import AuthenticationError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from cluster.placement import Role, local_resources, shortages
+from cluster.placement import Node, Plan, Role, make_plan
 from rlhf.problems import InputError
+
+HERE = "here"
+"""How the driver's own node is called."""
+
+NODE_LABEL = "ray.io/node-id"
+"""Ray gives every node this label."""
+
+JOB_ENVIRONMENT = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set for the entry point of a submitted job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What the session holds of the cluster, and nobody else can have until it ends."""
+
+    plan: Plan
+    seats: Mapping[str, Sequence[Any]]
+    """By role, a Ray scheduling strategy for each worker."""
 
 
 @contextmanager
-def session(address: str | None, roles: Sequence[Role]) -> Iterator[None]:
-    """Within it, Ray is there and has room for the roles; raises InputError if it has not.
+def session(
+    address: str | None,
+    roles: Sequence[Role],
+    timeout_s: float,
+    tell: Callable[[str], None] = print,
+) -> Iterator[Reservation]:
+    """Within it, Ray is there and holds room for the roles; raises InputError if it has not.
 
-    Without an address Ray starts on this machine and ends with the session. If Ray is already
-    there, as under a sweep's launcher, it is used and left as it is.
+    Without an address Ray starts on this machine and ends with the session, but in a submitted job
+    the job's cluster is joined. If Ray is already there, as under a sweep's launcher, it is used
+    and left as it is. What others use is waited for, `timeout_s` at most, which `tell` is told.
     """
+    with _ray(address, roles):
+        plan, group = _reserve(roles, timeout_s, tell)
+        try:
+            yield Reservation(plan, _strategies(plan, group))
+        finally:
+            remove_placement_group(group)
+
+
+def find_nodes(address: str | None, roles: Sequence[Role]) -> list[Node]:
+    """The nodes that a session would find, and all that they have."""
+    if address is None and not in_job() and not ray.is_initialized():
+        return [local_node(roles)]
+    with _ray(address, roles):
+        return _nodes(_totals())
+
+
+def in_job() -> bool:
+    """Whether this process is the entry point of `ray job submit`."""
+    return JOB_ENVIRONMENT in os.environ
+
+
+def local_node(roles: Sequence[Role]) -> Node:
+    """What a Ray started on this machine offers: its GPUs, and as many CPU slots as asked for.
+
+    A slot is permission to start a worker, not a core: on a laptop, workers that take turns may
+    share the two cores there are.
+    """
+    import torch
+
+    needed = sum(role.count * role.num_cpus for role in roles)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    free = {
+        "CPU": max(needed, float(os.cpu_count() or 1)),
+        "GPU": float(torch.cuda.device_count()),
+        "memory": float(memory),
+    }
+    return Node("local", HERE, free)
+
+
+# --- starting and joining ------------------------------------------------------------------------
+
+
+@contextmanager
+def _ray(address: str | None, roles: Sequence[Role]) -> Iterator[None]:
     if ray.is_initialized():
-        _refuse(shortages(roles, ray.cluster_resources()))
         yield
         return
-    if address is None:
-        # Ray's default of 15 starves its workers whenever the machine has anything else to do.
-        os.environ.setdefault("RAY_worker_niceness", "0")
-        resources = local_resources(roles)
-        _refuse(shortages(roles, resources))
-        ray.init(
-            "local",  # even where another Ray is running
-            num_cpus=int(resources["CPU"]),
-            num_gpus=int(resources["GPU"]),
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
-    else:
-        try:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-        except ConnectionError as error:
-            raise InputError(
-                [f"cluster.address={address}: no Ray cluster answers there ({error}); "
-                 "`cluster=local` starts one here"]
-            ) from error  # fmt: skip
+    if address is None and in_job():
+        address = "auto"
+    _start(roles) if address is None else _join(address)
     try:
-        _refuse(shortages(roles, ray.cluster_resources()))
         yield
     finally:
         ray.shutdown()
 
 
-def _refuse(problems: Sequence[str]) -> None:
-    if problems:
-        raise InputError(problems)
+def _start(roles: Sequence[Role]) -> None:
+    here = local_node(roles)
+    make_plan(roles, [here])  # refused before anything has started
+    # Ray's default of 15 starves its workers whenever the machine has anything else to do.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    ray.init(
+        "local",  # even where another Ray is running
+        num_cpus=int(here.free["CPU"]),
+        num_gpus=int(here.free["GPU"]),
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
+
+
+def _join(address: str) -> None:
+    where = f"cluster.address={address}"
+    if address.startswith("ray://"):
+        raise InputError(
+            [f"{where}: Ray's client protocol lacks what is needed here; use `ray job submit`, or "
+             "run on a node of the cluster with cluster=auto"]
+        )  # fmt: skip
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except ConnectionError as error:
+        raise InputError(
+            [f"{where}: no Ray cluster answers there ({error}); `cluster=local` starts one here"]
+        ) from error
+    except AuthenticationError as error:
+        cause = str(error).splitlines()[0]
+        raise InputError(
+            [f"{where}: the cluster wants a token ({cause}); set RAY_AUTH_MODE=token and give its "
+             "token by RAY_AUTH_TOKEN_PATH"]
+        ) from error  # fmt: skip
+
+
+# --- taking hold ---------------------------------------------------------------------------------
+
+
+def _reserve(
+    roles: Sequence[Role], timeout_s: float, tell: Callable[[str], None]
+) -> tuple[Plan, PlacementGroup]:
+    """Refuses at once what the cluster could never hold, and waits for what others use."""
+    make_plan(roles, _nodes(_totals()))
+    deadline, told = time.monotonic() + timeout_s, False
+    while True:
+        try:
+            plan = make_plan(roles, _nodes(available_resources_per_node()))
+        except InputError as error:
+            if time.monotonic() > deadline:
+                raise InputError(
+                    [f"{problem} (now: others use the rest, and cluster.start_timeout_s="
+                     f"{timeout_s:g} are over)" for problem in error.problems]
+                ) from error  # fmt: skip
+            if not told:
+                tell("waiting for what others use of the cluster: " + "; ".join(error.problems))
+                told = True
+            time.sleep(1)
+            continue
+        group = placement_group(
+            [{name: need for name, need in seat.needs.items() if need} for seat in plan.seats],
+            bundle_label_selector=[{NODE_LABEL: seat.node.id} for seat in plan.seats],
+        )
+        if group.wait(10):
+            return plan, group
+        remove_placement_group(group)  # somebody else was faster
+
+
+def _strategies(plan: Plan, group: PlacementGroup) -> dict[str, list[Any]]:
+    return {
+        role: [PlacementGroupSchedulingStrategy(group, index) for index in indices]
+        for role, indices in plan.seat_indices.items()
+    }
+
+
+def _totals() -> dict[str, dict[str, float]]:
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+
+
+def _nodes(resources: Mapping[str, Mapping[str, float]]) -> list[Node]:
+    """Nodes that live, with what they have of everything; always in the same order."""
+    alive = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    alive[ray.get_runtime_context().get_node_id()] = HERE
+    several = {address for address, count in Counter(alive.values()).items() if count > 1}
+    return [
+        Node(id, f"{address} ({id[:6]})" if address in several else address, resources[id])
+        for id, address in sorted(alive.items(), key=lambda item: (item[1], item[0]))
+        if id in resources
+    ]

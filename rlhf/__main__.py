@@ -5,6 +5,7 @@ Only what that needs is imported at first, so that a typing error is told in a s
 
 import dataclasses
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -20,15 +21,18 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from rlhf.checks import config_problems
 from rlhf.config import Config, register_schemas
-from rlhf.problems import InputError, RunFailed
+from rlhf.problems import InputError, RunFailed, Stopped
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def hydra_main(composed: DictConfig) -> float:
     config = checked(composed)
     overrides = list(HydraConfig.get().overrides.task)
-    from rlhf.launch import launch
+    from rlhf.launch import launch, show_plan
 
+    if config.dry_run:
+        show_plan(config)
+        return 0.0
     return launch(config, overrides)
 
 
@@ -82,8 +86,10 @@ def _unknown_key(key: str, schema: Any) -> str:
 
 
 def main() -> None:
-    """Exit codes: 0 finished; 2 the input was wrong; 1 it failed while running."""
+    """Exit codes: 0 finished; 2 the input was wrong; 1 it failed while running; 143 stopped, to
+    be gone on with."""
     register_schemas()
+    sys.argv = ["dry_run=true" if word == "--dry-run" else word for word in sys.argv]
     with told():
         hydra_main()
 
@@ -104,6 +110,7 @@ EXPECTED = (
     HydraException,
     OmegaConfBaseException,
     KeyboardInterrupt,
+    Stopped,
     BaseExceptionGroup,
 )
 """What `report` can put into words; anything else ends with Python's own traceback and a 1."""
@@ -120,6 +127,9 @@ def report(error: BaseException) -> int:
     elif isinstance(error, KeyboardInterrupt):
         print("stopped", file=sys.stderr)
         return 130
+    elif isinstance(error, Stopped):
+        print(f"stopped {error}; the same command with the same run.dir goes on", file=sys.stderr)
+        return 128 + signal.SIGTERM
     elif isinstance(error, RunFailed):
         print(f"failed: {error}", file=sys.stderr)
         return 1

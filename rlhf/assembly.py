@@ -1,9 +1,9 @@
 """The composition root: a configuration becomes workers, services and a run.
 
-Only this file and the entry points (`rlhf.launch`, `rlhf.evaluate`) know actors and clusters.
+Only this file, `rlhf.roles` and the entry points know actors and clusters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from actors.policy_rank import PolicyPlan, PolicyRank
 from actors.reference import ReferenceService, ReferenceWorker
 from actors.rollout import RolloutService, RolloutWorker
 from actors.self_evaluation import start_self_evaluation
+from actors.taking_turns import SleepingCollector, WakingCarrier
 from actors.weight_sync import Carrier, GpuCarrier, ObjectStoreCarrier, ProbedPublisher, make_probe
-from cluster.placement import Role
 from rlhf.algorithms.drift import Drift, seed_pairs
 from rlhf.algorithms.online import OnlineDPO
 from rlhf.algorithms.self_play import SelfPlay
@@ -56,6 +56,7 @@ from rlhf.judges.endpoint import endpoint_judge
 from rlhf.metrics import ACCURACY, SATISFACTION
 from rlhf.objectives import anchors_needed
 from rlhf.records import Collected, Sampling
+from rlhf.roles import needs_reference_workers
 from rlhf.selection import HardestSchedule
 from rlhf.stages import Algorithm, Collector, Evaluation, Judge, Logprobs, Rollout, Schedule
 from rlhf.store import PreferenceStore, read_metrics
@@ -68,50 +69,10 @@ PROBE_TOKENS = 16
 MAX_LOGPROB_GAP = {DType.float32: 1e-3, DType.bfloat16: 0.1}
 
 
-# --- roles ---------------------------------------------------------------------------------------
-
-
-def roles(config: Config) -> list[Role]:
-    """Every kind of worker that the configuration asks for."""
-    gpu = 1.0 if config.placement.gpus else 0.0
-    shared = gpu / 2 if config.placement.colocated else gpu
-    rollout_gpus = shared
-    if isinstance(config.rollout, VllmRolloutConfig):
-        rollout_gpus *= config.rollout.tensor_parallel
-    judge = config.judge
-    needs_no_gpu = VerifierConfig | GameConfig | SimulatedUserJudgeConfig
-    judge_gpus = 0.0 if isinstance(judge, needs_no_gpu) else gpu
-    if isinstance(judge, LLMJudgeConfig) and isinstance(config.rollout, VllmRolloutConfig):
-        judge_gpus *= config.rollout.tensor_parallel
-    is_elsewhere = isinstance(judge, NoJudgeConfig) or (
-        isinstance(judge, LLMJudgeConfig) and judge.endpoint is not None
-    )
-    needed = [
-        Role("policy", config.policy.num_ranks, 1, shared),
-        Role("rollout", config.rollout.num_workers, 1, rollout_gpus),
-    ]
-    if not is_elsewhere:
-        needed.append(Role("judge", judge.num_workers, 1, judge_gpus))
-    if _needs_reference_workers(config):
-        needed.append(Role("reference", config.reference.num_workers, 1, gpu))
-    return needed
-
-
-def _needs_reference_workers(config: Config) -> bool:
-    """With LoRA the initial policy is the policy with its adapter off."""
-    return "initial" in anchors_needed(config.objective) and not config.policy.lora_rank
-
-
-def _allotment(config: Config, name: str) -> Allotment:
-    role = next(role for role in roles(config) if role.name == name)
-    threads = config.cluster.threads_per_worker
-    return Allotment(name, role.count, role.num_cpus, role.num_gpus, threads)
-
-
 # --- services ------------------------------------------------------------------------------------
 
 
-def start_policy(config: Config) -> PolicyService:
+def start_policy(config: Config, allotment: Allotment) -> PolicyService:
     algorithm = config.algorithm
     seed_epochs = algorithm.seed_epochs if isinstance(algorithm, DriftConfig) else 0
     plan = PolicyPlan(
@@ -122,22 +83,27 @@ def start_policy(config: Config) -> PolicyService:
         first_epochs=seed_epochs or config.round.epochs,
         num_rounds=config.num_rounds,
         seed=config.seed,
+        shares_gpu=config.placement.colocated,
     )
     env = {} if config.placement.gpus else {"DS_ACCELERATOR": "cpu"}
-    ranks = start_workers(PolicyRank, _allotment(config, "policy"), plan, env=env)
+    ranks = start_workers(PolicyRank, allotment, plan, env=env)
     return PolicyService(ranks, config.cluster.call_timeout_s)
 
 
-def start_rollout(config: Config, path: str) -> tuple[RolloutService, list[Worker]]:
+def start_rollout(
+    config: Config, path: str, allotment: Allotment
+) -> tuple[RolloutService, list[Worker]]:
     arguments = (path, config.model.dtype, config.rollout, transport(config), config.seed)
-    workers = start_workers(RolloutWorker, _allotment(config, "rollout"), *arguments)
+    workers = start_workers(RolloutWorker, allotment, *arguments, sleeps(config))
     # vLLM batches continuously, so it gets requests as they come; padded batches gather first.
     calls = 1024 if isinstance(config.rollout, VllmRolloutConfig) else 1
     timeout_s = config.cluster.call_timeout_s
     return RolloutService(workers, calls_per_worker=calls, timeout_s=timeout_s), workers
 
 
-def start_judge(config: Config) -> tuple[Judge | None, list[Worker]]:
+def start_judge(
+    config: Config, allotted: Mapping[str, Allotment]
+) -> tuple[Judge | None, list[Worker]]:
     """The judge, if there is one, and its workers."""
     judge, timeout_s = config.judge, config.cluster.call_timeout_s
     if isinstance(judge, NoJudgeConfig):
@@ -145,26 +111,24 @@ def start_judge(config: Config) -> tuple[Judge | None, list[Worker]]:
     if isinstance(judge, LLMJudgeConfig) and judge.endpoint is not None:
         return endpoint_judge(judge), []
     if isinstance(judge, LLMJudgeConfig):
-        allotment = _allotment(config, "judge")
         return start_llm_judge(
-            judge, config.rollout, config.model.dtype, allotment, timeout_s, config.seed
+            judge, config.rollout, config.model.dtype, allotted["judge"], timeout_s, config.seed
         )
-    workers = start_workers(JudgeWorker, _allotment(config, "judge"), config.judge)
+    workers = start_workers(JudgeWorker, allotted["judge"], config.judge)
     return JudgeService(workers, config.cluster.call_timeout_s), workers
 
 
-async def start_anchors(config: Config, policy: PolicyService, initial_path: str) -> Anchors:
+async def start_anchors(
+    config: Config, allotted: Mapping[str, Allotment], policy: PolicyService, initial_path: str
+) -> Anchors:
     """The anchors that the objective needs; `initial_path` holds the policy before round 0."""
     sources: dict[str, Logprobs] = {}
     for name in anchors_needed(config.objective):
         if name == "previous":
             sources[name] = policy
-        elif _needs_reference_workers(config):
-            workers = start_workers(
-                ReferenceWorker,
-                _allotment(config, "reference"),
-                *(initial_path, config.model.dtype, config.reference),
-            )
+        elif needs_reference_workers(config):
+            arguments = (initial_path, config.model.dtype, config.reference)
+            workers = start_workers(ReferenceWorker, allotted["reference"], *arguments)
             await wait_ready(workers, config.cluster.start_timeout_s)
             sources[name] = ReferenceService(workers, config.cluster.call_timeout_s)
         else:
@@ -183,6 +147,11 @@ def transport(config: Config) -> Transport:
     return Transport.ipc if config.placement.colocated else Transport.nccl
 
 
+def sleeps(config: Config) -> bool:
+    """Whether rollout workers give their GPU's memory back while the policy trains."""
+    return config.placement.colocated and isinstance(config.rollout, VllmRolloutConfig)
+
+
 def make_publisher(
     config: Config, inputs: Inputs, policy: PolicyService, rollout: RolloutService
 ) -> ProbedPublisher:
@@ -192,6 +161,11 @@ def make_publisher(
 
 
 def _carrier(config: Config, policy: PolicyService, rollout: RolloutService) -> Carrier:
+    carrier = _awake_carrier(config, policy, rollout)
+    return WakingCarrier(carrier, rollout) if sleeps(config) else carrier
+
+
+def _awake_carrier(config: Config, policy: PolicyService, rollout: RolloutService) -> Carrier:
     chosen = transport(config)
     if chosen is Transport.object_store:
         return ObjectStoreCarrier(policy, rollout)
@@ -310,12 +284,12 @@ def make_collector(
     """`answers` are those of `answering`, by this rollout service."""
     algorithm = make_algorithm(config, inputs, rollout, answers, judge, stores)
     last = (config.round, config.judge.max_failure_rate, config.seed)
-    collector = RoundCollector(algorithm, schedule, *last)
-    if not inputs.seeds:
-        return collector
-    assert isinstance(algorithm, Drift)
-    first = replace(algorithm, config=seed_pairs(algorithm.config), judge=None)
-    return WarmStarted(RoundCollector(first, OneRound(inputs.seeds), *last), collector)
+    collector: Collector = RoundCollector(algorithm, schedule, *last)
+    if inputs.seeds:
+        assert isinstance(algorithm, Drift)
+        first = replace(algorithm, config=seed_pairs(algorithm.config), judge=None)
+        collector = WarmStarted(RoundCollector(first, OneRound(inputs.seeds), *last), collector)
+    return SleepingCollector(collector, rollout) if sleeps(config) else collector
 
 
 def make_evaluation(

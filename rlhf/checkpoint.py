@@ -50,6 +50,9 @@ class RoundCheckpoints:
 
     async def save(self, num_rounds: int) -> Path:
         name = f"round_{num_rounds:06d}"
+        final = self._directory / name
+        if final.exists():  # renamed last, so it is complete
+            return final
         temporary = self._directory / f".{name}.partial"
         for leftover in self._directory.glob(".round_*"):  # of a save that was killed
             shutil.rmtree(leftover)
@@ -58,9 +61,6 @@ class RoundCheckpoints:
         state = {"num_rounds": num_rounds, "policy_version": num_rounds, **self._state}
         (temporary / STATE).write_text(json.dumps(state, indent=1))
         _write_manifest(temporary)
-        final = self._directory / name
-        if final.exists():
-            _remove(final)
         os.rename(temporary, final)
         _fsync(self._directory)
         _replace(self._directory / LATEST, name)

@@ -123,6 +123,11 @@ def _contradictions(config: Config) -> Iterator[str]:
             f"placement=colocated: needs one rollout worker of one GPU per policy rank; "
             f"set rollout.num_workers={policy.num_ranks} rollout.tensor_parallel=1"
         )
+    if config.placement.colocated and config.max_staleness:
+        yield (
+            f"max_staleness={config.max_staleness}: with placement=colocated policy and rollout "
+            "take turns on a GPU; set it to 0, or placement=disaggregated"
+        )
     if isinstance(rollout, TransformersRolloutConfig):
         longest = rollout.max_prompt_tokens + rollout.max_completion_tokens
         algorithm = config.algorithm

@@ -9,18 +9,22 @@ import asyncio
 import json
 import sys
 import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 from hydra import compose, initialize_config_dir
 
-from actors.group import wait_ready
+from actors.group import Allotment, wait_ready
 from cluster.session import session
+from cluster.shared_storage import require_shared
 from rlhf.__main__ import checked, told
-from rlhf.assembly import answering, make_evaluation, roles, start_judge, start_rollout
+from rlhf.assembly import answering, make_evaluation, start_judge, start_rollout
 from rlhf.config import Config, register_schemas
 from rlhf.inputs import Inputs, read_inputs
 from rlhf.problems import InputError
+from rlhf.roles import allotments, paths_by_role, roles
 from rlhf.run_directory import OVERRIDES
 from rlhf.stages import Metrics
 
@@ -38,14 +42,21 @@ def evaluate(directory: Path, overrides: list[str]) -> Metrics:
     config = checked(composed)
     with tempfile.TemporaryDirectory() as scratch:
         inputs = read_inputs(config, Path(scratch))
-    needed = [role for role in roles(config) if role.name in ("rollout", "judge")]
-    with session(config.cluster.address, needed):
-        return asyncio.run(_evaluate(config, inputs, directory))
+    cluster = config.cluster
+    asked = [replace(role, beside=None) for role in roles(config, inputs.model_path)]
+    asked = [role for role in asked if role.name in ("rollout", "judge")]
+    with session(cluster.address, asked, cluster.start_timeout_s) as reservation:
+        plan = reservation.plan
+        require_shared(plan, paths_by_role(config, directory, inputs.model_path))
+        allotted = allotments(plan, reservation.seats, cluster.threads_per_worker)
+        return asyncio.run(_evaluate(config, inputs, allotted, directory))
 
 
-async def _evaluate(config: Config, inputs: Inputs, directory: Path) -> Metrics:
-    rollout, rollout_workers = start_rollout(config, inputs.model_path)
-    judge, judge_workers = start_judge(config)
+async def _evaluate(
+    config: Config, inputs: Inputs, allotted: Mapping[str, Allotment], directory: Path
+) -> Metrics:
+    rollout, rollout_workers = start_rollout(config, inputs.model_path, allotted["rollout"])
+    judge, judge_workers = start_judge(config, allotted)
     await wait_ready([*rollout_workers, *judge_workers], config.cluster.start_timeout_s)
     answers = answering(config, inputs, rollout)
     return await make_evaluation(config, inputs, answers, judge, directory).evaluate()

@@ -1,13 +1,17 @@
 """One whole run, from its configuration to the run directory that it leaves behind."""
 
 import asyncio
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
-from actors.group import wait_ready
+from actors.group import Allotment, wait_ready
 from actors.policy import PolicyService
-from cluster.session import session
+from cluster.placement import make_plan, table
+from cluster.session import find_nodes, session
+from cluster.shared_storage import refuse_throwaway, require_shared
 from rlhf.assembly import (
     RunStores,
     answering,
@@ -16,7 +20,7 @@ from rlhf.assembly import (
     make_publisher,
     make_schedule,
     max_logprob_gap,
-    roles,
+    sleeps,
     start_anchors,
     start_judge,
     start_policy,
@@ -30,8 +34,11 @@ from rlhf.curves import draw_curves
 from rlhf.inputs import Inputs, open_feed, read_inputs
 from rlhf.loop import Run, train
 from rlhf.objectives import implied_target
+from rlhf.problems import InputError, Stopped
+from rlhf.roles import allotments, paths_by_role, roles
 from rlhf.run_directory import CHECKPOINTS, CONFIG, OVERRIDES, begin_or_resume, claimed
 from rlhf.stages import Metrics
+from rlhf.stopping import StopRequest
 from rlhf.tracking import RunTracker
 from rlhf.warmup import warm_up
 
@@ -40,10 +47,15 @@ def launch(config: Config, overrides: list[str]) -> float:
     """One whole run of a checked configuration; returns its last evaluation as one number, for
     sweepers. `overrides` are kept in the run directory, for `rlhf.evaluate`."""
     directory = Path(config.run.dir).absolute()
+    refuse_throwaway("run.dir", directory)
+    cluster = config.cluster
     with claimed(directory):
         checkpoint = begin_or_resume(directory, config.run.resume, plain(config))
         inputs = read_inputs(config, directory)
-        with session(config.cluster.address, roles(config)):
+        wanted = roles(config, inputs.model_path)
+        with session(cluster.address, wanted, cluster.start_timeout_s) as reservation:
+            plan = reservation.plan
+            require_shared(plan, paths_by_role(config, directory, inputs.model_path))
             (directory / CONFIG).write_text(yaml.safe_dump(plain(config), sort_keys=False))
             (directory / OVERRIDES).write_text(yaml.safe_dump(overrides))
             state = checkpoint.state if checkpoint else {}
@@ -56,11 +68,13 @@ def launch(config: Config, overrides: list[str]) -> float:
                 state.get("num_rounds", 0),
                 state.get("wandb_id"),
             )
+            tracker.note(plan.table())
+            allotted = allotments(plan, reservation.seats, cluster.threads_per_worker)
             status = "failed"
             try:
-                last = asyncio.run(_run(config, directory, inputs, checkpoint, tracker))
+                last = asyncio.run(_run(config, directory, inputs, checkpoint, allotted, tracker))
                 status = "completed"
-            except KeyboardInterrupt:
+            except* (KeyboardInterrupt, Stopped):
                 status = "stopped"
                 raise
             finally:
@@ -72,28 +86,66 @@ def launch(config: Config, overrides: list[str]) -> float:
     return objective_value(last)
 
 
+def show_plan(config: Config) -> None:
+    """Prints which worker would go to which node and the memory that it needs at least, having
+    checked all that a run checks before it starts workers; leaves nothing behind."""
+    refuse_throwaway("run.dir", Path(config.run.dir).absolute())
+    with tempfile.TemporaryDirectory() as scratch:
+        wanted = roles(config, read_inputs(config, Path(scratch)).model_path)
+    try:
+        print(make_plan(wanted, find_nodes(config.cluster.address, wanted)).table())
+    except InputError:
+        print(table(wanted, {}))
+        raise
+    finally:
+        print("per worker; memory without activations and what libraries take")
+
+
 async def _run(
     config: Config,
     directory: Path,
     inputs: Inputs,
     checkpoint: Checkpoint | None,
+    allotted: Mapping[str, Allotment],
     tracker: RunTracker,
 ) -> Metrics:
+    stop = StopRequest(tracker.note)
+    with stop.listening():
+        ready = _prepare(config, directory, inputs, checkpoint, allotted, tracker, stop)
+        run, policy, evaluation = await stop.unless_asked(ready)
+        await train(run)
+        await policy.export(directory / "policy")
+        inputs.tokenizer.save_pretrained(directory / "policy")
+        return evaluation.last
+
+
+async def _prepare(
+    config: Config,
+    directory: Path,
+    inputs: Inputs,
+    checkpoint: Checkpoint | None,
+    allotted: Mapping[str, Allotment],
+    tracker: RunTracker,
+    stop: StopRequest,
+) -> tuple[Run, PolicyService, "LastKept"]:
+    """Starts the workers, and brings everything to where the first round begins."""
     for note in inputs.notes():
         tracker.note(note)
     feed = open_feed(config, inputs, directory, tracker.note)
     wait_s = config.cluster.start_timeout_s
-    policy = start_policy(config)
+    policy = start_policy(config, allotted["policy"])
     schedule = make_schedule(config, inputs, feed, policy)
-    rollout, rollout_workers = start_rollout(config, inputs.model_path)
-    judge, judge_workers = start_judge(config)
-    started = ", ".join(f"{role.count} {role.name}" for role in roles(config))
-    tracker.note(f"starting workers: {started}")
+    rollout, rollout_workers = start_rollout(config, inputs.model_path, allotted["rollout"])
+    judge, judge_workers = start_judge(config, allotted)
+    tracker.note("starting workers")
     if (target := implied_target(config.objective)) is not None:
         tracker.note(f"largest target of the objective: {target:g} nats")
+    if sleeps(config):  # vLLM measures what is free of a GPU, so nothing else may start there
+        await wait_ready(rollout_workers, wait_s)
+        await rollout.each("sleep")
     await policy.connect()
     initial_path = await _bring_policy(config, directory, inputs, checkpoint, policy, tracker)
-    anchors = await start_anchors(config, policy, initial_path)
+    anchors = await start_anchors(config, allotted, policy, initial_path)
     await wait_ready([*rollout_workers, *judge_workers], wait_s)
     if isinstance(config.algorithm, SelfPlayConfig) and config.algorithm.samples_initial_policy:
         await rollout.each("load_initial", initial_path)
@@ -112,26 +164,23 @@ async def _run(
         keep=config.run.keep_checkpoints,
         state={"wandb_id": tracker.wandb_id},
     )
-    await train(
-        Run(
-            collector=make_collector(config, inputs, schedule, rollout, answers, judge, stores),
-            anchors=anchors,
-            policy=policy,
-            publisher=publisher,
-            evaluation=evaluation,
-            checkpoints=checkpoints,
-            store=stores,
-            tracker=tracker,
-            first_round=first_round,
-            num_rounds=config.num_rounds,
-            max_staleness=config.max_staleness,
-            evaluate_every=config.eval.every,
-            checkpoint_every=config.run.checkpoint_every,
-        )
+    run = Run(
+        collector=make_collector(config, inputs, schedule, rollout, answers, judge, stores),
+        anchors=anchors,
+        policy=policy,
+        publisher=publisher,
+        evaluation=evaluation,
+        checkpoints=checkpoints,
+        store=stores,
+        tracker=tracker,
+        stop=stop,
+        first_round=first_round,
+        num_rounds=config.num_rounds,
+        max_staleness=config.max_staleness,
+        evaluate_every=config.eval.every,
+        checkpoint_every=config.run.checkpoint_every,
     )
-    await policy.export(directory / "policy")
-    inputs.tokenizer.save_pretrained(directory / "policy")
-    return evaluation.last
+    return run, policy, evaluation
 
 
 async def _bring_policy(

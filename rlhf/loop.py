@@ -6,15 +6,8 @@ from dataclasses import dataclass
 
 from rlhf.anchors import Anchors
 from rlhf.metrics import collection_metrics
-from rlhf.stages import (
-    Checkpoints,
-    Collector,
-    Evaluation,
-    Policy,
-    Publisher,
-    Store,
-    Tracker,
-)
+from rlhf.problems import Stopped
+from rlhf.stages import Checkpoints, Collector, Evaluation, Policy, Publisher, Stop, Store, Tracker
 from rlhf.timing import Stopwatch
 
 
@@ -30,6 +23,7 @@ class Run:
     checkpoints: Checkpoints
     store: Store
     tracker: Tracker
+    stop: Stop
     first_round: int
     num_rounds: int
     max_staleness: int
@@ -49,7 +43,11 @@ async def train(run: Run) -> None:
 
             clock = Stopwatch()
             with clock("collect"):
-                collected = await ahead.popleft()
+                collecting = ahead.popleft()
+                if await run.stop.comes_before(collecting):
+                    await run.checkpoints.save(round)
+                    raise Stopped(f"after {round} of {run.num_rounds} rounds")
+                collected = await collecting
             with clock("anchor"):
                 batch = await run.anchors.attach(round, collected)
             with clock("update"):

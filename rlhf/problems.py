@@ -1,4 +1,4 @@
-"""The two exceptions that `python -m rlhf` puts into words rather than into a traceback."""
+"""The exceptions that `python -m rlhf` puts into words rather than into a traceback."""
 
 from collections.abc import Sequence
 
@@ -21,6 +21,13 @@ class InputError(Exception):
 class RunFailed(Exception):
     """The run cannot go on; `main` prints the message and exits with 1. Each way to fail is a
     subclass, and names the worker, the node and the cause where there are such."""
+
+
+class Stopped(BaseException):
+    """The run was asked to stop, and has; says where. Starting it again goes on from there.
+
+    No Exception, like KeyboardInterrupt: what goes on after a failure, as a sweep does, ends.
+    """
 
 
 def some(values: Sequence[object], limit: int = 5) -> str:

@@ -27,7 +27,8 @@ _LASTING = ("trees",)
 _BEGUN = ".agon"
 """Marks a directory that a run began in: only there is what has those names known to be ours."""
 
-MAY_CHANGE = ("run", "tracking", "cluster", "placement", "eval", "num_rounds", "experiment")
+MAY_CHANGE = ("run", "tracking", "cluster", "placement", "eval", "num_rounds", "experiment",
+              "dry_run")  # fmt: skip
 """Sections and keys that a resumed run may set anew."""
 
 

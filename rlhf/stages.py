@@ -3,6 +3,7 @@
 `actors/` implements them on Ray; a test implements them in ten lines.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -100,7 +101,15 @@ class Checkpoints(Protocol):
     """Keeps what a run needs to go on after a crash."""
 
     async def save(self, num_rounds: int) -> Path:
-        """Complete or absent, never half."""
+        """Complete or absent, never half; what is there already is not saved again."""
+        ...
+
+
+class Stop(Protocol):
+    """Knows whether the run has been asked to stop."""
+
+    async def comes_before(self, task: asyncio.Future) -> bool:
+        """Waits until the task is done or a stop is asked for; says whether it is the latter."""
         ...
 
 

@@ -101,6 +101,8 @@ class Config:
     max_staleness: int = number(0, at_least=0)
     """Rounds by which collecting may run ahead of training; 0 is strictly on-policy."""
     seed: int = number(1, at_least=0)
+    dry_run: bool = False
+    """Check everything, print which worker would go where and the memory it needs, and end."""
     experiment: str | None = None
     """The recipe, for the record."""
 

@@ -29,21 +29,22 @@ def use_workers(
     if isinstance(config.rollout, VllmRolloutConfig):
         num_gpus *= config.rollout.tensor_parallel
     role = Role("judge", config.judge.num_workers, 1, num_gpus)
-    with session(config.cluster.address, [role]):
-        note(f"starting workers: {role.count} {role.name}")
-        asyncio.run(_use(config, reader, role, use))
+    cluster = config.cluster
+    with session(cluster.address, [role], cluster.start_timeout_s, note) as reservation:
+        note(reservation.plan.table())
+        seats = reservation.seats[role.name]
+        threads = cluster.threads_per_worker
+        allotment = Allotment(role.name, role.count, role.num_cpus, role.num_gpus, threads, seats)
+        asyncio.run(_use(config, reader, allotment, use))
 
 
 async def _use(
     config: FeedbackConfig,
     reader: QuestionReader,
-    role: Role,
+    allotment: Allotment,
     use: Callable[[Writer], Awaitable[None]],
 ) -> None:
     cluster = config.cluster
-    allotment = Allotment(
-        role.name, role.count, role.num_cpus, role.num_gpus, cluster.threads_per_worker
-    )
     # Answers are greedy, so the engine's seed is not used.
     workers = start_answering(config.judge, reader, config.rollout, config.dtype, allotment, seed=0)
     try:

@@ -145,9 +145,11 @@ def test_the_newest_few_are_kept(tmp_path, keep, kept):
     assert {path.name for path in tmp_path.iterdir()} == {LATEST, *complete_names(tmp_path)}
 
 
-def test_a_round_that_is_saved_again_replaces_itself(tmp_path):
-    save(tmp_path, 3, 3)
-    assert complete_names(tmp_path) == ["round_000003"]
+def test_a_round_that_is_saved_already_is_not_saved_again(tmp_path):
+    save(tmp_path, 3)
+    before = (tmp_path / "round_000003").stat().st_ino
+    save(tmp_path, 3, fails=True)
+    assert (tmp_path / "round_000003").stat().st_ino == before
     assert found(tmp_path) == 3
 
 

@@ -258,6 +258,10 @@ def test_a_group_that_no_padded_batch_can_hold(demo):
             {"placement": PlacementConfig(gpus=True, colocated=True), "policy": PolicyConfig(2)},
             "set rollout.num_workers=2",
         ),
+        (
+            {"placement": PlacementConfig(gpus=True, colocated=True), "max_staleness": 1},
+            "max_staleness=1: with placement=colocated policy and rollout take turns",
+        ),
     ],
 )
 def test_choices_that_contradict_each_other(demo, changes, told):

@@ -21,6 +21,7 @@ COMPOSITION = {
     "rlhf.inputs",
     "rlhf.launch",
     "rlhf.evaluate",
+    "rlhf.roles",
     "rlhf.feedback.workers",
 }
 """What puts everything together, and so knows everything."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rlhf.anchors import Anchors
 from rlhf.loop import Run, due, train
+from rlhf.problems import Stopped
 from rlhf.records import (
     Collected,
     Completion,
@@ -21,6 +22,7 @@ from rlhf.records import (
     SidePair,
     Tokens,
 )
+from rlhf.stopping import StopRequest
 
 
 def collected(number: int, *pairs: tuple[int, int], version: int = 0) -> Collected:
@@ -53,6 +55,7 @@ class World:
         self.raises: dict[str, Exception] = {}
         self.waits: dict[str, asyncio.Event] = {}
         self.tells: dict[str, asyncio.Event] = {}
+        self.stop = StopRequest(self.events.append)
 
     async def happens(self, event: str) -> None:
         self.events.append(event)
@@ -109,6 +112,7 @@ class World:
     async def train(self, num_rounds: int, first_round: int = 0, **changes: int) -> None:
         often = {"max_staleness": 0, "evaluate_every": 0, "checkpoint_every": 0} | changes
         stages = dict.fromkeys(STAGES, self) | {"anchors": Anchors({"previous": self})}
+        stages["stop"] = self.stop
         run = Run(**stages, first_round=first_round, num_rounds=num_rounds, **often)
         async with asyncio.timeout(5):
             await train(run)
@@ -289,6 +293,62 @@ async def test_a_run_that_is_stopped_stops_everything():
     with pytest.raises(asyncio.CancelledError):
         await running
     assert sorted(world.cancelled) == ["collect 1 with version 0", "update 0"]
+
+
+# --- how it is stopped --------------------------------------------------------------------------
+
+
+async def stopped(world: World, during: str, **changes: int) -> str:
+    """Trains, and asks it to stop while that happens; what is collected then never ends."""
+    reached = world.tells[during] = asyncio.Event()
+    if during.startswith("collect"):
+        world.waits[during] = asyncio.Event()
+    training = asyncio.create_task(world.train(5, **changes))
+    await asyncio.wait_for(reached.wait(), 5)
+    world.stop.ask()
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await training
+    (cause,) = causes(caught.value)
+    assert isinstance(cause, Stopped)
+    return str(cause)
+
+
+async def test_a_stop_while_a_round_is_collected_keeps_the_rounds_before_it():
+    world = World()
+    assert await stopped(world, "collect 2 with version 2") == "after 2 of 5 rounds"
+    assert world.those("save", "update") == ["update 0", "update 1", "save 2"]
+    assert world.cancelled == ["collect 2 with version 2"]
+
+
+@pytest.mark.parametrize("during", ["anchor 1", "update 1", "publish 2"])
+async def test_a_stop_while_the_policy_is_changed_waits_for_the_round_s_end(during):
+    world = World()
+    assert await stopped(world, during) == "after 2 of 5 rounds"
+    assert world.those("publish", "log", "save") == [
+        "publish 1",
+        "log 0",
+        "publish 2",
+        "log 1",
+        "save 2",
+    ]
+
+
+async def test_a_stop_ends_what_is_collected_ahead():
+    world = World()
+    world.waits["collect 2 with version 1"] = asyncio.Event()
+    await stopped(world, "update 1", max_staleness=1)
+    assert world.cancelled == ["collect 2 with version 1"]
+    assert world.those("save") == ["save 2"]
+
+
+async def test_a_stop_in_the_last_round_comes_too_late():
+    world = World()
+    last = world.tells["update 1"] = asyncio.Event()
+    training = asyncio.create_task(world.train(2))
+    await asyncio.wait_for(last.wait(), 5)
+    world.stop.ask()
+    await training
+    assert world.those("publish", "save") == ["publish 1", "publish 2", "save 2"]
 
 
 # --- anchors ------------------------------------------------------------------------------------

@@ -1,0 +1,33 @@
+"""Policy and rollout on the same GPUs: vLLM's memory is given back while the policy trains."""
+
+from dataclasses import dataclass
+
+from actors.rollout import RolloutService
+from actors.weight_sync import Carrier
+from rlhf.records import Collected
+from rlhf.stages import Collector
+
+
+@dataclass(frozen=True, slots=True)
+class SleepingCollector:
+    """`rlhf.stages.Collector` after whose rounds the rollout workers sleep."""
+
+    collector: Collector
+    rollout: RolloutService
+
+    async def collect(self, round: int) -> list[Collected]:
+        collected = await self.collector.collect(round)
+        await self.rollout.each("sleep")
+        return collected
+
+
+@dataclass(frozen=True, slots=True)
+class WakingCarrier:
+    """`actors.weight_sync.Carrier` that wakes the rollout workers, whose weights it then brings."""
+
+    carrier: Carrier
+    rollout: RolloutService
+
+    async def carry(self, version: int) -> int:
+        await self.rollout.each("wake")
+        return await self.carrier.carry(version)

@@ -1,0 +1,59 @@
+"""A run that is asked to stop (SIGTERM, as `ray job stop` and SLURM send it) ends at a boundary."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rlhf.problems import Stopped
+
+Result = TypeVar("Result")
+
+
+class StopRequest:
+    """`rlhf.stages.Stop`: remembers that it came, and wakes who waits for something else."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._asked = asyncio.Event()
+        self._tell = tell
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within it, SIGTERM is a request to stop rather than the end.
+
+        Entered after Ray has been started or joined, which takes the signal for itself.
+        """
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self.ask)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGTERM)
+
+    def ask(self) -> None:
+        """Asks once more, if it has been asked already, to no effect."""
+        if not self._asked.is_set():
+            self._tell("asked to stop: the run ends at the next boundary, with a checkpoint")
+        self._asked.set()
+
+    async def comes_before(self, task: asyncio.Future) -> bool:
+        """Waits for either; a request that has come already comes before anything."""
+        if self._asked.is_set():
+            return True
+        asked = asyncio.ensure_future(self._asked.wait())
+        try:
+            await asyncio.wait((asked, task), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asked.cancel()
+        return self._asked.is_set()
+
+    async def unless_asked(self, work: Awaitable[Result]) -> Result:
+        """The work's result; raises Stopped, and cancels the work, if the request comes first."""
+        task = asyncio.ensure_future(work)
+        try:
+            if await self.comes_before(task):
+                raise Stopped("before the first round: nothing had been learnt that could be kept")
+            return await task
+        finally:
+            task.cancel()
