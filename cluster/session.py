@@ -132,8 +132,9 @@ def _join(address: str) -> None:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except ConnectionError as error:
         raise InputError(
-            [f"{where}: no Ray cluster answers there ({error}); `cluster=local` starts one here"]
-        ) from error
+            [f"{where}: no Ray cluster answers there ({error}); `cluster=local` starts one here, "
+             "and one with token authentication answers with RAY_AUTH_MODE=token only"]
+        ) from error  # fmt: skip
     except AuthenticationError as error:
         cause = str(error).splitlines()[0]
         raise InputError(

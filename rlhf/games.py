@@ -12,6 +12,7 @@ from rlhf.problems import InputError
 
 MAX_ANSWERS = 8
 _RESAMPLES = 2000
+_ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,15 @@ class KnownGame:
 
 
 def read_game(path: str) -> KnownGame:
-    """Reads {"answers": [...], "win_prob": [[...], ...]}; raises InputError with all problems."""
+    """Reads {"answers": [...], "win_prob": [[...], ...]}; raises InputError with all problems.
+
+    A path that is not there from the working directory is looked for from Agon's own folder, so
+    that recipes name a game by the same words wherever, and on whatever node, they are used.
+    """
     key = f"judge.game={path}"
+    file = Path(path) if Path(path).exists() else _ROOT / path
     try:
-        raw = json.loads(Path(path).read_text(encoding="utf-8"))
+        raw = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError([f"{key}: cannot be read ({error.strerror})"]) from error
     except ValueError as error:

@@ -109,4 +109,5 @@ class SimulatedUserJudgeConfig(JudgeConfig):
 @dataclass
 class GameConfig(JudgeConfig):
     game: str = MISSING
-    """A JSON file {"answers": [...], "win_prob": [[...], ...]}: a known game."""
+    """A JSON file {"answers": [...], "win_prob": [[...], ...]}: a known game; a relative path is
+    one from the working directory, or else from Agon's own folder."""

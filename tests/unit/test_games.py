@@ -148,3 +148,8 @@ def test_demonstrations_have_the_shares_of_the_base(write):
     assert len({row.id for row in (*train, *heldout)}) == len(train) + len(heldout)
     with pytest.raises(InputError, match="a share for each of the 3 answers"):
         game_rows(GameDataConfig(game=path, base=[0.5, 0.5]), seed=1)
+
+
+def test_a_game_that_comes_with_agon_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(read_game("conf/games/cycle.json").answers) == 3

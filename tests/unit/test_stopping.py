@@ -1,0 +1,72 @@
+"""A request to stop: what it interrupts, and what it lets end."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from rlhf.problems import Stopped
+from rlhf.stopping import StopRequest
+
+
+async def test_sigterm_is_a_request_and_told_once():
+    told: list[str] = []
+    stop = StopRequest(told.append)
+    with stop.listening():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(0.01)
+    assert len(told) == 1
+    assert await stop.comes_before(asyncio.Future())
+
+
+async def test_work_that_ends_first_gives_its_result():
+    stop = StopRequest(print)
+
+    async def work() -> int:
+        await asyncio.sleep(0)
+        return 7
+
+    assert await stop.unless_asked(work()) == 7
+    assert not await stop.comes_before(asyncio.ensure_future(work()))
+
+
+async def test_work_that_fails_first_raises_its_own_error():
+    async def work() -> None:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await StopRequest(print).unless_asked(work())
+
+
+async def test_a_request_ends_work_that_has_not_ended():
+    stop = StopRequest(print)
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        began.set()
+        try:
+            await asyncio.Future()
+        finally:
+            ended.set()
+
+    waiting = asyncio.create_task(stop.unless_asked(work()))
+    await began.wait()
+    stop.ask()
+    with pytest.raises(Stopped):
+        await waiting
+    await asyncio.wait_for(ended.wait(), 5)
+
+
+async def test_a_request_that_has_come_comes_before_what_is_done_already():
+    stop = StopRequest(lambda text: None)
+    done: asyncio.Future[None] = asyncio.Future()
+    done.set_result(None)
+    assert not await stop.comes_before(done)
+    stop.ask()
+    assert await stop.comes_before(done)
+
+
+def test_it_passes_through_what_goes_on_after_failures():
+    assert not issubclass(Stopped, Exception)
