@@ -53,8 +53,10 @@ def command_lines(text: str) -> Iterator[tuple[int, str, bool]]:
 
 
 def words(line: str) -> list[str]:
-    """As a shell splits it, without what precedes a program (`NAME=value`, `.venv/bin/`)."""
-    split = [word for word in shlex.split(line, comments=True) if word not in ("...", "&&")]
+    """As a shell splits it, without what precedes a program (`NAME=value`, `.venv/bin/`) and
+    where its output goes."""
+    line = re.sub(r" > \S+$", "", line)
+    split = [word for word in shlex.split(line, comments=True) if word != "..."]
     while split and re.fullmatch(r"[A-Z_]+=.*", split[0]):
         del split[0]
     return [split[0].removeprefix(".venv/bin/"), *split[1:]] if split else []
@@ -85,7 +87,7 @@ def hydra():
 
 def test_the_pages_hold_commands_of_every_kind():
     assert {command[0] for _, command in COMMANDS} >= PROGRAMS
-    assert sum(command[:3] == ["python", "-m", "rlhf"] for _, command in COMMANDS) > 15
+    assert sum(command[:3] == ["python", "-m", "rlhf"] for _, command in COMMANDS) > 10
 
 
 @pytest.mark.parametrize(
