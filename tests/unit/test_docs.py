@@ -24,9 +24,9 @@ from rlhf.__main__ import typed
 from rlhf.checks import config_problems
 from rlhf.config import register_schemas
 from rlhf.config.feedback import FeedbackConfig
-from rlhf.reward import register_reward_schemas
 from rlhf.feedback import __main__ as feedback
 from rlhf.problems import InputError
+from rlhf.reward import register_reward_schemas
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
