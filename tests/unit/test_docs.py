@@ -1,0 +1,248 @@
+"""What the documentation tells people to type can be typed."""
+
+import argparse
+import re
+import runpy
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from ray.scripts.scripts import cli as ray_cli
+
+from rlhf import reward
+from rlhf.__main__ import typed
+from rlhf.checks import config_problems
+from rlhf.config import register_schemas
+from rlhf.config.feedback import FeedbackConfig
+from rlhf.feedback import __main__ as feedback
+from rlhf.problems import InputError
+from rlhf.reward import register_reward_schemas
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROGRAMS = {"python", "make", "ray", "sbatch"}
+"""What is checked beyond being spelled as a shell would have it."""
+OTHERS = {"cd", "docker", "git", "kubectl", "scancel", "pip", "wandb"}
+ABSENT = re.compile(r"no such (file|directory)|does not exist")
+"""A path in an example is nobody's."""
+
+
+def command_lines(text: str) -> Iterator[tuple[int, str, bool]]:
+    """Lines of fenced blocks, continued ones joined, where they begin, and whether the block is
+    said to be of a shell, so that all its lines are commands."""
+    inside, shell, begun, parts = False, False, 0, []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("```"):
+            inside, shell = not inside, line[3:] in ("bash", "sh")
+        elif inside:
+            begun = begun if parts else number
+            parts.append(line.removesuffix("\\"))
+            if not line.endswith("\\"):
+                yield begun, " ".join(parts).strip(), shell
+                parts = []
+
+
+def words(line: str) -> list[str]:
+    """As a shell splits it, without what precedes a program (`NAME=value`, `.venv/bin/`) and
+    where its output goes."""
+    line = re.sub(r" > \S+$", "", line)
+    split = [word for word in shlex.split(line, comments=True) if word != "..."]
+    while split and re.fullmatch(r"[A-Z_]+=.*", split[0]):
+        del split[0]
+    return [split[0].removeprefix(".venv/bin/"), *split[1:]] if split else []
+
+
+def documented() -> Iterator[tuple[str, list[str]]]:
+    for page in PAGES:
+        for number, line, shell in command_lines(page.read_text()):
+            begins = re.match(r"([A-Z_]+=\S* )*(\.venv/bin/)?([\w-]+)\b", line)
+            known = begins is not None and begins[3] in PROGRAMS and not line.startswith("rlhf/")
+            if known or (shell and not line.startswith("#") and line):
+                yield f"{page.name}:{number}", words(line)
+    job = yaml.safe_load((ROOT / "cluster/kuberay/rayjob.yaml").read_text())
+    yield "rayjob.yaml", words(job["spec"]["entrypoint"])
+
+
+COMMANDS = list(documented())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hydra():
+    register_schemas()
+    register_reward_schemas()
+    ConfigStore.instance().store(name="feedback_schema", node=FeedbackConfig)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield
+
+
+def test_the_pages_hold_commands_of_every_kind():
+    assert {command[0] for _, command in COMMANDS} >= PROGRAMS
+    assert sum(command[:3] == ["python", "-m", "rlhf"] for _, command in COMMANDS) > 10
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(command, id=place) for place, command in COMMANDS]
+)
+def test_a_documented_command_can_be_typed(command: list[str], monkeypatch):
+    check(command, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -m rlhf experiment=demoo",
+        "python -m rlhf experiment=demo num_round=3",
+        "python -m rlhf model.path=/models/x",  # no data
+        "python -m rlhf experiment=demo policy.num_ranks=3 policy.batch_size=32",
+        "python -m rlhf -m experiment=demo objective=dpo,ippo",
+        "python -m rlhf.reward kind=gmp model.path=m data.path=d output=o",
+        "python -m rlhf.feedback path=x",
+        "python -m rlhf.evaluate eval.num_prompts=3",
+        "python -m rlhf.simulated_users",
+        "python -m rlhf.nothing",
+        "python benchmarks/users.py --method-s drift",
+        "make demos",
+        "ray job sumbit -- python -m rlhf experiment=demo",
+        "ray job submit --runtime-environment x -- python -m rlhf experiment=demo",
+        "ray job submit --runtime-env cluster/ray/none.yaml -- python -m rlhf experiment=demo",
+        "ray job submit -- python -m rlhf experiment=demoo",
+        "sbatch cluster/slurm/train.sh experiment=demo",
+        "sbatch --nodes=2 cluster/slurm/train.sbatch experiment=demoo",
+        "pyhton -m rlhf",
+    ],
+)
+def test_a_wrong_command_is_found(line: str, monkeypatch):
+    with pytest.raises(Wrong):
+        check(words(line), monkeypatch)
+
+
+class Wrong(Exception):
+    pass
+
+
+def check(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raises Wrong for what would be refused before anything is done."""
+    program, *rest = command
+    for word in rest:
+        if re.match(r"(cluster|conf|benchmarks)/", word) and not (ROOT / word).exists():
+            raise Wrong(word)
+    if program == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        if not set(rest) <= set(targets):
+            raise Wrong(command)
+    elif program == "ray":
+        check_ray(rest, monkeypatch)
+    elif program == "sbatch":
+        script = next(number for number, word in enumerate(rest) if not word.startswith("--"))
+        check_training(rest[script + 1 :])
+    elif program == "python":
+        check_python(rest, monkeypatch)
+    elif program not in OTHERS:
+        raise Wrong(command)
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, InputError) as error:
+        raise Wrong(str(error)) from error
+
+
+class Parsed(Exception):
+    pass
+
+
+def check_arguments(file: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a program up to where it has understood its arguments."""
+    if not file.exists() or ("argparse" not in file.read_text() and arguments):
+        raise Wrong(file)
+    if "argparse" not in file.read_text():
+        return
+    understand = argparse.ArgumentParser.parse_args
+
+    def parse_args(self, *args):
+        understand(self, *args)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    monkeypatch.setattr(sys, "argv", [str(file), *arguments])
+    monkeypatch.syspath_prepend(str(file.parent))
+    try:
+        runpy.run_path(str(file), run_name="__main__")
+    except Parsed:
+        return
+    except SystemExit as error:
+        raise Wrong(arguments) from error
+
+
+def check_ray(rest: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    if "--" in rest:
+        check(rest[rest.index("--") + 1 :], monkeypatch)
+    group = click.Context(ray_cli, info_name="ray")
+    try:
+        while isinstance(group.command, click.Group):
+            name, child, rest = group.command.resolve_command(group, rest)
+            assert child is not None
+            if isinstance(child, click.Group):
+                group = click.Context(child, info_name=name, parent=group)
+            else:
+                group = child.make_context(name, list(rest), parent=group)
+    except click.UsageError as error:
+        raise Wrong(error.message) from error
+
+
+def check_python(rest: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    if rest[0] != "-m":
+        check_arguments(ROOT / rest[0], rest[1:], monkeypatch)
+        return
+    module, arguments = rest[1], rest[2:]
+    if module == "rlhf":
+        check_training(arguments)
+    elif module == "rlhf.evaluate":
+        if sum(word.startswith("run=") for word in arguments) != 1:
+            raise Wrong(arguments)
+        own = [word for word in arguments if not word.startswith("run=")]
+        check_training(["experiment=demo", *own])
+    elif module in ("rlhf.reward", "rlhf.feedback"):
+        with refused():
+            composed = compose(module.removeprefix("rlhf."), arguments)
+            (reward if module == "rlhf.reward" else feedback).typed(composed)
+    else:
+        file = ROOT / module.replace(".", "/")
+        file = file / "__main__.py" if file.is_dir() else file.with_suffix(".py")
+        check_arguments(file, arguments, monkeypatch)
+
+
+def check_training(overrides: list[str]) -> None:
+    """As `python -m rlhf` composes and checks them; of a sweep every run."""
+    swept = [word for word in overrides if word not in ("-m", "--multirun")]
+    with refused():
+        for run in runs(swept) if swept != overrides else [swept]:
+            problems = config_problems(typed(compose("train", ["run.dir=/tmp/run", *run])))
+            if problems := [problem for problem in problems if not ABSENT.search(problem)]:
+                raise Wrong(problems)
+
+
+def runs(overrides: list[str]) -> Iterator[list[str]]:
+    """Every value of a swept key once, rather than every combination."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    first = [
+        f"{one.get_key_element()}={next(one.sweep_string_iterator())}"
+        if one.is_sweep_override()
+        else one.input_line or ""
+        for one in parsed
+    ]
+    for place, one in enumerate(parsed):
+        for value in one.sweep_string_iterator() if one.is_sweep_override() else ():
+            yield [*first[:place], f"{one.get_key_element()}={value}", *first[place + 1 :]]
