@@ -116,7 +116,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
             [str(BIN / "ray"), "list", "nodes", "--address", made.dashboard, "--format", "json"],
             capture_output=True, text=True, env=env, timeout=60,
         )  # fmt: skip
-        nodes = json.loads(asked.stdout) if asked.returncode == 0 else []
+        listed = asked.stdout.lstrip().startswith("[")  # words, where there are no nodes yet
+        nodes = json.loads(asked.stdout) if listed else []
         return sum(node["state"] == "ALIVE" for node in nodes)
 
     head = [f"--port={port}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1",
