@@ -55,6 +55,7 @@ def launch(config: Config, overrides: list[str]) -> float:
                 config.num_rounds,
                 state.get("num_rounds", 0),
                 state.get("wandb_id"),
+                max_logprob_gap(config),
             )
             status = "failed"
             try:
