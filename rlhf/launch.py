@@ -7,6 +7,7 @@ import yaml
 
 from actors.group import wait_ready
 from actors.policy import PolicyService
+from actors.usage import UsageMeter
 from cluster.session import session
 from rlhf.assembly import (
     RunStores,
@@ -94,13 +95,19 @@ async def _run(
         tracker.note(f"largest target of the objective: {target:g} nats")
     await policy.connect()
     initial_path = await _bring_policy(config, directory, inputs, checkpoint, policy, tracker)
-    anchors = await start_anchors(config, policy, initial_path)
+    anchors, reference_workers = await start_anchors(config, policy, initial_path)
     await wait_ready([*rollout_workers, *judge_workers], wait_s)
     if isinstance(config.algorithm, SelfPlayConfig) and config.algorithm.samples_initial_policy:
         await rollout.each("load_initial", initial_path)
 
     first_round = checkpoint.state["num_rounds"] if checkpoint else 0
-    publisher = make_publisher(config, inputs, policy, rollout)
+    workers = {
+        "policy": policy.ranks,
+        "rollout": rollout_workers,
+        "judge": judge_workers,
+        "reference": reference_workers,
+    }
+    publisher = UsageMeter(make_publisher(config, inputs, policy, rollout), workers)
     await publisher.publish(first_round)
     stores = RunStores.of(config, directory, first_round)
     answers = answering(config, inputs, rollout)
