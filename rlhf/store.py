@@ -62,8 +62,7 @@ class PreferenceStore:
 
 def read(directory: Path) -> pa.Table:
     """All preferences of the run in `directory`, in the order of rounds and prompts."""
-    paths = sorted((directory / "preferences").glob("round_*.parquet"))
-    tables = [pq.read_table(path, schema=SCHEMA) for path in paths]
+    tables = [pq.read_table(path, schema=SCHEMA) for path in round_files(directory)]
     return pa.concat_tables([SCHEMA.empty_table(), *tables])
 
 
