@@ -14,6 +14,7 @@ from rlhf.panels import (
     BLUE,
     EVALUATIONS,
     GREEN,
+    LOWEST_GAP,
     ORANGE,
     OUTCOMES,
     RED,
@@ -25,9 +26,6 @@ from rlhf.panels import (
     read_curves,
 )
 from rlhf.store import read_metrics
-
-LOWEST_GAP = 1e-9
-"""Nats per token; a smaller gap is rounding, and a logarithmic axis has no 0."""
 
 
 def draw_curves(metrics_jsonl: Path, png: Path, max_logprob_gap: float | None = None) -> None:

@@ -78,6 +78,9 @@ HEADLINES = {
 
 SHARE = "eval/share_"
 
+LOWEST_GAP = 1e-9
+"""Nats per token; a smaller gap is rounding, and a logarithmic axis has no 0."""
+
 
 class Curve(NamedTuple):
     """One metric where it is known, in order."""
