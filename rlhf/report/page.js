@@ -147,14 +147,16 @@ function stackTraces(plot) {
 }
 
 function yAxis(plot, style) {
-  const axis = { gridcolor: style("--grid"), zerolinecolor: style("--line"), automargin: true, fixedrange: true };
+  const axis = { gridcolor: style("--grid"), zerolinecolor: style("--line"), automargin: true, fixedrange: true, exponentformat: "power" };
+  const isZero = plot.lines.every((line) => data.curves[line.metric].values.every((value) => value === 0));
+  if (isZero && plot.scale !== "log") axis.range = [0, plot.scale === "share" ? 0.1 : 1];
   if (plot.scale === "share") return { ...axis, tickformat: ",.3~%", rangemode: "tozero" };
   if (plot.axis === "bytes") return { ...axis, tickformat: ".3~s", rangemode: "tozero" };
   if (plot.scale !== "log") return { ...axis, rangemode: plot.stacked ? "tozero" : "normal" };
   const values = plot.lines.flatMap((line) => data.curves[line.metric].values);
   const highest = Math.max(LOWEST, plot.limit ?? 0, ...values);
   const lowest = Math.min(plot.limit ?? Infinity, ...values.map((value) => Math.max(value, LOWEST)));
-  return { ...axis, type: "log", dtick: Math.max(1, Math.round(Math.log10(highest / lowest) / 4)), exponentformat: "power",
+  return { ...axis, type: "log", dtick: Math.max(1, Math.round(Math.log10(highest / lowest) / 4)),
     range: [Math.log10(lowest) - 0.5, Math.log10(highest) + 0.6] };
 }
 
@@ -164,7 +166,7 @@ function limitMarks(plot, style) {
   return {
     shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: plot.limit, y1: plot.limit,
       line: { color, width: 1.5, dash: "dash" } }],
-    annotations: [{ xref: "paper", x: 1, xanchor: "right", y: Math.log10(plot.limit), yanchor: "bottom",
+    annotations: [{ xref: "paper", x: 0, xanchor: "left", y: Math.log10(plot.limit), yanchor: "bottom",
       text: "the run stops above this", showarrow: false, font: { color, size: 11 } }],
   };
 }
@@ -177,10 +179,13 @@ function layout(plot, style) {
   };
   if (last < 8) x.dtick = 1;
   return {
-    margin: { l: 48, r: 8, t: 8, b: 36 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    margin: { l: 48, r: 8, t: 28, b: 36 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: style("--quiet") },
+    // A finger that scrolls the page would zoom.
+    dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     hovermode: "x unified", hoverlabel: { bgcolor: style("--card"), bordercolor: style("--line"), font: { color: style("--ink") } },
-    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 } },
+    legend: { orientation: "h", traceorder: "normal", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 } },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: style("--quiet"), activecolor: style("--accent") },
     showlegend: plot.lines.length > 1, xaxis: x, yaxis: yAxis(plot, style), ...limitMarks(plot, style),
   };
 }
@@ -190,7 +195,7 @@ function draw(plot) {
   const traces = plot.spec.stacked ? stackTraces(plot.spec) : [...bandTraces(plot.spec), ...lineTraces(plot.spec)];
   const look = layout(plot.spec, (name) => styles.getPropertyValue(name).trim());
   Plotly.react(plot.drawing, traces, look, {
-    responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    responsive: true, displaylogo: false, modeBarButtons: [["toImage"]],
     toImageButtonOptions: { format: "svg", filename: plot.spec.title },
   });
   if (plot.isStale === null) plot.drawing.on("plotly_relayout", followZoom);
@@ -228,8 +233,7 @@ const inSight = new IntersectionObserver((entries) => {
 function meaningsOf(metrics) {
   const list = make("dl", "meanings");
   for (const metric of metrics) {
-    const { meaning, unit } = meanings.get(metric);
-    const text = [meaning, unit && !meaning.includes(unit) ? `(${unit})` : ""].filter(Boolean).join(" ");
+    const text = meanings.get(metric).meaning;
     list.append(make("div", "", make("dt", "", make("code", "", metric)), " ", make("dd", "", text)));
   }
   if (metrics.length <= 3) return list;
@@ -282,21 +286,21 @@ function sideText(text, common) {
   return make("pre", "", make("span", "common", text.slice(0, common)), text.slice(common));
 }
 
-function showSide(pair, side, title, common) {
+function showSide(pair, side, common) {
   const facts = [
     pair[`${side}_score`] === null ? "" : `score ${brief(pair[`${side}_score`])}`,
     pair[`${side}_tokens`] === null ? "" : `${brief(pair[`${side}_tokens`])} tokens`,
     pair[`${side}_truncated`] ? "cut off" : "",
     pair[`${side}_policy_version`] === null ? "" : `policy v${pair[`${side}_policy_version`]}`,
   ].filter(Boolean).join(" · ");
-  const heading = make("h4", "", make("b", "", title), " ", make("span", "", facts));
-  return make("div", `side ${title}`, heading, sideText(pair[side], common));
+  const heading = make("h4", "", make("b", "", side), " ", make("span", "", facts));
+  return make("div", `side ${side}`, heading, sideText(pair[side], common));
 }
 
 function showPair(pair) {
   const kept = pair.dropped === null;
   const facts = [
-    `round ${pair.round + 1}`,
+    `round ${pair.round}`,
     pair.margin === null ? "" : `margin ${brief(pair.margin)}`,
     pair.win_prob === null ? "" : `win prob. ${brief(pair.win_prob)}`,
     pair.weight === null || pair.weight === 1 ? "" : `weight ${brief(pair.weight)}`,
@@ -307,11 +311,8 @@ function showPair(pair) {
   const prompt = make("div", "prompt", make("h4", "", "prompt"), make("pre", "", pair.prompt));
   if (pair.prefix) prompt.append(make("h4", "", "both answers begin"), make("pre", "common", pair.prefix));
   const common = commonLength(pair.chosen ?? "", pair.rejected ?? "");
-  // What was dropped has two sides, but neither is chosen.
-  const titles = kept ? ["chosen", "rejected"] : ["first", "second"];
-  const sides = make("div", "sides", showSide(pair, "chosen", titles[0], common),
-    showSide(pair, "rejected", titles[1], common));
-  return make("article", "pair", head, prompt, sides);
+  const sides = make("div", "sides", showSide(pair, "chosen", common), showSide(pair, "rejected", common));
+  return make("article", kept ? "pair kept" : "pair", head, prompt, sides);
 }
 
 function matching() {
@@ -339,7 +340,7 @@ function showPreferences() {
   byId("sampled").append("What both sides begin with is pale.");
   const option = (value, text) => { const one = make("option", "", text); one.value = value; return one; };
   const rounds = [...new Set(pairs.map((pair) => pair.round))];
-  byId("round").append(option("all", "all"), ...rounds.map((round) => option(round, `${round + 1}`)));
+  byId("round").append(option("all", "all"), ...rounds.map((round) => option(round, round)));
   const counts = new Map();
   for (const { dropped } of pairs) counts.set(dropped ?? "", (counts.get(dropped ?? "") ?? 0) + 1);
   const label = (reason) => data.outcomes[reason] ?? `dropped: ${reason}`;
@@ -380,7 +381,7 @@ data.sections.forEach(showSection);
 showPreferences();
 showMetrics();
 showSettings();
-for (const [title, id] of [["Preferences", "preferences"], ["Numbers", "metrics"], ["Configuration", "configuration"]]) {
+for (const [title, id] of [["Samples", "preferences"], ["Numbers", "metrics"], ["Configuration", "configuration"]]) {
   addLink(title, id);
 }
 byId("smoothing").addEventListener("input", (event) => { view.smoothing = Number(event.target.value); redraw(); });

@@ -78,8 +78,8 @@ def sections(curves: Curves, max_logprob_gap: float | None) -> list[Section]:
         Section("Preferences", PREFERENCES),
         Section("Rollouts", ROLLOUTS),
         Section("Time", TIME),
-        Section("Weights and staleness", list(_weights(max_logprob_gap))),
-        Section("Memory and GPUs", list(_system(curves))),
+        Section("Weights", list(_weights(max_logprob_gap))),
+        Section("Machines", list(_system(curves))),
         Section("Search trees", TREES),
     ]
     found = [Section(one.title, list(_known(one.plots, curves))) for one in wanted]
@@ -199,6 +199,7 @@ ROLLOUTS = [
 TIME = [
     _stack("Where the time goes", "seconds per round", STAGES),
     plot("Tokens per second", "of the whole round", {"rollout/tokens_per_s": "sampled tokens"}),
+    plot("Whole rounds", "seconds per round", {"time/round_s": "round"}),
 ]
 TREES = [
     plot("Size of a tree", "count",

@@ -1,7 +1,6 @@
 """What a run was configured to be: what it chose from each group, and what it set."""
 
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +80,8 @@ def _read_yaml(file: Path, kind: type) -> Any:
             [f"{file}: cannot be read ({error.strerror}); name a run's directory"]
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError([f"{file}: is not YAML ({re.sub(chr(10), ' ', str(error))})"]) from error
+        reason = " ".join(str(error).split())
+        raise InputError([f"{file}: is no YAML ({reason})"]) from error
     if not isinstance(content, kind):
         raise InputError([f"{file}: must be a {kind.__name__} in YAML"])
     return content
