@@ -6,11 +6,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from browser import Tab, opened
-from commands import SMALL, run
+from commands import run
 
 from rlhf.report.page import page
 from rlhf.store import round_files
 
+GAME = Path(__file__).parents[2] / "conf" / "games" / "cycle.json"
+SMALL_GAME = [
+    "experiment=game", f"judge.game={GAME}", "num_rounds=12", "round.prompts=4", "round.epochs=1",
+    "warmup.steps=60", "eval.num_prompts=64", "eval.every=4", "tracking=disabled",
+    "model.num_layers=1", "model.width=64", "model.num_heads=2",
+]  # fmt: skip
 ATTACK = "</script><img src=x onerror=\"document.title='stolen'\"><b>bold</b>"
 
 
@@ -18,7 +24,7 @@ ATTACK = "</script><img src=x onerror=\"document.title='stolen'\"><b>bold</b>"
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run, in whose first round the policy has written an attack."""
     directory = tmp_path_factory.mktemp("report") / "run"
-    run(directory, *SMALL, "num_rounds=12")
+    run(directory, *SMALL_GAME)
     file = round_files(directory)[0]
     table = pq.read_table(file)
     place = table.schema.get_field_index("chosen")
@@ -55,7 +61,7 @@ def test_every_metric_is_named_on_the_page(tab: Tab, finished: Path) -> None:
     names = "[...document.querySelectorAll('.meanings code')].map((code) => code.textContent)"
     log = (finished / "metrics.jsonl").read_text()
     in_plots = set(tab.evaluate(names))
-    assert "policy/loss" in in_plots
+    assert {"policy/loss", "preference/count"} <= in_plots
     assert {name for name in log.split('"') if "/" in name} <= in_plots
 
 
@@ -86,9 +92,9 @@ def test_preferences_can_be_filtered(tab: Tab) -> None:
     choose("round", "3")
     assert tab.evaluate(rounds) == ["3"]
     assert 0 < matching() < everything
-    choose("outcome", "tie")
+    choose("outcome", "identical")
     tags = "[...new Set([...document.querySelectorAll('.tag')].map((tag) => tag.textContent))]"
-    assert tab.evaluate(tags) == ["dropped: tie"]
+    assert tab.evaluate(tags) == ["dropped: same text"]
     choose("round", "all")
     choose("outcome", "all")
     choose("text", "ONERROR")
