@@ -40,7 +40,7 @@ from rlhf.config.judges import (
     SimulatedUserJudgeConfig,
     VerifierConfig,
 )
-from rlhf.config.models import DType, Transport, VllmRolloutConfig
+from rlhf.config.models import MAX_LOGPROB_GAP, Transport, VllmRolloutConfig
 from rlhf.data.rendering import Renderer
 from rlhf.evaluation import (
     GameEvaluation,
@@ -66,7 +66,6 @@ from rlhf.tree.process_reward import ProcessReward
 from rlhf.tree.store import TreeStore
 
 PROBE_TOKENS = 16
-MAX_LOGPROB_GAP = {DType.float32: 1e-3, DType.bfloat16: 0.1}
 
 
 # --- services ------------------------------------------------------------------------------------

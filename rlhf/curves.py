@@ -1,9 +1,8 @@
 """Draws `curves.png`: what changed in a run, at a glance."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,94 +10,22 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from rlhf.store import read_metrics
-
-BLUE, ORANGE, GREEN, RED = "#0072b2", "#e07b00", "#009e73", "#c8382e"
-PURPLE, GREY = "#8a5fbf", "#9a9a9a"
-
-
-class Evaluation(NamedTuple):
-    """A way to evaluate, as a panel shows it."""
-
-    title: str
-    axis: str
-    labels: Mapping[str, str]
-    """By key without `eval/`."""
-    is_share: bool = True
-
-
-EVALUATIONS = (
-    Evaluation(
-        "Held-out accuracy",
-        "answers that are correct",
-        {"sampled_accuracy": "sampled", "greedy_accuracy": "greedy"},
-    ),
-    Evaluation(
-        "Distance from equilibrium",
-        "exploitability",
-        {"exploitability": "last policy", "exploitability_average": "average policy"},
-        is_share=False,
-    ),
-    Evaluation("Wins against the initial policy", "share of prompts", {"win_rate": "policy"}),
-    Evaluation(
-        "Satisfied held-out users",
-        "share of users",
-        {"satisfied_rate": "sampled", "greedy_satisfied_rate": "greedy"},
-    ),
-    Evaluation("Held-out score", "mean score of the judge", {"score_mean": ""}, is_share=False),
+from rlhf.panels import (
+    BLUE,
+    EVALUATIONS,
+    GREEN,
+    LOWEST_GAP,
+    ORANGE,
+    OUTCOMES,
+    RED,
+    SHARE,
+    STAGES,
+    Curve,
+    Curves,
+    headlines,
+    read_curves,
 )
-"""A run is shown by the first that it has."""
-
-OUTCOMES = {
-    "preference/count": ("trained on", BLUE),
-    "preference/dropped_tie": ("dropped: tie", ORANGE),
-    "preference/dropped_identical": ("dropped: same text", GREEN),
-    "preference/dropped_truncated": ("dropped: cut off", RED),
-    "preference/dropped_short_group": ("dropped: too few answers", PURPLE),
-    "preference/dropped_judge_failed": ("dropped: judge failed", GREY),
-    "preference/dropped_empty": ("dropped: empty", "#c8a000"),
-    "preference/dropped_near_copy": ("dropped: near copy", "#56b4e9"),
-    "preference/dropped_role_marker": ("dropped: role marker", "#8b5a2b"),
-    "preference/dropped_refers_back": ("dropped: refers back", "#d783b5"),
-    "preference/dropped_refusal": ("dropped: was refused", "#3f3f6e"),
-    "preference/dropped_unvisited": ("dropped: not tried", "#56b4e9"),
-    "preference/dropped_all_wrong": ("dropped: none is right", "#8b5a2b"),
-}
-
-STAGES = {
-    "time/collect_s": ("collect", BLUE),
-    "time/anchor_s": ("anchor", GREEN),
-    "time/update_s": ("update", ORANGE),
-    "time/publish_s": ("publish", PURPLE),
-    "time/evaluate_s": ("evaluate", RED),
-    "time/checkpoint_s": ("checkpoint", GREY),
-}
-
-HEADLINES = {
-    "sampled_accuracy": ("sampled accuracy", "{:.0%}"),
-    "greedy_accuracy": ("greedy accuracy", "{:.0%}"),
-    "exploitability": ("exploitability", "{:.3f}"),
-    "exploitability_average": ("of the average policy", "{:.3f}"),
-    "win_rate": ("wins against the initial policy", "{:.0%}"),
-    "satisfied_rate": ("satisfied users", "{:.0%}"),
-}
-"""What the headline says of an evaluation, without `eval/`, and how."""
-
-SHARE = "eval/share_"
-
-LOWEST_GAP = 1e-9
-"""Nats per token; a smaller gap is rounding, and a logarithmic axis has no 0."""
-
-
-class Curve(NamedTuple):
-    """One metric where it is known, in order."""
-
-    rounds: np.ndarray
-    """Rounds finished; 0 is before training."""
-    values: np.ndarray
-
-
-Curves = Mapping[str, Curve]
+from rlhf.store import read_metrics
 
 
 def draw_curves(metrics_jsonl: Path, png: Path, max_logprob_gap: float | None = None) -> None:
@@ -107,7 +34,7 @@ def draw_curves(metrics_jsonl: Path, png: Path, max_logprob_gap: float | None = 
     `max_logprob_gap`, in nats per token, is shown as a limit. Without any numbers there is no
     picture.
     """
-    curves = _curves(read_metrics(metrics_jsonl))
+    curves = read_curves(read_metrics(metrics_jsonl))
     panels: list[tuple[set[str], Callable[[Axes, Curves], None]]] = [
         ({f"eval/{name}" for one in EVALUATIONS for name in one.labels}, _draw_evaluation),
         _answers_panel(curves),
@@ -144,25 +71,9 @@ def draw_curves(metrics_jsonl: Path, png: Path, max_logprob_gap: float | None = 
     figure.savefig(png)
 
 
-def _curves(records: Sequence[Mapping[str, Any]]) -> Curves:
-    names = {name for record in records for name in record if "/" in name}
-    known = {name: [r for r in records if r.get(name) is not None] for name in names}
-    return {
-        name: Curve(
-            np.array([record["round"] + 1 for record in some]),
-            np.array([record[name] for record in some], dtype=float),
-        )
-        for name, some in known.items()
-        if some
-    }
-
-
 def _headline(curves: Curves, num_rounds: int) -> str:
     parts = [f"{num_rounds} round{'s' if num_rounds > 1 else ''}"]
-    for name, (words, number) in HEADLINES.items():
-        if curve := curves.get(f"eval/{name}"):
-            ends = curve.values[[0, -1]] if len(curve.values) > 1 else curve.values
-            parts.append(f"{words} " + " → ".join(number.format(end) for end in ends))
+    parts += [f"{words} {' → '.join(ends)}" for words, ends in headlines(curves)]
     return "   ·   ".join(parts)
 
 

@@ -60,10 +60,14 @@ class PreferenceStore:
         os.replace(unfinished, path)
 
 
+def round_files(directory: Path) -> list[Path]:
+    """The files of the run's preferences, one per round, in order."""
+    return sorted((directory / "preferences").glob("round_*.parquet"))
+
+
 def read(directory: Path) -> pa.Table:
     """All preferences of the run in `directory`, in the order of rounds and prompts."""
-    paths = sorted((directory / "preferences").glob("round_*.parquet"))
-    tables = [pq.read_table(path, schema=SCHEMA) for path in paths]
+    tables = [pq.read_table(path, schema=SCHEMA) for path in round_files(directory)]
     return pa.concat_tables([SCHEMA.empty_table(), *tables])
 
 

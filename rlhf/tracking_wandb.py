@@ -1,6 +1,5 @@
 """A run in wandb: numbers, tables and alerts, by the one file that imports it."""
 
-import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
 from rlhf.alerts import Alert
 from rlhf.config.run import TrackingConfig, WandbMode
+from rlhf.masking import mask_secrets
 from rlhf.sample_tables import Table
 
 # What wandb raises when it cannot start, or when its service process is gone: the last three are
@@ -28,11 +28,6 @@ WANDB_FAILURES = (
 
 ALERT_WAIT_S = 300
 """wandb sends no second alert of a title before."""
-
-# Not `tokens`, which is a unit.
-_SECRET = re.compile(
-    r"(?i)(?:^|_)(?:(?:api|access|private)?keys?|token|secrets?|password|passwd|credentials?)(?:_|$)"
-)
 
 
 class WandbRun:
@@ -134,17 +129,3 @@ def _shown(table: Table) -> wandb.Table:
     columns: list[Any] = list(table.columns)
     rows: list[Any] = table.rows
     return wandb.Table(columns=columns, data=rows)
-
-
-def mask_secrets(config: Any) -> Any:
-    """The same configuration, with `***` for what a key calls secret and for logins in URLs."""
-    if isinstance(config, Mapping):
-        return {
-            key: "***" if value and _SECRET.search(str(key)) else mask_secrets(value)
-            for key, value in config.items()
-        }
-    if isinstance(config, list | tuple):
-        return [mask_secrets(value) for value in config]
-    if isinstance(config, str):
-        return re.sub(r"://[^/@\s]+@", "://***@", config)
-    return config

@@ -132,9 +132,12 @@ class Transport(Enum):
     """Within a GPU that policy and rollout share, by vLLM."""
 
 
+MAX_LOGPROB_GAP = {DType.float32: 1e-3, DType.bfloat16: 0.1}
+
+
 @dataclass
 class WeightsConfig:
     transport: Transport = Transport.auto
     max_logprob_gap: float | None = None
     """Nats per token between policy and rollout workers above which the run stops;
-    by default 1e-3 in float32 and 0.1 in bfloat16."""
+    by default `MAX_LOGPROB_GAP`: 1e-3 in float32 and 0.1 in bfloat16."""

@@ -7,7 +7,8 @@ import pytest
 from matplotlib.image import imread
 
 from rlhf import curves
-from rlhf.curves import Curve, draw_curves
+from rlhf.curves import draw_curves
+from rlhf.panels import Curve, read_curves
 from rlhf.store import MetricsLog
 
 ROUND = {
@@ -85,7 +86,7 @@ def test_curves_skip_what_is_null_and_count_rounds_finished(log: MetricsLog) -> 
         log.write(0, {"policy/loss": float("nan")}),
         log.write(1, {"policy/loss": 0.5, "eval/score_mean": 0.2}),
     ]
-    found = curves._curves(records)
+    found = read_curves(records)
     assert found["policy/loss"] == Curve(np.array([2]), np.array([0.5]))
     assert found["eval/score_mean"].rounds.tolist() == [0, 2]
 
@@ -93,6 +94,6 @@ def test_curves_skip_what_is_null_and_count_rounds_finished(log: MetricsLog) -> 
 def test_the_headline_says_what_changed(log: MetricsLog) -> None:
     first = log.write(-1, {"eval/sampled_accuracy": 0.43})
     last = log.write(0, {"eval/sampled_accuracy": 0.7, "eval/greedy_accuracy": 0.9})
-    assert curves._headline(curves._curves([first, last]), 1) == (
+    assert curves._headline(read_curves([first, last]), 1) == (
         "1 round   ·   sampled accuracy 43% → 70%   ·   greedy accuracy 90%"
     )

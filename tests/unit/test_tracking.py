@@ -16,6 +16,7 @@ from rich.console import Console
 from wandb_file import history, sent
 
 from rlhf.config.run import TrackingConfig, WandbMode
+from rlhf.masking import mask_secrets
 from rlhf.metrics import collection_metrics
 from rlhf.records import (
     Collected,
@@ -31,7 +32,6 @@ from rlhf.sample_tables import sample_tables
 from rlhf.stages import Tracker
 from rlhf.terminal import Terminal
 from rlhf.tracking import RunTracker
-from rlhf.tracking_wandb import mask_secrets
 
 OFF = TrackingConfig(wandb=WandbMode.disabled)
 OFFLINE = TrackingConfig(wandb=WandbMode.offline, table_every=2, table_rows=2)

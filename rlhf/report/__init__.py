@@ -1,0 +1,1 @@
+"""A whole run on one page, which needs neither a network nor an account."""

@@ -1,0 +1,215 @@
+"""Which plots the page of a run has: every metric is in one of them, or by itself at the end."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rlhf.metric_names import ROLES, describe
+from rlhf.panels import (
+    BLUE,
+    EVALUATIONS,
+    GREEN,
+    GREY,
+    LOWEST_GAP,
+    ORANGE,
+    OUTCOMES,
+    PURPLE,
+    RED,
+    SHARE,
+    STAGES,
+    Curves,
+)
+
+PALETTE = (BLUE, ORANGE, GREEN, RED, PURPLE, "#c8a000", "#56b4e9", "#d783b5", "#8b5a2b", GREY)
+OTHER = "All other metrics"
+
+Scale = Literal["linear", "share", "log"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric in a plot."""
+
+    metric: str
+    label: str
+    color: str
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Metrics that are looked at together; those that a run lacks are left out."""
+
+    title: str
+    axis: str
+    lines: Sequence[Line]
+    scale: Scale = "linear"
+    stacked: bool = False
+    limit: float | None = None
+    """Where a run stops."""
+    band: tuple[str, str] | None = None
+    """Metrics of the lower and the upper end of the first line's uncertainty."""
+
+    @property
+    def metrics(self) -> set[str]:
+        return {line.metric for line in self.lines} | set(self.band or ())
+
+
+@dataclass(frozen=True)
+class Section:
+    """Plots under one heading."""
+
+    title: str
+    plots: Sequence[Plot] = field(default_factory=list)
+
+
+def plot(title: str, axis: str, labels: Mapping[str, str], **settings: Any) -> Plot:
+    """A plot of metrics with these labels, in the usual colours."""
+    colors = (PALETTE[place % len(PALETTE)] for place in range(len(labels)))
+    lines = [Line(*one, color) for one, color in zip(labels.items(), colors, strict=True)]
+    return Plot(title, axis, lines, **settings)
+
+
+def sections(curves: Curves, max_logprob_gap: float | None) -> list[Section]:
+    """What a run with these metrics shows; each metric is in at least one plot."""
+    wanted = [
+        Section("Evaluation", list(_evaluation(curves))),
+        Section("Policy", POLICY),
+        Section("Judge", JUDGE),
+        Section("Preferences", PREFERENCES),
+        Section("Rollouts", ROLLOUTS),
+        Section("Time", TIME),
+        Section("Weights", list(_weights(max_logprob_gap))),
+        Section("Machines", list(_system(curves))),
+        Section("Search trees", TREES),
+    ]
+    found = [Section(one.title, list(_known(one.plots, curves))) for one in wanted]
+    shown = {metric for one in found for plot in one.plots for metric in plot.metrics}
+    found.append(Section(OTHER, [_alone(name) for name in sorted(curves.keys() - shown)]))
+    return [section for section in found if section.plots]
+
+
+def _known(plots: Sequence[Plot], curves: Curves) -> Iterator[Plot]:
+    for one in plots:
+        if lines := [line for line in one.lines if line.metric in curves]:
+            band = one.band if one.band and curves.keys() >= set(one.band) else None
+            yield Plot(one.title, one.axis, lines, one.scale, one.stacked, one.limit, band)
+
+
+def _stack(title: str, axis: str, layers: Mapping[str, tuple[str, str]]) -> Plot:
+    lines = [Line(metric, *layer) for metric, layer in layers.items()]
+    return Plot(title, axis, lines, stacked=True)
+
+
+def _alone(name: str) -> Plot:
+    metric = describe(name)
+    share = metric is not None and metric.unit == "share"
+    axis = metric.unit if metric else ""
+    return plot(name, axis, {name: name}, scale="share" if share else "linear")
+
+
+def _evaluation(curves: Curves) -> Iterator[Plot]:
+    ends = ("eval/exploitability_low", "eval/exploitability_high")
+    for one in EVALUATIONS:
+        labels = {f"eval/{name}": label or one.axis for name, label in one.labels.items()}
+        scale: Scale = "share" if one.is_share else "linear"
+        band = ends if "eval/exploitability" in labels else None
+        yield plot(one.title, one.axis, labels, scale=scale, band=band)
+    shares = sorted(name for name in curves if name.startswith(SHARE))
+    labels = {name: name.removeprefix(SHARE) for name in shares}
+    yield plot("What the policy answers", "share of held-out answers", labels, scale="share")
+    yield from EVALUATION
+
+
+def _weights(max_logprob_gap: float | None) -> Iterator[Plot]:
+    yield plot(
+        "Do rollouts run the same policy?",
+        f"nats per token; below {LOWEST_GAP:g} is rounding",
+        {"weights/logprob_gap": "log-probability gap"},
+        scale="log",
+        limit=max_logprob_gap,
+    )
+    yield plot("Staleness", "age of the sampling policy, rounds", {"staleness/mean": "mean"})
+
+
+def _system(curves: Curves) -> Iterator[Plot]:
+    """One plot for each thing that is measured of the roles."""
+    measured: dict[str, dict[str, str]] = {}
+    for name in sorted(name for name in curves if name.startswith("system/")):
+        role, _, what = name.removeprefix("system/").partition("_")
+        if role in ROLES and what:
+            measured.setdefault(what, {})[name] = role
+    for what, labels in measured.items():
+        share = what.endswith("utilization")
+        title = what.removesuffix("_bytes").replace("_", " ").replace("gpu", "GPU")
+        axis = "share of the time" if share else what.rpartition("_")[2]
+        yield plot(title[0].upper() + title[1:], axis, labels, scale="share" if share else "linear")
+
+
+EVALUATION = [
+    plot("Best of several samples", "share of prompts", {"eval/best_of_n": "best of n"},
+         scale="share"),
+    plot("Nash gap", "what both players could gain",
+         {"eval/nash_gap": "last policy", "eval/nash_gap_average": "average policy"}),
+    plot("Held-out length", "tokens", {"eval/length_mean": "mean length"}),
+    plot("Held-out variety", "share",
+         {"eval/unique_rate": "different texts", "eval/distinct_1": "different tokens",
+          "eval/distinct_2": "different pairs of tokens"}, scale="share"),
+    plot("Held-out failures", "share",
+         {"eval/truncated_rate": "cut off", "eval/invalid_rate": "judge failed"}, scale="share"),
+]  # fmt: skip
+POLICY = [
+    plot("Loss", "mean over pairs", {"policy/loss": "loss"}),
+    plot("Margin", "chosen over rejected, nats", {"policy/margin": "implicit margin"}),
+    Plot("Distance from the anchor", "log-ratio to the anchor, nats per answer",
+         [Line("policy/chosen_logratio", "chosen", GREEN),
+          Line("policy/rejected_logratio", "rejected", RED)]),
+    plot("KL", "nats per answer", {"policy/kl": "both sides' mean log-ratio"}),
+    plot("Gradient norm", "before clipping", {"policy/grad_norm": "mean"}),
+    plot("Accuracy on the pairs", "pairs ranked as the judge did", {"policy/accuracy": "accuracy"},
+         scale="share"),
+    Plot("Log-probability of the sides", "nats per token",
+         [Line("policy/chosen_logprob", "chosen", GREEN),
+          Line("policy/rejected_logprob", "rejected", RED)]),
+    plot("Learning rate", "of the last step", {"policy/lr": "learning rate"}),
+]  # fmt: skip
+JUDGE = [
+    plot("Score of the training answers", "mean score", {"judge/score_mean": "score"}),
+    plot("How sure the judge is", "win probability of the chosen side",
+         {"judge/win_prob_mean": "win probability"}, scale="share"),
+    plot("Ties and failures", "share",
+         {"judge/tie_rate": "ties", "judge/invalid_rate": "judge failed"}, scale="share"),
+    plot("Consistency", "share",
+         {"judge/order_disagreement": "orders disagree", "judge/cycle_rate": "cycles"},
+         scale="share"),
+]  # fmt: skip
+PREFERENCES = [
+    _stack("What became of the preferences", "count per round", OUTCOMES),
+    plot("Margin by the judge", "score, chosen minus rejected", {"preference/margin_mean": "mean"}),
+    plot("Length gap", "tokens, chosen minus rejected", {"preference/length_gap": "mean"}),
+    plot("Likeness of the sides", "share of tokens", {"preference/similarity": "mean"},
+         scale="share"),
+]  # fmt: skip
+ROLLOUTS = [
+    plot("Answer length", "tokens", {"rollout/length_mean": "mean length"}),
+    plot("Cut-off answers", "share", {"rollout/truncated_rate": "cut off"}, scale="share"),
+    plot("Entropy", "nats per token", {"rollout/entropy": "entropy"}),
+    plot("Different answers to a prompt", "share", {"rollout/unique_rate": "unique"},
+         scale="share"),
+]  # fmt: skip
+TIME = [
+    _stack("Where the time goes", "seconds per round", STAGES),
+    plot("Tokens per second", "of the whole round", {"rollout/tokens_per_s": "sampled tokens"}),
+    plot("Whole rounds", "seconds per round", {"time/round_s": "round"}),
+]
+TREES = [
+    plot("Size of a tree", "count",
+         {"tree/size": "nodes", "tree/num_simulations": "simulations", "tree/depth": "depth"}),
+    plot("What trees find", "score",
+         {"tree/path_accuracy": "end of the best path", "tree/terminal_accuracy": "all answers"}),
+    plot("Difference in value of a pair", "quantiles of the pairs",
+         {"tree/q_gap_p10": "10 %", "tree/q_gap_p50": "50 %", "tree/q_gap_p90": "90 %"}),
+    plot("Doubt of the labels", "quantiles of the pairs",
+         {f"tree/smoothing_p{q}": f"{q} %" for q in (10, 50, 90)}),
+    plot("Cost of a pair", "per pair",
+         {"tree/tokens_per_pair": "tokens", "tree/judged_per_pair": "judgements"}),
+]  # fmt: skip

@@ -1,0 +1,87 @@
+"""What a run was configured to be: what it chose from each group, and what it set."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rlhf.config import register_schemas
+from rlhf.masking import mask_secrets
+from rlhf.problems import InputError
+from rlhf.run_directory import CONFIG, OVERRIDES
+
+CONF = Path(__file__).parents[2] / "conf"
+GROUPS = ("experiment", "algorithm", "objective", "judge", "model", "data", "rollout")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The configuration of a run; secrets are masked."""
+
+    choices: dict[str, str]
+    """By group; without those that Hydra can no longer tell."""
+    settings: dict[str, Any]
+    """Every key with its dots, and its value."""
+    changed: list[str]
+    """The keys that have another value than these choices give by themselves."""
+
+
+def read_recipe(directory: Path) -> Recipe:
+    """Raises InputError if `directory` holds no run, or not the configuration of one."""
+    config = _read_yaml(directory / CONFIG, dict)
+    overrides = _read_yaml(directory / OVERRIDES, list) if (directory / OVERRIDES).exists() else []
+    settings = _flat(mask_secrets(config))
+    try:
+        choices, defaults = _compose([str(one) for one in overrides])
+    except (HydraException, OmegaConfBaseException) as error:
+        # Recipes change; the run of an older one is still worth its page.
+        logging.warning("choices and defaults are not shown: %s", str(error).partition("\n")[0])
+        choices, defaults = {}, settings
+    return Recipe(
+        choices, settings, [key for key in settings if settings[key] != defaults.get(key)]
+    )
+
+
+def _compose(overrides: list[str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """What these overrides choose of each group, and the settings that those choices give."""
+    register_schemas()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        own = compose("train", overrides, return_hydra_config=True)
+        chosen: Mapping[str, str | None] = own.hydra.runtime.choices
+        choices = {group: choice for group in GROUPS if (choice := chosen.get(group))}
+        plain = compose("train", [f"{k}={v}" for k, v in choices.items() if k != "experiment"])
+    container = OmegaConf.to_container(plain, resolve=False, enum_to_str=True)
+    assert isinstance(container, dict)
+    return choices, _flat(mask_secrets(container))
+
+
+def _flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _read_yaml(file: Path, kind: type) -> Any:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            [f"{file}: cannot be read ({error.strerror}); name a run's directory"]
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError([f"{file}: is no YAML ({reason})"]) from error
+    if not isinstance(content, kind):
+        raise InputError([f"{file}: must be a {kind.__name__} in YAML"])
+    return content
