@@ -259,6 +259,7 @@ class WandbRun:
             _start_wandb,
             dir=directory,
             project=config.project,
+            group=config.group,
             id=self.id,
             name=name,
             config=mask_secrets(resolved),

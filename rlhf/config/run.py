@@ -100,6 +100,8 @@ class WandbMode(Enum):
 class TrackingConfig:
     wandb: WandbMode = WandbMode.offline
     project: str = "agon"
+    group: str | None = None
+    """Runs of one group stand together in wandb; a sweep's members get its directory's name."""
     table_every: int = number(10, at_least=1)
     """Rounds between tables of sample completions."""
     table_rows: int = number(16, at_least=1)

@@ -1,0 +1,126 @@
+"""Draws `sweep.png`: which configuration of a sweep is best, and how sure that is."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from rlhf.curves import BLUE, EVALUATIONS, GREEN, ORANGE, PURPLE, RED, Evaluation
+from rlhf.metrics import LOWER_IS_BETTER
+from rlhf.store import read_metrics
+from rlhf.sweep_results import Member, Results
+
+COLORS = (BLUE, ORANGE, GREEN, RED, PURPLE, "#56b4e9", "#8b5a2b", "#d783b5", "#c8a000", "#3f3f6e")
+GREY = "#9a9a9a"
+
+History = Mapping[int, float]
+"""Rounds finished -> the metric of the evaluation then; 0 is before training."""
+
+
+def draw_sweep(results: Results, png: Path) -> None:
+    """Evaluations over rounds, and the last ones side by side; none, no picture.
+
+    A configuration has one colour: thin lines are its seeds, the bold one their mean, the area
+    from their lowest to their highest.
+    """
+    metric = results.metric
+    if metric is None:
+        return
+    histories = {member.number: _history(member, metric) for member in results.members}
+    groups: dict[str, list[Member]] = {}
+    for member in results.members:
+        if histories[member.number]:
+            groups.setdefault(member.configuration, []).append(member)
+    finished = results.finished()
+    ordered = [*finished, *(name for name in groups if name not in finished)]
+    colors = dict(zip(ordered, _colors(len(ordered)), strict=True))
+    height = max(5.6, 1.6 + 0.42 * len(ordered))
+    figure = Figure(figsize=(15, height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    shown = next(one for one in EVALUATIONS if metric in one.labels)
+    for name in reversed(ordered):  # the best on top
+        _draw_group(left, [histories[member.number] for member in groups[name]], colors[name])
+    _draw_last(right, ordered, groups, histories, colors)
+    _label(left, right, shown, metric)
+    num_bad = sum(member.status != "completed" for member in results.members)
+    without = f", {num_bad} of them without an end" if num_bad else ""
+    figure.suptitle(f"{len(results.members)} members{without}", fontsize=13, x=0.01, ha="left")
+    figure.savefig(png)
+
+
+def _history(member: Member, metric: str) -> History:
+    records = read_metrics(Path(member.directory) / "metrics.jsonl")
+    key = f"eval/{metric}"
+    return {r["round"] + 1: r[key] for r in records if r.get(key) is not None}
+
+
+def _colors(count: int) -> Sequence[str]:
+    if count <= len(COLORS):
+        return COLORS[:count]
+    return [colormaps["turbo"](share) for share in np.linspace(0.05, 0.95, count)]
+
+
+def _draw_group(axes: Axes, histories: Sequence[History], color: str) -> None:
+    for history in histories:
+        axes.plot(list(history), list(history.values()), color=color, linewidth=0.9, alpha=0.45)
+    rounds = sorted(set.intersection(*(set(history) for history in histories)))
+    values = np.array([[history[round] for round in rounds] for history in histories])
+    marker = "o" if len(rounds) < 30 else ""
+    axes.plot(rounds, values.mean(axis=0), color=color, linewidth=2.6, marker=marker, markersize=5)
+    if len(histories) > 1:
+        axes.fill_between(rounds, values.min(axis=0), values.max(axis=0), color=color, alpha=0.12)
+
+
+def _draw_last(
+    axes: Axes,
+    names: Sequence[str],
+    groups: Mapping[str, Sequence[Member]],
+    histories: Mapping[int, History],
+    colors: Mapping[str, str],
+) -> None:
+    """One row for each configuration, the best on top; hollow points did not finish."""
+    for row, name in enumerate(names):
+        done = [m.after for m in groups[name] if m.status == "completed" and m.after is not None]
+        for member in groups[name]:
+            last = list(histories[member.number].values())[-1]
+            face = colors[name] if member.status == "completed" else "white"
+            axes.plot(last, row, "o", color=colors[name], markerfacecolor=face, alpha=0.7)
+        if done:
+            mean = fmean(done)
+            axes.plot([min(done), max(done)], [row, row], color=colors[name], linewidth=2)
+            axes.plot(mean, row, "|", color=colors[name], markersize=22, markeredgewidth=3)
+            axes.annotate(
+                f"{mean:.3f}", (mean, row), (0, 13), textcoords="offset points", ha="center",
+                fontsize=9,
+            )  # fmt: skip
+    axes.set_yticks(range(len(names)), names)
+    for label, name in zip(axes.get_yticklabels(), names, strict=True):
+        label.set_color(colors[name])
+        label.set_fontweight("bold")
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def _label(left: Axes, right: Axes, shown: Evaluation, metric: str) -> None:
+    words = shown.axis if len(shown.labels) == 1 else f"{shown.axis} ({shown.labels[metric]})"
+    left.set_title(f"{shown.title} over rounds", loc="left", fontsize=11, fontweight="bold")
+    left.set_xlabel("rounds finished")
+    left.set_ylabel(words)
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    direction = "lower" if metric in LOWER_IS_BETTER else "higher"
+    right.set_title(
+        f"The last one; {direction} is better", loc="left", fontsize=11, fontweight="bold"
+    )
+    right.set_xlabel(f"{words}: seeds, and their mean")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    if shown.is_share:
+        left.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        right.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
