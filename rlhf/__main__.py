@@ -37,13 +37,20 @@ def hydra_main(composed: DictConfig) -> float:
 def one_run(composed: DictConfig, name: str | None = None) -> float:
     """A whole run; `name` is how wandb shows it, by default its directory's."""
     config = checked(composed)
-    overrides = list(HydraConfig.get().overrides.task)
+    overrides = typed_overrides(HydraConfig.get())
     from rlhf.launch import launch, show_plan
 
     if config.dry_run:
         show_plan(config)
         return 0.0
     return launch(config, overrides, name)
+
+
+def typed_overrides(hydra: Any) -> list[str]:
+    """As they were typed, interpolations and all; `hydra` is Hydra's own configuration."""
+    overrides = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    assert isinstance(overrides, list)
+    return overrides
 
 
 def checked(composed: DictConfig) -> Config:

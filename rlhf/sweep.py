@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from rlhf.__main__ import in_words, report, told
+from rlhf.__main__ import in_words, report, told, typed_overrides
 from rlhf.problems import InputError, RunFailed
 from rlhf.run_directory import OVERRIDES
 
@@ -41,7 +41,7 @@ class Sweep(Callback):
             directory = _directory(config.hydra.sweep.dir)
             shutil.rmtree(directory / MEMBERS, ignore_errors=True)
             (directory / MEMBERS).mkdir(parents=True)
-            (directory / OVERRIDES).write_text(yaml.safe_dump(list(config.hydra.overrides.task)))
+            (directory / OVERRIDES).write_text(yaml.safe_dump(typed_overrides(config.hydra)))
             print(f"sweep in {directory}; `python -m rlhf.sweep DIR` shows how far it is")
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
@@ -83,7 +83,7 @@ def as_member(composed: DictConfig, run: Callable[[DictConfig, str], float]) -> 
     """
     hydra = HydraConfig.get()
     directory = _directory(hydra.sweep.dir)
-    overrides = list(hydra.overrides.task)
+    overrides = typed_overrides(hydra)
     if composed.tracking.group is None:
         composed.tracking.group = directory.name
     record = {"directory": os.path.abspath(composed.run.dir), "overrides": overrides}

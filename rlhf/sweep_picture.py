@@ -26,8 +26,8 @@ History = Mapping[int, float]
 def draw_sweep(results: Results, png: Path) -> None:
     """Evaluations over rounds, and the last ones side by side; none, no picture.
 
-    A configuration has one colour: thin lines are its seeds, the bold one their mean, the area
-    from their lowest to their highest.
+    A configuration has one colour: thin lines are its seeds, dashed where they did not finish; the
+    bold one is the mean of those that did, and the area goes from their lowest to their highest.
     """
     metric = results.metric
     if metric is None:
@@ -46,7 +46,7 @@ def draw_sweep(results: Results, png: Path) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     shown = next(one for one in EVALUATIONS if metric in one.labels)
     for name in reversed(ordered):  # the best on top
-        _draw_group(left, [histories[member.number] for member in groups[name]], colors[name])
+        _draw_group(left, groups[name], histories, colors[name])
     _draw_last(right, ordered, groups, histories, colors)
     _label(left, right, shown, metric)
     num_bad = sum(member.status != "completed" for member in results.members)
@@ -67,15 +67,25 @@ def _colors(count: int) -> Sequence[str]:
     return [colormaps["turbo"](share) for share in np.linspace(0.05, 0.95, count)]
 
 
-def _draw_group(axes: Axes, histories: Sequence[History], color: str) -> None:
-    for history in histories:
-        axes.plot(list(history), list(history.values()), color=color, linewidth=0.9, alpha=0.45)
-    rounds = sorted(set.intersection(*(set(history) for history in histories)))
-    values = np.array([[history[round] for round in rounds] for history in histories])
+def _draw_group(
+    axes: Axes, members: Sequence[Member], histories: Mapping[int, History], color: str
+) -> None:
+    for member in members:
+        style = "-" if member.status == "completed" else "--"
+        axes.plot(*_points(histories[member.number]), style, color=color, linewidth=1, alpha=0.5)
+    ended = [histories[member.number] for member in members if member.status == "completed"]
+    if not ended:
+        return
+    rounds = sorted(set.intersection(*map(set, ended)))
+    values = np.array([[history[round] for round in rounds] for history in ended])
     marker = "o" if len(rounds) < 30 else ""
     axes.plot(rounds, values.mean(axis=0), color=color, linewidth=2.6, marker=marker, markersize=5)
-    if len(histories) > 1:
+    if len(ended) > 1:
         axes.fill_between(rounds, values.min(axis=0), values.max(axis=0), color=color, alpha=0.12)
+
+
+def _points(history: History) -> tuple[list[int], list[float]]:
+    return list(history), list(history.values())
 
 
 def _draw_last(

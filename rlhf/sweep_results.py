@@ -14,6 +14,8 @@ from rich.text import Text
 from rlhf.metrics import LOWER_IS_BETTER, headline
 from rlhf.run_directory import SUMMARY
 
+EVALUATED = ("before", "after")
+
 WIDTH = 140
 """Columns where the output is no terminal."""
 
@@ -28,9 +30,8 @@ class Member:
     """Those in which the members differ."""
     status: str
     """completed, failed, or unfinished: running, stopped or killed."""
-    metric: str | None
-    """Of the evaluation; `before` and `after` are before training and the last."""
     before: float | None
+    """What the sweep is compared by, before training; `after` is the last."""
     after: float | None
     num_rounds: int | None
     minutes: float | None
@@ -47,6 +48,8 @@ class Member:
 class Results:
     """The members of a sweep in order."""
 
+    metric: str | None
+    """What they are compared by: the headline of the first that was evaluated."""
     members: list[Member]
 
     @classmethod
@@ -54,13 +57,14 @@ class Results:
         """From the records of `rlhf.sweep` and the run directories that they name."""
         numbers = sorted(int(path.stem) for path in members.glob("*.json"))
         records = [json.loads((members / f"{number}.json").read_text()) for number in numbers]
+        summaries = [_summary(Path(record["directory"])) for record in records]
+        evaluations = [
+            summary["eval"][when] for when in EVALUATED for summary in summaries if summary
+        ]
+        metric = next(filter(None, map(headline, evaluations)), None)
         shared = set.intersection(*(set(r["overrides"]) for r in records)) if records[1:] else set()
-        return cls([_member(n, r, shared) for n, r in zip(numbers, records, strict=True)])
-
-    @property
-    def metric(self) -> str | None:
-        """What the members are compared by: that of the first that was evaluated."""
-        return next((member.metric for member in self.members if member.metric), None)
+        rows = zip(numbers, records, summaries, strict=True)
+        return cls(metric, [_member(*row, shared, metric) for row in rows])
 
     def finished(self) -> dict[str, list[float]]:
         """Last evaluations of each configuration's completed members; the best mean first."""
@@ -72,9 +76,8 @@ class Results:
         return dict(sorted(values.items(), key=lambda item: fmean(item[1]), reverse=best_is_high))
 
     def write(self, path: Path) -> None:
-        """One object per member, under `members`."""
-        text = json.dumps({"members": [asdict(member) for member in self.members]}, indent=1)
-        path.write_text(text + "\n")
+        """`metric`, and one object per member under `members`."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
     def show(self, console: Console | None = None) -> None:
         """Prints the table, why members failed, and the configurations where there are seeds."""
@@ -109,22 +112,27 @@ class Results:
         return table
 
 
-def _member(number: int, record: Mapping[str, Any], shared: set[str]) -> Member:
+def _summary(directory: Path) -> dict[str, Any] | None:
+    path = directory / SUMMARY
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _member(
+    number: int,
+    record: Mapping[str, Any],
+    summary: Mapping[str, Any] | None,
+    shared: set[str],
+    metric: str | None,
+) -> Member:
     own = [override for override in record["overrides"] if override not in shared]
-    path = Path(record["directory"]) / SUMMARY
-    # A summary may be that of an earlier start, which went further than one that is now refused.
-    summary = json.loads(path.read_text()) if path.exists() else None
-    before = summary["eval"]["before"] if summary else {}
-    after = summary["eval"]["after"] if summary else {}
-    metric = headline(after) or headline(before)
+    before, after = (summary["eval"][when].get(metric) if summary else None for when in EVALUATED)
     return Member(
         number=number,
         directory=record["directory"],
         overrides=own or list(record["overrides"]),
         status=record["status"],
-        metric=metric,
-        before=before.get(metric),
-        after=after.get(metric),
+        before=before,
+        after=after,
         num_rounds=summary["rounds"] if summary else None,
         minutes=summary["time_s"]["total"] / 60 if summary else None,
         reason=record.get("reason"),
