@@ -26,7 +26,7 @@ from rlhf.problems import InputError, RunFailed, Stopped
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
-def hydra_main(composed: DictConfig) -> float:
+def hydra_main(composed: DictConfig) -> float | None:
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         from rlhf.sweep import as_member
 

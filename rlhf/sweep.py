@@ -76,10 +76,11 @@ def shared_by_members(config: Any) -> list[str]:
     return problems
 
 
-def as_member(composed: DictConfig, run: Callable[[DictConfig, str], float]) -> float:
-    """One member, in whichever process: its run's value, or NaN if it failed, which is recorded.
+def as_member(composed: DictConfig, run: Callable[[DictConfig, str], float]) -> float | None:
+    """One member, in whichever process: its run's value, or None if it failed, which is recorded.
 
     A failure is no exception here, or the sweep would end at it; what stops the process passes.
+    None, and not NaN, since that is what Optuna's sweeper takes for a failure.
     """
     hydra = HydraConfig.get()
     directory = _directory(hydra.sweep.dir)
@@ -95,9 +96,9 @@ def as_member(composed: DictConfig, run: Callable[[DictConfig, str], float]) -> 
         reason, _ = in_words(error)
         print(reason, file=sys.stderr)
         _write(path, record | {"status": "failed", "reason": reason})
-        return math.nan
+        return None
     _write(path, record | {"status": "completed"})
-    return value
+    return None if math.isnan(value) else value
 
 
 def _own(overrides: Sequence[str], directory: Path) -> list[str]:

@@ -37,8 +37,9 @@ def draw_sweep(results: Results, png: Path) -> None:
     for member in results.members:
         if histories[member.number]:
             groups.setdefault(member.configuration, []).append(member)
-    finished = results.finished()
-    ordered = [*finished, *(name for name in groups if name not in finished)]
+    finished = results.finished()  # the best first
+    ordered = [name for name in finished if name in groups]
+    ordered += [name for name in groups if name not in finished]
     colors = dict(zip(ordered, _colors(len(ordered)), strict=True))
     height = max(5.6, 1.6 + 0.42 * len(ordered))
     figure = Figure(figsize=(15, height), dpi=100, layout="constrained")
