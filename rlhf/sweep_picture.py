@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from textwrap import fill
 
 import numpy as np
 from matplotlib import colormaps
@@ -17,7 +18,10 @@ from rlhf.store import read_metrics
 from rlhf.sweep_results import Member, Results
 
 COLORS = (BLUE, ORANGE, GREEN, RED, PURPLE, "#56b4e9", "#8b5a2b", "#d783b5", "#c8a000", "#3f3f6e")
-GREY = "#9a9a9a"
+Color = str | tuple[float, float, float, float]
+
+NAME_WIDTH = 45
+"""Characters of a configuration in a line."""
 
 History = Mapping[int, float]
 """Rounds finished -> the metric of the evaluation then; 0 is before training."""
@@ -48,11 +52,18 @@ def draw_sweep(results: Results, png: Path) -> None:
     shown = next(one for one in EVALUATIONS if metric in one.labels)
     for name in reversed(ordered):  # the best on top
         _draw_group(left, groups[name], histories, colors[name])
-    _draw_last(right, ordered, groups, histories, colors)
+    number = "{:.1%}" if shown.is_share else "{:.3f}"
+    _draw_last(right, [groups[name] for name in ordered], histories, colors, number)
     _label(left, right, shown, metric)
     num_bad = sum(member.status != "completed" for member in results.members)
-    without = f", {num_bad} of them without an end" if num_bad else ""
+    without = f", {num_bad} of which did not finish" if num_bad else ""
     figure.suptitle(f"{len(results.members)} members{without}", fontsize=13, x=0.01, ha="left")
+    figure.supxlabel(
+        "Thin lines and points are members, dashed and hollow where they did not finish; bold is "
+        "the mean over seeds of those that did, from their lowest to their highest.",
+        fontsize=10,
+        color="#555555",
+    )
     figure.savefig(png)
 
 
@@ -62,14 +73,14 @@ def _history(member: Member, metric: str) -> History:
     return {r["round"] + 1: r[key] for r in records if r.get(key) is not None}
 
 
-def _colors(count: int) -> Sequence[str]:
+def _colors(count: int) -> Sequence[Color]:
     if count <= len(COLORS):
         return COLORS[:count]
     return [colormaps["turbo"](share) for share in np.linspace(0.05, 0.95, count)]
 
 
 def _draw_group(
-    axes: Axes, members: Sequence[Member], histories: Mapping[int, History], color: str
+    axes: Axes, members: Sequence[Member], histories: Mapping[int, History], color: Color
 ) -> None:
     for member in members:
         style = "-" if member.status == "completed" else "--"
@@ -91,27 +102,27 @@ def _points(history: History) -> tuple[list[int], list[float]]:
 
 def _draw_last(
     axes: Axes,
-    names: Sequence[str],
-    groups: Mapping[str, Sequence[Member]],
+    rows: Sequence[Sequence[Member]],
     histories: Mapping[int, History],
-    colors: Mapping[str, str],
+    colors: Mapping[str, Color],
+    number: str,
 ) -> None:
-    """One row for each configuration, the best on top; hollow points did not finish."""
-    for row, name in enumerate(names):
-        done = [m.after for m in groups[name] if m.status == "completed" and m.after is not None]
-        for member in groups[name]:
+    """One row for each configuration, the best on top; it names the colours too."""
+    for row, members in enumerate(rows):
+        color = colors[members[0].configuration]
+        for member in members:
             last = list(histories[member.number].values())[-1]
-            face = colors[name] if member.status == "completed" else "white"
-            axes.plot(last, row, "o", color=colors[name], markerfacecolor=face, alpha=0.7)
-        if done:
-            mean = fmean(done)
-            axes.plot([min(done), max(done)], [row, row], color=colors[name], linewidth=2)
-            axes.plot(mean, row, "|", color=colors[name], markersize=22, markeredgewidth=3)
-            axes.annotate(
-                f"{mean:.3f}", (mean, row), (0, 13), textcoords="offset points", ha="center",
-                fontsize=9,
-            )  # fmt: skip
-    axes.set_yticks(range(len(names)), names)
+            face = color if member.status == "completed" else "white"
+            axes.plot(last, row, "o", color=color, markerfacecolor=face, alpha=0.7)
+        ended = [m.after for m in members if m.status == "completed" and m.after is not None]
+        if ended:
+            mean = fmean(ended)
+            axes.plot([min(ended), max(ended)], [row, row], color=color, linewidth=2)
+            axes.plot(mean, row, "|", color=color, markersize=22, markeredgewidth=3)
+            place = {"xytext": (0, 13), "textcoords": "offset points", "ha": "center"}
+            axes.annotate(number.format(mean), (mean, row), fontsize=9, **place)
+    names = [members[0].configuration for members in rows]
+    axes.set_yticks(range(len(names)), [fill(name, NAME_WIDTH) for name in names])
     for label, name in zip(axes.get_yticklabels(), names, strict=True):
         label.set_color(colors[name])
         label.set_fontweight("bold")
