@@ -42,7 +42,10 @@ class Sweep(Callback):
             shutil.rmtree(directory / MEMBERS, ignore_errors=True)
             (directory / MEMBERS).mkdir(parents=True)
             (directory / OVERRIDES).write_text(yaml.safe_dump(typed_overrides(config.hydra)))
-            print(f"sweep in {directory}; `python -m rlhf.sweep DIR` shows how far it is")
+            print(
+                f"sweep in {directory}: begun again with hydra.sweep.dir={directory} it goes on; "
+                f"`python -m rlhf.sweep {directory}` shows how far it is"
+            )
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Called by Hydra, unless the sweep was stopped; leaves with 1 if a member failed."""

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import hydra
 import pytest
+import yaml
 from matplotlib.image import imread
 from omegaconf import DictConfig
 
 from rlhf import sweep as sweep_module
 from rlhf.__main__ import told
 from rlhf.config import register_schemas
-from rlhf.problems import InputError, RunFailed
+from rlhf.problems import InputError, RunFailed, Stopped
 from rlhf.store import MetricsLog
 from rlhf.sweep import as_member
 
@@ -24,6 +25,7 @@ ENDS: dict[int, BaseException] = {
     93: ZeroDivisionError("what nobody expects"),
     94: ExceptionGroup("tasks", [RunFailed("of a task")]),
     95: KeyboardInterrupt(),
+    96: Stopped("after round 3"),
 }
 """How runs of these seeds end."""
 
@@ -134,11 +136,12 @@ def test_one_failure_of_any_kind_does_not_end_the_others(sweep):
     assert output.rstrip().endswith("failed: 4 of 6 members did not finish")
 
 
+@pytest.mark.parametrize(("seed", "code", "words"), [(95, 130, "stopped"), (96, 143, "goes on")])
 def test_an_interrupt_ends_the_sweep_and_leaves_what_is_needed_to_compare(
-    sweep, capsys, monkeypatch
+    sweep, capsys, monkeypatch, seed, code, words
 ):
-    directory, output = sweep("seed=1,95,2", code=130)
-    assert output.rstrip().endswith("stopped") and not (directory / "2").exists()
+    directory, output = sweep(f"seed=1,{seed},2", code=code)
+    assert output.rstrip().endswith(words) and not (directory / "2").exists()
     monkeypatch.setattr(sys, "argv", ["rlhf.sweep", str(directory)])
     shown = ended(capsys, sweep_module.main, code=1)
     assert row(shown, 1)[2] == "unfinished"
@@ -186,3 +189,33 @@ def test_the_picture_has_the_colour_of_each_configuration(sweep):
 def test_a_sweep_without_any_evaluation_has_no_picture_but_a_table(sweep):
     directory, output = sweep("seed=91,92", code=1)
     assert not (directory / "sweep.png").exists() and row(output, 0)[2] == "failed"
+
+
+# --- other samplers and launchers: the extra `sweeps` -------------------------------------------
+
+
+def test_members_may_run_in_several_processes_at_once(sweep):
+    directory, output = sweep(
+        "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=1,92,2", code=1
+    )
+    statuses = [member["status"] for member in members(directory)]
+    assert statuses == ["completed", "failed", "completed"]
+    assert ENDS[92].args[0] in output[output.index("┏") :]
+
+
+def test_optuna_raises_what_a_run_returns_and_survives_failures(sweep):
+    directory, _ = sweep(
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.direction=maximize",
+        "hydra.sweeper.sampler.seed=1",
+        "hydra.sweeper.n_jobs=1",
+        "hydra.sweeper.n_trials=12",
+        "objective.beta=interval(0.1,0.9)",
+        "seed=choice(1,92)",
+        code=1,
+    )
+    tried = members(directory)
+    assert {member["status"] for member in tried} == {"completed", "failed"}
+    best = yaml.safe_load((directory / "optimization_results.yaml").read_text())
+    assert best["best_value"] == max(m["after"] for m in tried if m["status"] == "completed")
+    assert best["best_params"]["seed"] == 1
