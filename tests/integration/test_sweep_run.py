@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -22,12 +23,20 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[set
         try:
             output, _ = process.communicate(timeout=0.2)
         except subprocess.TimeoutExpired:
-            below = psutil.Process(process.pid).children(recursive=True)
-            found = {child.pid for child in below if child.name() == "raylet"}
+            found = raylets_below(process.pid)
             raylets += [found] * (found != raylets[-1])
             continue
         assert process.returncode == 1, output
         return directory, output, raylets
+
+
+def raylets_below(pid: int) -> set[int]:
+    found = set()
+    for child in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            if child.name() == "raylet":
+                found.add(child.pid)
+    return found
 
 
 def test_the_others_finish_and_the_table_says_why_one_did_not(swept):
