@@ -16,6 +16,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -25,15 +26,31 @@ from rlhf.problems import InputError, RunFailed, Stopped
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
-def hydra_main(composed: DictConfig) -> float:
+def hydra_main(composed: DictConfig) -> float | None:
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        from rlhf.sweep import as_member
+
+        return as_member(composed, one_run)
+    return one_run(composed)
+
+
+def one_run(composed: DictConfig, name: str | None = None) -> float:
+    """A whole run; `name` is how wandb shows it, by default its directory's."""
     config = checked(composed)
-    overrides = list(HydraConfig.get().overrides.task)
+    overrides = typed_overrides(HydraConfig.get())
     from rlhf.launch import launch, show_plan
 
     if config.dry_run:
         show_plan(config)
         return 0.0
-    return launch(config, overrides)
+    return launch(config, overrides, name)
+
+
+def typed_overrides(hydra: Any) -> list[str]:
+    """As they were typed, interpolations and all; `hydra` is Hydra's own configuration."""
+    overrides = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    assert isinstance(overrides, list)
+    return overrides
 
 
 def checked(composed: DictConfig) -> Config:
@@ -118,6 +135,13 @@ EXPECTED = (
 
 def report(error: BaseException) -> int:
     """Tells a person what went wrong; returns the exit code."""
+    text, code = in_words(error)
+    print(text, file=sys.stderr)
+    return code
+
+
+def in_words(error: BaseException) -> tuple[str, int]:
+    """What a person is told of an error, and the exit code that it means."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, InputError):
@@ -125,20 +149,15 @@ def report(error: BaseException) -> int:
     elif isinstance(error, HydraException | OmegaConfBaseException):
         problems = [hydra_problem(error)]
     elif isinstance(error, KeyboardInterrupt):
-        print("stopped", file=sys.stderr)
-        return 130
+        return "stopped", 130
     elif isinstance(error, Stopped):
-        print(f"stopped {error}; the same command with the same run.dir goes on", file=sys.stderr)
-        return 128 + signal.SIGTERM
+        words = f"stopped {error}; the same command with the same run.dir goes on"
+        return words, 128 + signal.SIGTERM
     elif isinstance(error, RunFailed):
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
+        return f"failed: {error}", 1
     else:
-        traceback.print_exception(error)
-        return 1
-    for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
-    return 2
+        return "".join(traceback.format_exception(error)).rstrip(), 1
+    return "\n".join(f"error: {problem}" for problem in problems), 2
 
 
 if __name__ == "__main__":

@@ -34,23 +34,36 @@ from rlhf.config.algorithms import SelfPlayConfig
 from rlhf.curves import draw_curves
 from rlhf.inputs import Inputs, open_feed, read_inputs
 from rlhf.loop import Run, train
+from rlhf.metrics import LOWER_IS_BETTER, headline
 from rlhf.objectives import implied_target
 from rlhf.problems import InputError, Stopped
 from rlhf.roles import allotments, paths_by_role, roles
-from rlhf.run_directory import CHECKPOINTS, CONFIG, OVERRIDES, begin_or_resume, claimed
+from rlhf.run_directory import (
+    CHECKPOINTS,
+    CONFIG,
+    OVERRIDES,
+    begin_or_resume,
+    claimed,
+    last_of_finished,
+)
 from rlhf.stages import Metrics
 from rlhf.stopping import StopRequest
 from rlhf.tracking import RunTracker
 from rlhf.warmup import warm_up
 
 
-def launch(config: Config, overrides: list[str]) -> float:
+def launch(config: Config, overrides: list[str], name: str | None = None) -> float:
     """One whole run of a checked configuration; returns its last evaluation as one number, for
-    sweepers. `overrides` are kept in the run directory, for `rlhf.evaluate`."""
+    sweepers. `overrides` are kept in the run directory, for `rlhf.evaluate`; `name` is for wandb.
+    A run that has finished already only says so."""
     directory = Path(config.run.dir).absolute()
     refuse_throwaway("run.dir", directory)
     cluster = config.cluster
     with claimed(directory):
+        evaluation = last_of_finished(directory, config.run.resume, plain(config))
+        if evaluation is not None:
+            print(f"{directory}: the run there is finished; a larger num_rounds goes on")
+            return objective_value(evaluation)
         checkpoint = begin_or_resume(directory, config.run.resume, plain(config))
         inputs = read_inputs(config, directory)
         wanted = roles(config, inputs.model_path)
@@ -64,7 +77,7 @@ def launch(config: Config, overrides: list[str]) -> float:
                 directory,
                 config.tracking,
                 plain(config),
-                directory.name,
+                name or directory.name,
                 config.num_rounds,
                 state.get("num_rounds", 0),
                 state.get("wandb_id"),
@@ -222,13 +235,10 @@ async def _bring_policy(
 
 def objective_value(evaluation: Metrics) -> float:
     """The one number of an evaluation that a sweep should raise."""
-    if "exploitability" in evaluation:
-        return -evaluation["exploitability"]
-    known = (
-        evaluation.get(name)
-        for name in ("sampled_accuracy", "satisfied_rate", "win_rate", "score_mean")
-    )
-    return next((value for value in known if value is not None), float("nan"))
+    name = headline(evaluation)
+    if name is None:
+        return float("nan")
+    return -evaluation[name] if name in LOWER_IS_BETTER else evaluation[name]
 
 
 class LastKept:

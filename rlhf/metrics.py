@@ -32,6 +32,11 @@ class Shares(NamedTuple):
 ACCURACY = Shares("sampled_accuracy", "greedy_accuracy")
 SATISFACTION = Shares("satisfied_rate", "greedy_satisfied_rate")
 
+HEADLINES = ("exploitability", "sampled_accuracy", "satisfied_rate", "win_rate", "score_mean")
+"""An evaluation is summed up by the first of these that it has."""
+
+LOWER_IS_BETTER = frozenset({"exploitability"})
+
 CORRECT_SCORE = 1.0
 """A verifier's score from which a completion counts as correct."""
 
@@ -158,6 +163,11 @@ def evaluation_metrics(
             if len(group[1]) > 1
         )
     return completion_metrics([completions for _, completions, _ in sampled]) | _means(means)
+
+
+def headline(evaluation: Mapping[str, float | None]) -> str | None:
+    """The key that an evaluation is summed up by; None without any."""
+    return next((name for name in HEADLINES if evaluation.get(name) is not None), None)
 
 
 def completion_metrics(groups: Sequence[Sequence[Completion]]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Who may use a run directory, and whether a run goes on or begins."""
 
 import fcntl
+import json
 import os
 import shutil
 import socket
@@ -17,8 +18,9 @@ from rlhf.problems import InputError
 
 CONFIG = "config.yaml"
 OVERRIDES = "overrides.yaml"
+SUMMARY = "summary.json"
 CHECKPOINTS = "checkpoints"
-_MADE_BY_A_RUN = ("metrics.jsonl", "summary.json", "curves.png", "preferences", CHECKPOINTS,
+_MADE_BY_A_RUN = ("metrics.jsonl", SUMMARY, "curves.png", "preferences", CHECKPOINTS,
                   "initial_policy", "initial_completions.json", "policy", "evaluation.json",
                   "model", "wandb", "trees")  # fmt: skip
 _LASTING = ("trees",)
@@ -52,6 +54,24 @@ def claimed(directory: Path) -> Iterator[None]:
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()
         yield
+
+
+def last_of_finished(
+    directory: Path, resume: Resume, config: dict[str, Any]
+) -> dict[str, float] | None:
+    """The last evaluation of the run that the directory holds, if it has finished with as many
+    rounds as are asked for; else None.
+
+    Raises InputError if that run was configured otherwise.
+    """
+    summary_file = directory / SUMMARY
+    if resume is Resume.never or not (directory / CONFIG).exists() or not summary_file.exists():
+        return None
+    summary = json.loads(summary_file.read_text())
+    if summary["status"] != "completed" or summary["rounds"] < config["num_rounds"]:
+        return None
+    _refuse_other_config(directory, config)
+    return summary["eval"]["after"]
 
 
 def begin_or_resume(directory: Path, resume: Resume, config: dict[str, Any]) -> Checkpoint | None:

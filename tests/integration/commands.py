@@ -20,8 +20,16 @@ SMALL = [
 
 
 def start(directory: Path, *overrides: str, module: str = "rlhf") -> subprocess.Popen:
+    return _start(directory, module, *overrides, f"run.dir={directory}")
+
+
+def start_sweep(directory: Path, *overrides: str) -> subprocess.Popen:
+    return _start(directory, "rlhf", "-m", *overrides, f"hydra.sweep.dir={directory}")
+
+
+def _start(directory: Path, module: str, *words: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", module, *overrides, f"run.dir={directory}"],
+        [sys.executable, "-m", module, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,6 +1,7 @@
 """Who may use a run directory, and whether a run goes on or begins."""
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from rlhf.config.models import TinyModelConfig, TransformersRolloutConfig
 from rlhf.config.objectives import DPOConfig, SimPOConfig
 from rlhf.config.run import Resume
 from rlhf.problems import InputError
-from rlhf.run_directory import begin_or_resume, claimed
+from rlhf.run_directory import begin_or_resume, claimed, last_of_finished
 
 
 def config(**changes) -> dict:
@@ -232,3 +233,42 @@ def test_what_does_not_change_the_learning_may_change(saved):
         ),
     )
     assert checkpoint.state["num_rounds"] == 8
+
+
+# --- finished runs ------------------------------------------------------------------------------
+
+
+def summarize(directory: Path, status: str = "completed") -> None:
+    evaluation = {"before": {"score_mean": 0.25}, "after": {"score_mean": 0.75}}
+    summary = {"status": status, "rounds": 100, "eval": evaluation}
+    (directory / "summary.json").write_text(json.dumps(summary))
+
+
+@pytest.mark.parametrize("resume", [Resume.auto, Resume.must])
+@pytest.mark.parametrize("num_rounds", [40, 100])
+def test_a_run_with_enough_rounds_is_finished(saved, resume, num_rounds):
+    summarize(saved)
+    assert last_of_finished(saved, resume, config(num_rounds=num_rounds)) == {"score_mean": 0.75}
+
+
+@pytest.mark.parametrize("status", ["failed", "stopped"])
+def test_a_run_that_did_not_complete_is_not_finished(saved, status):
+    summarize(saved, status)
+    assert last_of_finished(saved, Resume.auto, config()) is None
+
+
+def test_a_run_that_is_to_go_on_or_that_must_not_is_not_finished(saved):
+    summarize(saved)
+    assert last_of_finished(saved, Resume.auto, config(num_rounds=101)) is None
+    assert last_of_finished(saved, Resume.never, config()) is None
+
+
+def test_without_a_run_or_its_summary_nothing_is_finished(tmp_path, saved):
+    assert last_of_finished(tmp_path / "none", Resume.auto, config()) is None
+    assert last_of_finished(saved, Resume.auto, config()) is None
+
+
+def test_a_finished_run_of_another_configuration_is_no_answer(saved):
+    summarize(saved)
+    with pytest.raises(InputError, match=r"seed=7: the run in .* has 1"):
+        last_of_finished(saved, Resume.auto, config(seed=7))

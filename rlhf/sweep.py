@@ -1,0 +1,150 @@
+"""`python -m rlhf -m ...`: each member of a sweep ends alone, and at the end they are compared.
+
+`python -m rlhf.sweep DIR` compares what a sweep's directory has, at any time.
+"""
+
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from rlhf.__main__ import in_words, report, told, typed_overrides
+from rlhf.problems import InputError, RunFailed
+from rlhf.run_directory import OVERRIDES
+
+MEMBERS = "members"
+"""In the sweep's directory: one file for each member that was started, by its number."""
+
+
+class MembersFailed(RunFailed):
+    """Some members of a sweep did not finish."""
+
+
+class Sweep(Callback):
+    """What happens before the first member starts and after the last has ended."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Called by Hydra, in the sweep's own process."""
+        with _ends_the_process():
+            if problems := shared_by_members(OmegaConf.to_container(config)):
+                raise InputError(problems)
+            directory = _directory(config.hydra.sweep.dir)
+            shutil.rmtree(directory / MEMBERS, ignore_errors=True)
+            (directory / MEMBERS).mkdir(parents=True)
+            (directory / OVERRIDES).write_text(yaml.safe_dump(typed_overrides(config.hydra)))
+            print(
+                f"sweep in {directory}: begun again with hydra.sweep.dir={directory} it goes on; "
+                f"`python -m rlhf.sweep {directory}` shows how far it is"
+            )
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Called by Hydra, unless the sweep was stopped; leaves with 1 if a member failed."""
+        with _ends_the_process():
+            conclude(_directory(config.hydra.sweep.dir))
+
+
+@contextmanager
+def _ends_the_process() -> Iterator[None]:
+    """Hydra makes warnings of a callback's errors; from here, they end the process with words."""
+    try:
+        yield
+    except Exception as error:
+        sys.exit(report(error))
+
+
+def shared_by_members(config: Any) -> list[str]:
+    """What the members of a sweep would write over each other, by its unresolved configuration."""
+    problems = []
+    run_dir, subdir = config["run"]["dir"], config["hydra"]["sweep"]["subdir"]
+    if "${" not in run_dir:
+        problems.append(
+            f"run.dir={run_dir}: a sweep's members cannot share it; say hydra.sweep.dir={run_dir} "
+            "instead, and each gets a directory in it"
+        )
+    if "${" not in subdir:
+        problems.append(
+            f"hydra.sweep.subdir={subdir}: a sweep's members cannot share it; leave it out, or "
+            "let it depend on ${hydra:job.num}"
+        )
+    return problems
+
+
+def as_member(composed: DictConfig, run: Callable[[DictConfig, str], float]) -> float | None:
+    """One member, in whichever process: its run's value, or None if it failed, which is recorded.
+
+    A failure is no exception here, or the sweep would end at it; what stops the process passes.
+    None, and not NaN, since that is what Optuna's sweeper takes for a failure.
+    """
+    hydra = HydraConfig.get()
+    directory = _directory(hydra.sweep.dir)
+    overrides = typed_overrides(hydra)
+    if composed.tracking.group is None:
+        composed.tracking.group = directory.name
+    record = {"directory": os.path.abspath(composed.run.dir), "overrides": overrides}
+    path = directory / MEMBERS / f"{hydra.job.num}.json"
+    _write(path, record | {"status": "unfinished"})
+    try:
+        value = run(composed, " ".join(_own(overrides, directory)))
+    except Exception as error:  # Whatever it is, the other members do not have it.
+        reason, _ = in_words(error)
+        print(reason, file=sys.stderr)
+        _write(path, record | {"status": "failed", "reason": reason})
+        return None
+    _write(path, record | {"status": "completed"})
+    return None if math.isnan(value) else value
+
+
+def _own(overrides: Sequence[str], directory: Path) -> list[str]:
+    """The overrides that the member does not have from the command line as it was typed."""
+    typed = yaml.safe_load((directory / OVERRIDES).read_text())
+    return [override for override in overrides if override not in typed] or list(overrides)
+
+
+def conclude(directory: Path) -> None:
+    """Shows the members, and writes `sweep.json` and `sweep.png`; raises MembersFailed."""
+    from rlhf.sweep_picture import draw_sweep
+    from rlhf.sweep_results import Results
+
+    results = Results.read(directory / MEMBERS)
+    results.show()
+    results.write(directory / "sweep.json")
+    draw_sweep(results, directory / "sweep.png")
+    num_bad = sum(member.status != "completed" for member in results.members)
+    if num_bad:
+        raise MembersFailed(f"{num_bad} of {len(results.members)} members did not finish")
+
+
+def _directory(sweep_dir: str) -> Path:
+    return Path(os.path.abspath(sweep_dir))
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    """Whole or not at all, since others read it meanwhile."""
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(record, indent=1))
+    os.replace(unfinished, path)
+
+
+def main() -> None:
+    """Exit codes as those of the sweep: 1 if a member did not finish, 2 if there is none."""
+    with told():
+        if len(sys.argv) != 2:
+            raise InputError(["DIR: say which sweep: python -m rlhf.sweep DIR"])
+        directory = Path(sys.argv[1]).absolute()
+        if not (directory / MEMBERS).is_dir():
+            raise InputError([f"{directory}: not the directory of a sweep (no {MEMBERS}/)"])
+        conclude(directory)
+
+
+if __name__ == "__main__":
+    main()
