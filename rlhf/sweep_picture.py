@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from rlhf.curves import BLUE, EVALUATIONS, GREEN, ORANGE, PURPLE, RED, Evaluation
 from rlhf.metrics import LOWER_IS_BETTER
+from rlhf.panels import BLUE, EVALUATIONS, GREEN, ORANGE, PURPLE, RED, Evaluation
 from rlhf.store import read_metrics
 from rlhf.sweep_results import Member, Results
 
