@@ -18,7 +18,7 @@ function brief(value) {
   if (typeof value !== "number") return String(value);
   if (Number.isInteger(value)) return value.toLocaleString("en");
   const size = Math.abs(value);
-  if (size >= 1e5) return Math.round(value).toLocaleString("en");
+  if (size >= 1e3) return Math.round(value).toLocaleString("en");
   return size < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
 }
 
@@ -381,7 +381,7 @@ data.sections.forEach(showSection);
 showPreferences();
 showMetrics();
 showSettings();
-for (const [title, id] of [["Samples", "preferences"], ["Numbers", "metrics"], ["Configuration", "configuration"]]) {
+for (const [title, id] of [["Samples", "samples"], ["Numbers", "metrics"], ["Configuration", "configuration"]]) {
   addLink(title, id);
 }
 byId("smoothing").addEventListener("input", (event) => { view.smoothing = Number(event.target.value); redraw(); });

@@ -65,6 +65,14 @@ def test_every_metric_is_named_on_the_page(tab: Tab, finished: Path) -> None:
     assert {name for name in log.split('"') if "/" in name} <= in_plots
 
 
+def test_every_link_leads_to_its_own_section(tab: Tab) -> None:
+    ids = "[...document.querySelectorAll('body [id]')].map((element) => element.id)"
+    links = "[...document.querySelectorAll('nav a')].map((link) => link.hash.slice(1))"
+    found, wanted = tab.evaluate(ids), tab.evaluate(links)
+    assert len(found) == len(set(found))
+    assert len(wanted) == len(set(wanted)) > 8 and set(wanted) <= set(found)
+
+
 def test_a_zoom_reaches_all_plots_and_can_be_undone(tab: Tab) -> None:
     look_at_each_plot(tab)
     first, last = (f"document.querySelectorAll('.drawing')[{place}]" for place in (0, 5))
