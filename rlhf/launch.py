@@ -67,6 +67,7 @@ def launch(config: Config, overrides: list[str]) -> float:
                 config.num_rounds,
                 state.get("num_rounds", 0),
                 state.get("wandb_id"),
+                max_logprob_gap(config),
             )
             tracker.note(plan.table())
             allotted = allotments(plan, reservation.seats, cluster.threads_per_worker)

@@ -61,7 +61,7 @@ def run(config: RewardTrainingConfig) -> float:
     from rlhf.reward_encoding import Encoder
     from rlhf.reward_inputs import read_inputs
     from rlhf.reward_training import fit
-    from rlhf.tracking import Terminal
+    from rlhf.terminal import Terminal
 
     _silence_transformers()
     started_s = time.monotonic()

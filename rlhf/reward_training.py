@@ -22,7 +22,7 @@ from rlhf.reward_encoding import Encoded
 from rlhf.reward_losses import skew_score, unit
 from rlhf.schedules import learning_rate
 from rlhf.seeds import derive_seed
-from rlhf.tracking import Terminal
+from rlhf.terminal import Terminal
 
 
 class TrainingDiverged(RunFailed):

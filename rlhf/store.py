@@ -51,7 +51,7 @@ class PreferenceStore:
 
     def write(self, round: int, collected: Sequence[Collected]) -> None:
         """Writes one round's file, complete or not at all; the same input gives the same bytes."""
-        rows = [row for one in collected for row in _rows(round, one)]
+        rows = [row for one in collected for row in preference_rows(round, one)]
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"round_{round:06d}.parquet"
@@ -67,7 +67,8 @@ def read(directory: Path) -> pa.Table:
     return pa.concat_tables([SCHEMA.empty_table(), *tables])
 
 
-def _rows(round: int, one: Collected) -> Iterator[dict[str, Any]]:
+def preference_rows(round: int, one: Collected) -> Iterator[dict[str, Any]]:
+    """One prompt's rows by the names of SCHEMA; a name that is absent is null."""
     same = {"round": round, "prompt_id": one.prompt.id, "prompt": one.prompt.text, "prefix": ""}
     for preference in one.preferences:
         yield {

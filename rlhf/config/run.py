@@ -100,6 +100,15 @@ class WandbMode(Enum):
 class TrackingConfig:
     wandb: WandbMode = WandbMode.offline
     project: str = "agon"
+    group: str | None = None
+    """Runs of one group stand together in wandb; a sweep's members get its directory's name."""
     table_every: int = number(10, at_least=1)
-    """Rounds between tables of sample completions."""
+    """Rounds between tables of sample completions and of sample preferences."""
     table_rows: int = number(16, at_least=1)
+    alert_truncated_rate: float = number(0.3, at_least=0, at_most=1)
+    """Share of completions that are cut off, above which people are alerted."""
+    alert_invalid_rate: float = number(0.05, at_least=0, at_most=1)
+    """Share of what the judge is asked and fails on, above which people are alerted."""
+    alert_gap_share: float = number(0.5, above=0, at_most=1)
+    """Share of the largest `weights/logprob_gap` that a run goes on with, above which people are
+    alerted."""

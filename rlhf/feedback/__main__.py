@@ -28,7 +28,7 @@ from rlhf.feedback.settings import label_problems
 from rlhf.feedback.turns import Drop
 from rlhf.output_folder import complete_folder, output_problems
 from rlhf.problems import InputError
-from rlhf.tracking import Terminal
+from rlhf.terminal import Terminal
 
 if TYPE_CHECKING:
     from rlhf.feedback.labeller import Writer

@@ -13,6 +13,7 @@ from rlhf.__main__ import checked
 from rlhf.config import register_schemas
 from rlhf.inputs import read_inputs
 from rlhf.logprobs import sum_logprobs
+from rlhf.metric_names import is_repeatable
 from rlhf.store import read, read_metrics
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -21,7 +22,7 @@ HARD = [*SMALL, "num_rounds=2", "round.hardest_share=0.5", "warmup.easy_first=tr
 
 def untimed(directory: Path) -> list[dict]:
     return [
-        {key: value for key, value in record.items() if not key.startswith("time/")}
+        {key: value for key, value in record.items() if is_repeatable(key)}
         for record in read_metrics(directory / "metrics.jsonl")
     ]
 

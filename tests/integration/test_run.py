@@ -13,13 +13,14 @@ from commands import SMALL, finish, run, start
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, LlamaConfig
 
+from rlhf.metric_names import is_repeatable
 from rlhf.store import read, read_metrics
 
 
 def untimed(directory: Path) -> list[dict]:
-    """The metrics, but for times."""
+    """The metrics, but for what the clock and the machine say."""
     return [
-        {key: value for key, value in record.items() if not key.startswith("time/")}
+        {key: value for key, value in record.items() if is_repeatable(key)}
         for record in read_metrics(directory / "metrics.jsonl")
     ]
 

@@ -4,9 +4,8 @@ import io
 import json
 import os
 import signal
-import struct
-import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,25 @@ import psutil
 import pytest
 import wandb
 from rich.console import Console
-from wandb.proto import wandb_internal_pb2
+from wandb_file import history, sent
 
 from rlhf.config.run import TrackingConfig, WandbMode
 from rlhf.metrics import collection_metrics
-from rlhf.records import Collected, Completion, Judgement, Message, Prompt
+from rlhf.records import (
+    Collected,
+    Completion,
+    Dropped,
+    DropReason,
+    Judgement,
+    Message,
+    Preference,
+    Prompt,
+)
+from rlhf.sample_tables import sample_tables
 from rlhf.stages import Tracker
-from rlhf.tracking import RunTracker, Terminal, mask_secrets, sample_rows
+from rlhf.terminal import Terminal
+from rlhf.tracking import RunTracker
+from rlhf.tracking_wandb import mask_secrets
 
 OFF = TrackingConfig(wandb=WandbMode.disabled)
 OFFLINE = TrackingConfig(wandb=WandbMode.offline, table_every=2, table_rows=2)
@@ -49,7 +60,13 @@ def collected() -> list[Collected]:
             for sample in range(2)
         )
         prompt = Prompt(id, (Message("user", f"{id}?"),), (1,))
-        groups.append(Collected(prompt, completions, Judgement((1.0, None), "fake@1"), (), ()))
+        verdict = Judgement((1.0, None), "fake@1")
+        if id == "a":
+            pair = Preference(prompt, *completions, 1.0, 0.25, verdict.judge, win_prob=0.875)
+            groups.append(Collected(prompt, completions, verdict, (pair,), ()))
+        else:
+            dropped = Dropped(DropReason.JUDGE_FAILED, *completions)
+            groups.append(Collected(prompt, completions, verdict, (), (dropped,)))
     return groups
 
 
@@ -75,46 +92,6 @@ def untimed(run: Path) -> list[dict[str, Any]]:
     return [{n: v for n, v in one.items() if n != "time/elapsed_s"} for one in records(run)]
 
 
-def sent(file: Path) -> list[Any]:
-    """wandb's records of an ended run; its service writes them in its own time, `exit` last."""
-    deadline = time.monotonic() + 60
-    while not (found := written(file)) or found[-1].WhichOneof("record_type") != "exit":
-        assert time.monotonic() < deadline, f"{file} has no end after a minute: {found}"
-        time.sleep(0.05)
-    return found
-
-
-def written(file: Path) -> list[Any]:
-    """The records in a `.wandb` file so far: a LevelDB log of protocol buffers after 7 bytes."""
-    data, found, part, position = file.read_bytes(), [], b"", 7
-    while position + 7 <= len(data):
-        if (left := 32768 - position % 32768) < 7:
-            position += left
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, position)
-        part += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if position > len(data):
-            break
-        if kind in (1, 4):  # whole, or the last part
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(part)
-            found.append(record)
-            part = b""
-    return found
-
-
-def history(file: Path) -> list[dict[str, Any]]:
-    return [
-        {
-            "/".join(item.nested_key) or item.key: json.loads(item.value_json)
-            for item in one.history.item
-        }
-        for one in sent(file)
-        if one.WhichOneof("record_type") == "history"
-    ]
-
-
 def test_it_is_a_tracker(tmp_path: Path) -> None:
     tracker: Tracker = start(tmp_path)[0]
     assert tracker is not None
@@ -131,8 +108,7 @@ def test_a_run_leaves_lines_and_a_summary(tmp_path: Path, collected: list[Collec
     lines = records(tmp_path)
     assert [(line["round"], line["policy_version"]) for line in lines] == [(-1, 0), (0, 1), (1, 2)]
     assert [line.get("eval/score_mean") for line in lines] == [0.25, None, 0.75]
-    # It depends on the clock, and but for `time/*` equal runs are to have equal files.
-    assert "rollout/tokens_per_s" not in lines[1]
+    assert lines[1]["rollout/tokens_per_s"] == 8 / 2.0
     assert all(list(line)[2:] == sorted(list(line)[2:]) for line in lines)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert list(summary) == [
@@ -212,11 +188,47 @@ def test_wandb_offline_has_the_run(tmp_path: Path, collected: list[Collected]) -
     ]
     documented = {"rollout/length_mean", "judge/score_mean", "preference/count", "staleness/mean"}
     assert documented | {"policy/loss", "time/round_s"} <= numbers[1].keys()
-    (table,) = (file.parent / "files" / "media" / "table").glob("samples*.json")
-    assert json.loads(table.read_text()) == {
-        "columns": ["prompt", "completion", "score", "truncated", "policy_version"],
-        "data": [["a?", "a0", 1.0, False, 0], ["b?", "b0", 1.0, False, 0]],
+    tables = {
+        name: json.loads(path.read_text())
+        for name in ("samples", "preferences")
+        for path in (file.parent / "files" / "media" / "table").glob(f"{name}*.json")
     }
+    assert tables["samples"] == {
+        "columns": ["prompt", "completion", "score", "judge", "truncated", "policy_version"],
+        "data": [
+            ["a?", "a0", 1.0, "fake@1", False, 0],
+            ["b?", "b0", 1.0, "fake@1", False, 0],
+        ],
+    }
+    assert [
+        dict(zip(tables["preferences"]["columns"], row, strict=True))
+        for row in tables["preferences"]["data"]
+    ] == [
+        {
+            "prompt": "a?",
+            "prefix": "",
+            "chosen": "a0",
+            "rejected": "a1",
+            "chosen_score": 1.0,
+            "rejected_score": 0.25,
+            "margin": 0.75,
+            "win_prob": 0.875,
+            "judge": "fake@1",
+            "dropped": None,
+        },
+        {
+            "prompt": "b?",
+            "prefix": "",
+            "chosen": "b0",
+            "rejected": "b1",
+            "chosen_score": 1.0,
+            "rejected_score": None,
+            "margin": None,
+            "win_prob": None,
+            "judge": "fake@1",
+            "dropped": "judge_failed",
+        },
+    ]
     everything = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
     assert b"hunter2" not in everything
     assert "wandb" not in shown.getvalue()
@@ -291,9 +303,47 @@ def test_disabled_leaves_no_trace(tmp_path: Path, collected: list[Collected]) ->
 def test_sample_rows_are_spread_over_the_round(collected: list[Collected]) -> None:
     rows = [["a?", "a0"], ["a?", "a1"], ["b?", "b0"], ["b?", "b1"]]
     for num_rows, expected in ((1, rows[:1]), (2, rows[::2]), (3, rows[::2]), (9, rows)):
-        assert [row[:2] for row in sample_rows(collected, num_rows)] == expected
-    assert sample_rows(collected, 4)[1] == ["a?", "a1", None, False, 0]
-    assert sample_rows([], 4) == []
+        samples = sample_tables(0, collected, num_rows)["samples"]
+        assert [row[:2] for row in samples.rows] == expected
+    tables = sample_tables(0, collected, 4)
+    assert tables["samples"].rows[1] == ["a?", "a1", None, "fake@1", False, 0]
+    assert [row[0] for row in tables["preferences"].rows] == ["a?", "b?"]
+    assert [table.rows for table in sample_tables(0, [], 4).values()] == [[], []]
+
+
+def test_an_alert_is_told_in_the_terminal_and_by_wandb(
+    tmp_path: Path, collected: list[Collected]
+) -> None:
+    """Of the judge's four judgements two failed, and the gap is over half of its limit."""
+    tracker, shown = start(tmp_path, OFFLINE, max_logprob_gap=1e-3)
+    for round in range(3):
+        metrics = collection_metrics(collected, policy_version=round)
+        loss = float("nan") if round == 2 else 0.5
+        tracker.log(round, collected, metrics | {"weights/logprob_gap": 6e-4, "policy/loss": loss})
+    tracker.close("completed")
+    warnings = [line for line in shown.getvalue().splitlines() if line.startswith("warning: ")]
+    assert [line.partition(": ")[2][:40] for line in warnings] == [
+        "round 0: judge/invalid_rate is 0.5, abov",
+        "round 0: weights/logprob_gap is 0.0006, ",
+        "round 2: not finite, so null: policy/los",
+    ]
+    (file,) = (tmp_path / "wandb").rglob("*.wandb")
+    alerts = [one.alert for one in sent(file) if one.WhichOneof("record_type") == "alert"]
+    assert [(alert.title, alert.level) for alert in alerts] == [
+        ("The judge fails", "WARN"),
+        ("Rollout workers drift from the policy", "WARN"),
+        ("Numbers are not finite", "ERROR"),
+    ]
+    assert [f"warning: {alert.text}" for alert in alerts] == warnings
+    assert {alert.wait_duration for alert in alerts} == {300_000}
+
+
+def test_runs_of_a_group_say_so(tmp_path: Path) -> None:
+    tracker, _ = start(tmp_path, replace(OFFLINE, group="beta sweep"))
+    tracker.close("completed")
+    (file,) = (tmp_path / "wandb").rglob("*.wandb")
+    (run,) = [one.run for one in sent(file) if one.WhichOneof("record_type") == "run"]
+    assert run.run_group == "beta sweep"
 
 
 def test_secrets_are_masked_and_units_are_not() -> None:
