@@ -19,6 +19,10 @@ class PolicyService:
         self._ranks = ranks
         self._timeout_s = timeout_s
 
+    @property
+    def ranks(self) -> list[Worker]:
+        return list(self._ranks)
+
     async def _call(self, method: str, *arguments: Any) -> list[Any]:
         return await call_all(self._ranks, method, *arguments, timeout_s=self._timeout_s)
 

@@ -120,9 +120,11 @@ def start_judge(
 
 async def start_anchors(
     config: Config, allotted: Mapping[str, Allotment], policy: PolicyService, initial_path: str
-) -> Anchors:
-    """The anchors that the objective needs; `initial_path` holds the policy before round 0."""
+) -> tuple[Anchors, list[Worker]]:
+    """The anchors that the objective needs, and their own workers, if any; `initial_path` holds
+    the policy before round 0."""
     sources: dict[str, Logprobs] = {}
+    workers: list[Worker] = []
     for name in anchors_needed(config.objective):
         if name == "previous":
             sources[name] = policy
@@ -133,7 +135,7 @@ async def start_anchors(
             sources[name] = ReferenceService(workers, config.cluster.call_timeout_s)
         else:
             sources[name] = InitialPolicy(policy)
-    return Anchors(sources)
+    return Anchors(sources), workers
 
 
 # --- what runs on them ---------------------------------------------------------------------------
