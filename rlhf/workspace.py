@@ -1,0 +1,170 @@
+"""`python -m rlhf.workspace ENTITY/PROJECT`: panels for Agon's runs, as a saved view in wandb.
+
+Every metric of `rlhf.metric_names` that runs of the project may have is in one of its panels. The
+view is new each time, and changes nothing in views that people have made.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rlhf.metric_names import METRICS, ROLES
+from rlhf.problems import InputError
+
+if TYPE_CHECKING:
+    from wandb_workspaces.workspaces import Workspace
+
+VIEW = "Agon"
+USAGE = "usage: python -m rlhf.workspace ENTITY/PROJECT"
+STAGES = ("collect", "anchor", "update", "publish", "evaluate")
+
+
+class Panel(NamedTuple):
+    """Metrics that share a pair of axes."""
+
+    title: str
+    metrics: Sequence[str]
+    """Names, or for a family of them a name that ends with `*`."""
+    style: str = "line"
+    """Or `stacked-area`, of one run at a time."""
+    unit: str = ""
+    """`share` fixes the axis to 0 to 1; by default, the unit of the first metric."""
+    log: bool = False
+
+
+def system_panels() -> list[Panel]:
+    """Each thing that is used, by role."""
+    used = {
+        "memory_bytes": "Resident memory",
+        "gpu_memory_bytes": "GPU memory",
+        "gpu_utilization": "GPUs at work",
+    }
+    return [
+        Panel(title, [f"system/{role}_{name}" for role in ROLES]) for name, title in used.items()
+    ]
+
+
+SECTIONS: dict[str, list[Panel]] = {
+    "Evaluation": [
+        Panel("Held-out accuracy", ["eval/sampled_accuracy", "eval/greedy_accuracy"]),
+        Panel("Wins against the initial policy", ["eval/win_rate"]),
+        Panel("Satisfied users", ["eval/satisfied_rate", "eval/greedy_satisfied_rate"]),
+        Panel("Best of n", ["eval/best_of_n"]),
+        Panel("Score", ["eval/score_mean"]),
+        Panel(
+            "Exploitability",
+            [
+                f"eval/exploitability{end}"
+                for end in ("", "_low", "_high", "_average")
+            ],
+            unit="gain",
+        ),
+        Panel("Nash gap", ["eval/nash_gap", "eval/nash_gap_average"], unit="gain"),
+        Panel("Answers in a known game", ["eval/share_*"]),
+        Panel("Length", ["eval/length_mean"]),
+        Panel("Variety", ["eval/unique_rate", "eval/distinct_1", "eval/distinct_2"]),
+        Panel("Cut off, or not judged", ["eval/truncated_rate", "eval/invalid_rate"]),
+    ],
+    "Preferences": [
+        Panel("Pairs, kept and dropped", ["preference/count", "preference/dropped_*"],
+              style="stacked-area"),
+        Panel("Margin", ["preference/margin_mean"]),
+        Panel("Length gap", ["preference/length_gap"]),
+        Panel("Likeness of the sides", ["preference/similarity"]),
+    ],
+    "Judge": [
+        Panel("Score", ["judge/score_mean"]),
+        Panel("Failures and ties", ["judge/invalid_rate", "judge/tie_rate"]),
+        Panel("Win probability of the chosen side", ["judge/win_prob_mean"]),
+        Panel("Consistency", ["judge/order_disagreement", "judge/cycle_rate"]),
+    ],
+    "Policy": [
+        Panel("Loss", ["policy/loss"]),
+        Panel("Log-ratios to the anchor",
+              ["policy/chosen_logratio", "policy/rejected_logratio", "policy/kl"]),
+        Panel("Implicit margin", ["policy/margin"]),
+        Panel("Implicit accuracy", ["policy/accuracy"]),
+        Panel("Log-probabilities", ["policy/chosen_logprob", "policy/rejected_logprob"]),
+        Panel("Gradient", ["policy/grad_norm"], log=True),
+        Panel("Learning rate", ["policy/lr"]),
+        Panel("Weight of a pair in DPO", ["policy/dpo_weight"]),
+        Panel("Steps", ["policy/num_steps", "policy/skipped_steps"]),
+        Panel("Distance from the previous policy", ["policy/anchor_gap"]),
+    ],
+    "Rollout": [
+        Panel("Length", ["rollout/length_mean"]),
+        Panel("Cut off, and different", ["rollout/truncated_rate", "rollout/unique_rate"]),
+        Panel("Entropy", ["rollout/entropy"]),
+        Panel("Staleness", ["staleness/mean"]),
+    ],
+    "Search trees": [
+        Panel("Size", ["tree/size", "tree/num_simulations"]),
+        Panel("Depth", ["tree/depth"]),
+        Panel("Right answers", ["tree/terminal_accuracy", "tree/path_accuracy"]),
+        Panel("Evaluator", ["tree/confidence_mean", "tree/brier_score",
+                            "tree/evaluation_failed_rate"], unit="share"),
+        Panel("Steps and pairs", ["tree/unique_step_rate", "tree/filtered_rate",
+                                  "tree/prefix_cache_rate"]),
+        Panel("Cost of a pair", ["tree/tokens_per_pair", "tree/judged_per_pair"]),
+        Panel("Difference in value", ["tree/q_gap_*"]),
+        Panel("Doubt of the labels", ["tree/smoothing_*"]),
+    ],
+    "Time": [
+        Panel("Seconds by stage", [f"time/{stage}_s" for stage in STAGES], style="stacked-area"),
+        Panel("Round", ["time/round_s"]),
+        Panel("Checkpoint", ["time/checkpoint_s"]),
+        Panel("Run so far", ["time/elapsed_s"]),
+    ],
+    "Throughput": [
+        Panel("Tokens per second", ["rollout/tokens_per_s"]),
+        Panel("Tokens in a round", ["rollout/num_tokens"]),
+        Panel("Prompts and completions in a round",
+              ["rollout/num_prompts", "rollout/num_completions"]),
+    ],
+    "System": system_panels(),
+    "Weights": [
+        Panel("Gap between policy and rollout workers", ["weights/logprob_gap"], log=True),
+        Panel("Size", ["weights/bytes"]),
+        Panel("Version", ["weights/version"]),
+    ],
+}  # fmt: skip
+"""What people look at, the first on top."""
+
+
+def build(entity: str, project: str) -> "Workspace":
+    """The view, not saved, and without asking the network for anything."""
+    from wandb_workspaces import workspaces
+
+    return workspaces.Workspace(
+        entity=entity,
+        project=project,
+        name=VIEW,
+        sections=[
+            workspaces.Section(
+                name=name, panels=[_plot(panel) for panel in panels], is_open=name != "Search trees"
+            )
+            for name, panels in SECTIONS.items()
+        ],
+        settings=workspaces.WorkspaceSettings(x_axis="round"),
+    )
+
+
+def _plot(panel: Panel) -> Any:
+    from wandb_workspaces.reports import v2 as reports
+
+    names = list(panel.metrics)
+    families = [name.removesuffix("*") for name in names if name.endswith("*")]
+    unit = panel.unit or METRICS.get(names[0], METRICS[_first(names[0])]).unit
+    alone = panel.style == "stacked-area"
+    return reports.LinePlot(
+        title=panel.title,
+        x="round",
+        y=[] if families else names,
+        metric_regex=_pattern(names) if families else None,
+        title_x="round",
+        title_y=unit,
+        range_y=(0, 1 if unit == "share" else None) if unit == "share" or alone else (None, None),
+        log_y=panel.log or None,
+        plot_type="stacked-area" if alone else "line",
+        max_runs_to_show=1 if alone else None,
+    )
