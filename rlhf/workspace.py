@@ -6,17 +6,20 @@ view is new each time, and changes nothing in views that people have made.
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from rlhf.__main__ import told
 from rlhf.metric_names import METRICS, ROLES
 from rlhf.problems import InputError
+from rlhf.tracking_wandb import WANDB_FAILURES
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
 VIEW = "Agon"
 USAGE = "usage: python -m rlhf.workspace ENTITY/PROJECT"
-STAGES = ("collect", "anchor", "update", "publish", "evaluate")
+STAGES = ("collect", "anchor", "update", "publish", "evaluate", "checkpoint")
 
 
 class Panel(NamedTuple):
@@ -24,24 +27,9 @@ class Panel(NamedTuple):
 
     title: str
     metrics: Sequence[str]
-    """Names, or for a family of them a name that ends with `*`."""
-    style: str = "line"
-    """Or `stacked-area`, of one run at a time."""
-    unit: str = ""
-    """`share` fixes the axis to 0 to 1; by default, the unit of the first metric."""
+    """Names, or patterns of names as of files."""
+    style: Literal["line", "stacked-area"] = "line"
     log: bool = False
-
-
-def system_panels() -> list[Panel]:
-    """Each thing that is used, by role."""
-    used = {
-        "memory_bytes": "Resident memory",
-        "gpu_memory_bytes": "GPU memory",
-        "gpu_utilization": "GPUs at work",
-    }
-    return [
-        Panel(title, [f"system/{role}_{name}" for role in ROLES]) for name, title in used.items()
-    ]
 
 
 SECTIONS: dict[str, list[Panel]] = {
@@ -51,15 +39,8 @@ SECTIONS: dict[str, list[Panel]] = {
         Panel("Satisfied users", ["eval/satisfied_rate", "eval/greedy_satisfied_rate"]),
         Panel("Best of n", ["eval/best_of_n"]),
         Panel("Score", ["eval/score_mean"]),
-        Panel(
-            "Exploitability",
-            [
-                f"eval/exploitability{end}"
-                for end in ("", "_low", "_high", "_average")
-            ],
-            unit="gain",
-        ),
-        Panel("Nash gap", ["eval/nash_gap", "eval/nash_gap_average"], unit="gain"),
+        Panel("Exploitability", ["eval/exploitability*"]),
+        Panel("Nash gap", ["eval/nash_gap*"]),
         Panel("Answers in a known game", ["eval/share_*"]),
         Panel("Length", ["eval/length_mean"]),
         Panel("Variety", ["eval/unique_rate", "eval/distinct_1", "eval/distinct_2"]),
@@ -102,17 +83,17 @@ SECTIONS: dict[str, list[Panel]] = {
         Panel("Depth", ["tree/depth"]),
         Panel("Right answers", ["tree/terminal_accuracy", "tree/path_accuracy"]),
         Panel("Evaluator", ["tree/confidence_mean", "tree/brier_score",
-                            "tree/evaluation_failed_rate"], unit="share"),
+                            "tree/evaluation_failed_rate"]),
         Panel("Steps and pairs", ["tree/unique_step_rate", "tree/filtered_rate",
                                   "tree/prefix_cache_rate"]),
-        Panel("Cost of a pair", ["tree/tokens_per_pair", "tree/judged_per_pair"]),
+        Panel("Tokens per pair", ["tree/tokens_per_pair"]),
+        Panel("Judgements per pair", ["tree/judged_per_pair"]),
         Panel("Difference in value", ["tree/q_gap_*"]),
         Panel("Doubt of the labels", ["tree/smoothing_*"]),
     ],
     "Time": [
         Panel("Seconds by stage", [f"time/{stage}_s" for stage in STAGES], style="stacked-area"),
         Panel("Round", ["time/round_s"]),
-        Panel("Checkpoint", ["time/checkpoint_s"]),
         Panel("Run so far", ["time/elapsed_s"]),
     ],
     "Throughput": [
@@ -121,7 +102,11 @@ SECTIONS: dict[str, list[Panel]] = {
         Panel("Prompts and completions in a round",
               ["rollout/num_prompts", "rollout/num_completions"]),
     ],
-    "System": system_panels(),
+    "System": [
+        Panel("Resident memory", [f"system/{role}_memory_bytes" for role in ROLES]),
+        Panel("GPU memory", ["system/*_gpu_memory_bytes"]),
+        Panel("GPUs at work", ["system/*_gpu_utilization"]),
+    ],
     "Weights": [
         Panel("Gap between policy and rollout workers", ["weights/logprob_gap"], log=True),
         Panel("Size", ["weights/bytes"]),
@@ -132,8 +117,16 @@ SECTIONS: dict[str, list[Panel]] = {
 
 
 def build(entity: str, project: str) -> "Workspace":
-    """The view, not saved, and without asking the network for anything."""
-    from wandb_workspaces import workspaces
+    """The view, not saved, and without asking the network for anything.
+
+    Raises InputError without the optional package that it needs.
+    """
+    try:
+        from wandb_workspaces import workspaces
+    except ImportError as error:
+        raise InputError(
+            ["wandb-workspaces: is not installed; `pip install 'agon[monitoring]'`"]
+        ) from error
 
     return workspaces.Workspace(
         entity=entity,
@@ -149,22 +142,53 @@ def build(entity: str, project: str) -> "Workspace":
     )
 
 
+def save(workspace: "Workspace") -> str:
+    """Saves it as a new view, and returns its address; raises InputError if wandb refuses."""
+    try:
+        return workspace.save().url
+    except WANDB_FAILURES as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            [f"{workspace.entity}/{workspace.project}: wandb does not save the view ({reason}); "
+             "log in by `wandb login`, and see that the project exists and is yours to change"]
+        ) from error  # fmt: skip
+
+
+def metrics_of(panel: Panel) -> list[str]:
+    """The names in `rlhf.metric_names.METRICS` that the panel shows."""
+    return [name for one in panel.metrics for name in METRICS if fnmatchcase(name, one)]
+
+
 def _plot(panel: Panel) -> Any:
     from wandb_workspaces.reports import v2 as reports
 
-    names = list(panel.metrics)
-    families = [name.removesuffix("*") for name in names if name.endswith("*")]
-    unit = panel.unit or METRICS.get(names[0], METRICS[_first(names[0])]).unit
-    alone = panel.style == "stacked-area"
+    names: list[Any] = metrics_of(panel)
+    unit = METRICS[names[0]].unit
+    is_area = panel.style == "stacked-area"
+    is_family = names[0].endswith("*")
     return reports.LinePlot(
         title=panel.title,
         x="round",
-        y=[] if families else names,
-        metric_regex=_pattern(names) if families else None,
+        y=[] if is_family else names,
+        metric_regex=f"^{names[0].removesuffix('*')}.*$" if is_family else None,
         title_x="round",
         title_y=unit,
-        range_y=(0, 1 if unit == "share" else None) if unit == "share" or alone else (None, None),
+        range_y=(0 if is_area or unit == "share" else None, None),
         log_y=panel.log or None,
-        plot_type="stacked-area" if alone else "line",
-        max_runs_to_show=1 if alone else None,
+        plot_type=panel.style,
+        # Areas of several runs would be stacked on each other.
+        max_runs_to_show=1 if is_area else None,
     )
+
+
+def main() -> None:
+    with told():
+        match [part for argument in sys.argv[1:] for part in argument.split("/")]:
+            case [entity, project] if entity and project and len(sys.argv) == 2:
+                print(save(build(entity, project)))
+            case _:
+                raise InputError([USAGE])
+
+
+if __name__ == "__main__":
+    main()

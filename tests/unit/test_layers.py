@@ -95,6 +95,7 @@ def test_each_module_can_be_imported_by_itself_and_brings_no_actor_nor_engine():
         ("vllm", ["actors/vllm*.py"]),
         ("deepspeed", ["actors/deepspeed_engine.py"]),
         ("wandb", ["rlhf/tracking_wandb.py"]),
+        ("wandb_workspaces", ["rlhf/workspace.py"]),
         (
             "hydra",
             [

@@ -1,0 +1,112 @@
+"""A whole run beside a wandb that cannot be reached."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from commands import SMALL, finish, start
+from safetensors.torch import load_file
+from wandb_file import history
+
+from rlhf.metric_names import METRICS, describe, is_repeatable
+from rlhf.store import read_metrics
+
+EASY = [
+    *(override for override in SMALL if not override.startswith("tracking=")),
+    "data.num_digits=1",
+    "data.num_prompts=60",
+    "data.num_heldout=32",
+    "warmup.steps=120",
+]
+"""Sums of which the model gets some right, so that there is something to learn."""
+
+
+class Finished(NamedTuple):
+    directory: Path
+    output: str
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Finished, Finished]]:
+    """The same run, not tracked, and tracked by a wandb that nothing answers for."""
+    scratch = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(scratch / "home"))
+        patch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+        patch.setenv("WANDB_API_KEY", "0" * 40)
+        modes = ("disabled", "online")
+        started = [start(scratch / mode, *EASY, f"tracking={mode}") for mode in modes]
+    outputs = [finish(process) for process in started]
+    disabled, online = (Finished(scratch / m, o) for m, o in zip(modes, outputs, strict=True))
+    yield disabled, online
+
+
+def repeatable(directory: Path) -> list[dict]:
+    return [
+        {name: value for name, value in record.items() if is_repeatable(name)}
+        for record in read_metrics(directory / "metrics.jsonl")
+    ]
+
+
+def test_training_is_the_same_bit_for_bit_with_one_warning(runs):
+    disabled, online = runs
+    assert sum(record.get("policy/num_steps", 0) for record in repeatable(online.directory)) > 0
+    assert repeatable(online.directory) == repeatable(disabled.directory)
+    expected, found = (load_file(run.directory / "policy" / "model.safetensors") for run in runs)
+    assert expected.keys() == found.keys()
+    assert all((found[name] == value).all() for name, value in expected.items())
+    warnings = [line for line in online.output.splitlines() if "wandb" in line]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("warning: wandb cannot go online, so it stays offline: ")
+    assert "wandb" not in disabled.output
+    assert not (disabled.directory / "wandb").exists()
+
+
+def test_wandb_has_what_the_lines_have(runs):
+    online = runs[1].directory
+    (file,) = (online / "wandb").glob("offline-run-*/*.wandb")
+    rows = history(file)
+    numbers = [row for row in rows if "policy_version" in row]
+    ours = [{n: v for n, v in row.items() if not n.startswith("_")} for row in numbers]
+    by_round: dict[int, dict] = {}
+    for row in ours:
+        by_round.setdefault(row["round"], {}).update(row)
+    records = read_metrics(online / "metrics.jsonl")
+    known = [{n: v for n, v in one.items() if v is not None} for one in records]
+    assert [by_round[record["round"]].keys() for record in known] == [one.keys() for one in known]
+    for record in known:
+        repeated = {n: v for n, v in record.items() if n != "time/elapsed_s"}
+        assert repeated.items() <= by_round[record["round"]].items()
+
+
+ELSEWHERE = {
+    # of pairwise judges
+    "judge/win_prob_mean", "judge/order_disagreement", "judge/cycle_rate",
+    "eval/win_rate", "eval/exploitability*", "eval/nash_gap*", "eval/share_*",
+    # of simulated users
+    "eval/satisfied_rate", "eval/greedy_satisfied_rate",
+    # of several samples per held-out prompt
+    "eval/best_of_n", "eval/unique_rate",
+    # of the `previous` anchor, of search trees, of GPUs
+    "policy/anchor_gap", "tree/*", "system/*_gpu_*",
+    # saved after the round's line is written
+    "time/checkpoint_s",
+}  # fmt: skip
+"""What this run cannot have."""
+
+
+def test_every_documented_metric_is_there_and_no_other(runs):
+    (file,) = (runs[1].directory / "wandb").glob("offline-run-*/*.wandb")
+    emitted = {name for row in history(file) for name in row if "/" in name}
+    emitted = {name for name in emitted if not name.startswith(("samples", "preferences", "_"))}
+    expected = {name for name in METRICS if not any(Path(name).match(one) for one in ELSEWHERE)}
+    assert emitted == expected
+    assert all(describe(name) for name in emitted)
+
+
+def test_there_are_pairs_to_read(runs):
+    folder = runs[1].directory / "wandb"
+    names = [path.name for path in folder.rglob("*.table.json")]
+    assert any(name.startswith("samples") for name in names)
+    assert any(name.startswith("preferences") for name in names)
