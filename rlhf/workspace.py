@@ -150,7 +150,8 @@ def save(workspace: "Workspace") -> str:
         reason = str(error).partition("\n")[0]
         raise InputError(
             [f"{workspace.entity}/{workspace.project}: wandb does not save the view ({reason}); "
-             "log in by `wandb login`, and see that the project exists and is yours to change"]
+             "see that it can be reached, that you are logged in (`wandb login`), and that the "
+             "project is there and yours to change"]
         ) from error  # fmt: skip
 
 
