@@ -15,6 +15,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from ray.scripts.scripts import cli as ray_cli
@@ -54,9 +55,10 @@ def command_lines(text: str) -> Iterator[tuple[int, str, bool]]:
 
 def words(line: str) -> list[str]:
     """As a shell splits it, without what precedes a program (`NAME=value`, `.venv/bin/`) and
-    where its output goes."""
+    where its output goes; dots stand for a model and its data."""
     line = re.sub(r" > \S+$", "", line)
-    split = [word for word in shlex.split(line, comments=True) if word != "..."]
+    line = line.replace(" ...", " model.path=/models/x data.path=/data/x.jsonl")
+    split = shlex.split(line, comments=True)
     while split and re.fullmatch(r"[A-Z_]+=.*", split[0]):
         del split[0]
     return [split[0].removeprefix(".venv/bin/"), *split[1:]] if split else []
@@ -165,9 +167,12 @@ class Parsed(Exception):
 
 def check_arguments(file: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs a program up to where it has understood its arguments."""
-    if not file.exists() or ("argparse" not in file.read_text() and arguments):
+    if not file.exists():
         raise Wrong(file)
-    if "argparse" not in file.read_text():
+    text = file.read_text()
+    if "argparse" not in text:
+        if arguments and "sys.argv" not in text:
+            raise Wrong(arguments)
         return
     understand = argparse.ArgumentParser.parse_args
 
@@ -226,6 +231,7 @@ def check_python(rest: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check_training(overrides: list[str]) -> None:
     """As `python -m rlhf` composes and checks them; of a sweep every run."""
+    overrides = [word.replace("--dry-run", "dry_run=true") for word in overrides]
     swept = [word for word in overrides if word not in ("-m", "--multirun")]
     with refused():
         for run in runs(swept) if swept != overrides else [swept]:
@@ -237,12 +243,18 @@ def check_training(overrides: list[str]) -> None:
 def runs(overrides: list[str]) -> Iterator[list[str]]:
     """Every value of a swept key once, rather than every combination."""
     parsed = OverridesParser.create().parse_overrides(overrides)
-    first = [
-        f"{one.get_key_element()}={next(one.sweep_string_iterator())}"
-        if one.is_sweep_override()
-        else one.input_line or ""
-        for one in parsed
-    ]
-    for place, one in enumerate(parsed):
-        for value in one.sweep_string_iterator() if one.is_sweep_override() else ():
-            yield [*first[:place], f"{one.get_key_element()}={value}", *first[place + 1 :]]
+    values = [list(swept_values(one)) for one in parsed]
+    first = [own[0] for own in values]
+    for place, own in enumerate(values):
+        yield from ([*first[:place], value, *first[place + 1 :]] for value in own)
+
+
+def swept_values(override: Override) -> Iterator[str]:
+    """The overrides that one stands for; of an interval its ends."""
+    key, value = override.get_key_element(), override.value()
+    if isinstance(value, IntervalSweep):
+        yield from (f"{key}={end}" for end in (value.start, value.end))
+    elif override.is_sweep_override():
+        yield from (f"{key}={one}" for one in override.sweep_string_iterator())
+    else:
+        yield override.input_line or ""

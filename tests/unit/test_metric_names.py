@@ -18,11 +18,13 @@ STAGES = {name.partition("/")[0] for name in METRICS}
 def names_in_code() -> set[str]:
     """Every text in the code that looks like the name of a metric."""
     files = [file for folder in ("rlhf", "actors") for file in (ROOT / folder).rglob("*.py")]
+    trees = [ast.parse(file.read_text()) for file in files]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
     texts = {
         node.value
-        for file in files
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for node in nodes
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts
     }
     return {
         text for text in texts if re.fullmatch(rf"({'|'.join(STAGES)})/[a-z0-9_]*[a-z0-9]", text)
