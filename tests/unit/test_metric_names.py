@@ -78,3 +78,12 @@ def test_only_the_clock_and_the_machine_differ_between_equal_runs():
     differing = {name for name in METRICS if not is_repeatable(name)}
     assert {name.partition("/")[0] for name in differing} == {"time", "system", "rollout"}
     assert "rollout/tokens_per_s" in differing and "rollout/length_mean" not in differing
+
+
+def test_the_page_about_metrics_has_them_all_and_no_others():
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    listed = set(re.findall(r"^\| `([a-z]+/[^`]+)`", page, re.MULTILINE))
+    system = {re.sub(r"/(policy|rollout|judge|reference)_", "/<role>_", name) for name in METRICS}
+    assert listed == system
+    mentioned = set(re.findall(r"`([a-z]+/[a-z0-9_]+)`", page))
+    assert {name for name in mentioned if describe(name) is None} == set()
