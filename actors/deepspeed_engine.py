@@ -49,6 +49,9 @@ class DeepSpeedEngine:
     """A causal language model under DeepSpeed; every method is called on all ranks together."""
 
     def __init__(self, path: str, dtype: DType, config: PolicyConfig) -> None:
+        # Only tensor-parallel inference would use it; compiling it takes a compiler and half a
+        # minute, and who is killed meanwhile leaves a lock at which every later run waits.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(
             "nccl" if torch.cuda.is_available() else "gloo", dist_init_required=True
         )

@@ -130,6 +130,11 @@ def _join(address: str) -> None:
         )  # fmt: skip
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except ValueError as error:
+        raise InputError(
+            [f"{where}: is no address ({error}); `cluster=auto` joins that of this node, and "
+             "cluster.address=HOST:6379 another"]
+        ) from error  # fmt: skip
     except ConnectionError as error:
         raise InputError(
             [f"{where}: no Ray cluster answers there ({error}); `cluster=local` starts one here, "

@@ -147,6 +147,8 @@ def test_gsm8k_goes_through_with_a_reward_model(tmp_path, gsm8k, byte_model):
         (["data=files", "data.path=/nowhere.jsonl"], ["/nowhere.jsonl"]),
         (["rollout.max_prompt_tokens=3"], ["prompts are longer", "rollout.max_prompt_tokens=3"]),
         (["cluster=auto"], ["cluster.address=auto: no Ray cluster answers"]),
+        (["cluster.address=''"], ["cluster.address=: is no address"]),
+        (["cluster.address=ray://head:10001"], ["cluster.address=ray://head:10001: Ray's client"]),
     ],
 )
 def test_wrong_input_is_told_in_a_line_each_and_nothing_starts(tmp_path, overrides, messages):
@@ -155,6 +157,53 @@ def test_wrong_input_is_told_in_a_line_each_and_nothing_starts(tmp_path, overrid
     for message in messages:
         assert message in output, output
     assert all(line.startswith("error: ") for line in output.splitlines() if "error" in line)
+
+
+def test_a_dry_run_shows_who_would_go_where_and_leaves_nothing(tmp_path):
+    command = [sys.executable, "-m", "rlhf", "--dry-run", *SMALL, "placement=disaggregated"]
+    refused = subprocess.run(
+        [*command, f"run.dir={tmp_path}/run"], capture_output=True, text=True, timeout=120
+    )
+    assert refused.returncode == 2
+    assert "3 GPUs are needed" in refused.stderr and "policy           1     1" in refused.stdout
+    command[-1] = "rollout.num_workers=3"
+    shown = subprocess.run(
+        [*command, f"run.dir={tmp_path}/run"], capture_output=True, text=True, timeout=120
+    )
+    assert shown.returncode == 0, shown.stderr
+    lines = {line.split()[0]: " ".join(line.split()) for line in shown.stdout.splitlines() if line}
+    assert lines["rollout"].startswith("rollout 3 0 1 32 MiB here ×3 weights")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_asked_to_stop_keeps_what_it_has_and_goes_on(tmp_path):
+    settings = [*SMALL, "num_rounds=30", "run.checkpoint_every=100"]
+    stopped = start(tmp_path / "run", *settings)
+    until_round(tmp_path / "run", 3)
+    stopped.send_signal(signal.SIGTERM)
+    output = finish(stopped, code=143, timeout_s=60)
+    assert "stopped after" in output and "Traceback" not in output
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "stopped"
+    assert "resuming from" in run(tmp_path / "run", *settings)
+    again = run(tmp_path / "run", *settings)
+    assert "the run there is finished" in again and "starting workers" not in again
+
+
+def test_a_stop_before_the_first_round_ends_at_once(tmp_path):
+    settings = [*SMALL, "warmup.steps=100000", "warmup.stop_loss=null"]
+    stopped = start(tmp_path / "run", *settings)
+    assert stopped.stdout is not None
+    while "warm-up" not in (line := stopped.stdout.readline()):
+        assert line, "it ended before its warm-up"
+    stopped.send_signal(signal.SIGTERM)
+    assert "stopped before the first round" in finish(stopped, code=143, timeout_s=60)
+
+
+def until_round(directory: Path, number: int) -> None:
+    deadline = time.monotonic() + 300
+    while len(read_metrics(directory / "metrics.jsonl")) <= number:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_finished_policy_is_measured_again(finished):
