@@ -32,7 +32,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Finished, F
     """The same run, not tracked, and tracked by a wandb that nothing answers for."""
     scratch = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(scratch / "home"))
         patch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
         patch.setenv("WANDB_API_KEY", "0" * 40)
         modes = ("disabled", "online")
