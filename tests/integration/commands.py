@@ -39,7 +39,12 @@ def _start(directory: Path, module: str, *words: str) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen, code: int = 0, timeout_s: float = 400) -> str:
-    output, _ = process.communicate(timeout=timeout_s)
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()  # with it go its Ray and its workers
+        output, _ = process.communicate(timeout=30)
+        raise AssertionError(f"not within {timeout_s} s:\n{output}") from None
     assert process.returncode == code, output
     return output
 
