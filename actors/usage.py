@@ -100,8 +100,11 @@ def measure(actor: Any) -> Use:
     for one in (process, *process.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
             memory_bytes += one.memory_info().rss
-    watches = _watch_gpus(tuple(ray.get_runtime_context().get_accelerator_ids()["GPU"]))
-    return Use(memory_bytes, tuple(watch.read() for watch in watches))
+    try:
+        watches = _watch_gpus(tuple(ray.get_runtime_context().get_accelerator_ids()["GPU"]))
+        return Use(memory_bytes, tuple(watch.read() for watch in watches))
+    except pynvml.NVMLError:  # the driver does not tell, which is no reason to tell nothing
+        return Use(memory_bytes, ())
 
 
 @cache

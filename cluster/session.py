@@ -2,6 +2,9 @@
 
 import logging
 import os
+import signal
+import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import ray
 from ray._private.state import available_resources_per_node  # no public call tells it by node
 from ray.exceptions import AuthenticationError
@@ -16,7 +20,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.placement import Node, Plan, Role, make_plan
-from rlhf.problems import InputError
+from rlhf.problems import InputError, Stopped
 
 HERE = "here"
 """How the driver's own node is called."""
@@ -80,11 +84,10 @@ def local_node(roles: Sequence[Role]) -> Node:
     import torch
 
     needed = sum(role.count * role.num_cpus for role in roles)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     free = {
         "CPU": max(needed, float(os.cpu_count() or 1)),
         "GPU": float(torch.cuda.device_count()),
-        "memory": float(memory),
+        "memory": float(psutil.virtual_memory().available),
     }
     return Node("local", HERE, free)
 
@@ -99,11 +102,33 @@ def _ray(address: str | None, roles: Sequence[Role]) -> Iterator[None]:
         return
     if address is None and in_job():
         address = "auto"
-    _start(roles) if address is None else _join(address)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        _start(roles) if address is None else _join(address)
+        with _stoppable(before):
+            yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _stoppable(before: Any) -> Iterator[None]:
+    """Within it, SIGTERM raises Stopped, where Ray's own handler would leave with another code.
+
+    Only the main thread can set handlers; `before` is what to put back.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise Stopped("outside its rounds: what it had saved before is kept")
+
+    signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
-        ray.shutdown()
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _start(roles: Sequence[Role]) -> None:
@@ -115,6 +140,7 @@ def _start(roles: Sequence[Role]) -> None:
         "local",  # even where another Ray is running
         num_cpus=int(here.free["CPU"]),
         num_gpus=int(here.free["GPU"]),
+        _memory=here.free["memory"],
         include_dashboard=False,
         logging_level=logging.ERROR,
         log_to_driver=False,
@@ -128,6 +154,7 @@ def _join(address: str) -> None:
             [f"{where}: Ray's client protocol lacks what is needed here; use `ray job submit`, or "
              "run on a node of the cluster with cluster=auto"]
         )  # fmt: skip
+    _require_listening(where, address)
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except ValueError as error:
@@ -148,6 +175,20 @@ def _join(address: str) -> None:
         ) from error  # fmt: skip
 
 
+def _require_listening(where: str, address: str) -> None:
+    """Refuses an address at which nobody listens, since Ray would go on trying for minutes."""
+    named = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    host, _, port = named.rpartition(":")
+    if not host or not port.isdigit():
+        return  # Ray knows where, or will say what is wrong with it
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise InputError(
+            [f"{where}: no Ray cluster answers there ({error}); `cluster=local` starts one here"]
+        ) from error
+
+
 # --- taking hold ---------------------------------------------------------------------------------
 
 
@@ -161,23 +202,30 @@ def _reserve(
         try:
             plan = make_plan(roles, _nodes(available_resources_per_node()))
         except InputError as error:
-            if time.monotonic() > deadline:
-                raise InputError(
-                    [f"{problem} (now: others use the rest, and cluster.start_timeout_s="
-                     f"{timeout_s:g} are over)" for problem in error.problems]
-                ) from error  # fmt: skip
-            if not told:
-                tell("waiting for what others use of the cluster: " + "; ".join(error.problems))
-                told = True
-            time.sleep(1)
-            continue
-        group = placement_group(
-            [{name: need for name, need in seat.needs.items() if need} for seat in plan.seats],
-            bundle_label_selector=[{NODE_LABEL: seat.node.id} for seat in plan.seats],
-        )
-        if group.wait(10):
-            return plan, group
-        remove_placement_group(group)  # somebody else was faster
+            lacking = error.problems
+        else:
+            if group := _take(plan, deadline - time.monotonic()):
+                return plan, group
+            lacking = ["placement: what was free has been taken, or is free in parts only"]
+        if time.monotonic() >= deadline:
+            over = f"others use the rest, and cluster.start_timeout_s={timeout_s:g} are over"
+            raise InputError([f"{problem} ({over})" for problem in lacking])
+        if not told:
+            tell("waiting for what others use of the cluster: " + "; ".join(lacking))
+            told = True
+        time.sleep(1)
+
+
+def _take(plan: Plan, left_s: float) -> PlacementGroup | None:
+    """The plan's seats, or None if Ray does not give them soon."""
+    group = placement_group(
+        [{name: need for name, need in seat.needs.items() if need} for seat in plan.seats],
+        bundle_label_selector=[{NODE_LABEL: seat.node.id} for seat in plan.seats],
+    )
+    if group.wait(max(1.0, min(10.0, left_s))):
+        return group
+    remove_placement_group(group)
+    return None
 
 
 def _strategies(plan: Plan, group: PlacementGroup) -> dict[str, list[Any]]:

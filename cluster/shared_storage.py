@@ -5,7 +5,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import ray
-from ray.exceptions import GetTimeoutError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.placement import Plan
@@ -85,8 +85,11 @@ def _look(wanted: Mapping[str, Sequence[Path]]) -> dict[str, set[Path]]:
     }
     try:
         answers = ray.get(list(asked.values()), timeout=TIMEOUT_S)
-    except GetTimeoutError as error:
+    except RayError as error:  # a node that is too slow, or has gone
         raise InputError(
-            [f"placement: not every node answered within {TIMEOUT_S:g} s; look at `ray status`"]
+            [
+                f"placement: not every node has answered within {TIMEOUT_S:g} s "
+                f"({type(error).__name__}); look at `ray status`"
+            ]
         ) from error
     return dict(zip(asked, answers, strict=True))

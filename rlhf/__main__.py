@@ -143,7 +143,8 @@ def report(error: BaseException) -> int:
 def in_words(error: BaseException) -> tuple[str, int]:
     """What a person is told of an error, and the exit code that it means."""
     while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+        stopped, _ = error.split(Stopped)
+        error = (stopped or error).exceptions[0]
     if isinstance(error, InputError):
         problems = error.problems
     elif isinstance(error, HydraException | OmegaConfBaseException):
@@ -151,7 +152,7 @@ def in_words(error: BaseException) -> tuple[str, int]:
     elif isinstance(error, KeyboardInterrupt):
         return "stopped", 130
     elif isinstance(error, Stopped):
-        words = f"stopped {error}; the same command with the same run.dir goes on"
+        words = f"stopped {error}; the same command goes on, in the same directory"
         return words, 128 + signal.SIGTERM
     elif isinstance(error, RunFailed):
         return f"failed: {error}", 1

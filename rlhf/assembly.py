@@ -1,6 +1,6 @@
 """The composition root: a configuration becomes workers, services and a run.
 
-Only this file, `rlhf.roles` and the entry points know actors and clusters.
+What may know actors and clusters is listed in tests/unit/test_layers.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,8 +51,9 @@ from rlhf.evaluation import (
     earlier_shares,
 )
 from rlhf.games import read_game
-from rlhf.inputs import Inputs
+from rlhf.inputs import Inputs, from_anywhere
 from rlhf.judges.endpoint import endpoint_judge
+from rlhf.judges.model_files import ModelJudgeConfig
 from rlhf.metrics import ACCURACY, SATISFACTION
 from rlhf.objectives import anchors_needed
 from rlhf.records import Collected, Sampling
@@ -109,11 +110,13 @@ def start_judge(
         return None, []
     if isinstance(judge, LLMJudgeConfig) and judge.endpoint is not None:
         return endpoint_judge(judge), []
+    if isinstance(judge, ModelJudgeConfig | LLMJudgeConfig) and judge.path:
+        judge = replace(judge, path=from_anywhere(judge.path))
     if isinstance(judge, LLMJudgeConfig):
         return start_llm_judge(
             judge, config.rollout, config.model.dtype, allotted["judge"], timeout_s, config.seed
         )
-    workers = start_workers(JudgeWorker, allotted["judge"], config.judge)
+    workers = start_workers(JudgeWorker, allotted["judge"], judge)
     return JudgeService(workers, config.cluster.call_timeout_s), workers
 
 

@@ -51,7 +51,8 @@ class RoundCheckpoints:
     async def save(self, num_rounds: int) -> Path:
         name = f"round_{num_rounds:06d}"
         final = self._directory / name
-        if final.exists():  # renamed last, so it is complete
+        if final.exists():  # renamed when it was complete
+            _replace(self._directory / LATEST, name)
             return final
         temporary = self._directory / f".{name}.partial"
         for leftover in self._directory.glob(".round_*"):  # of a save that was killed

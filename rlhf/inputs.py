@@ -61,6 +61,7 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
         path = str(directory / "model")
         if not Path(path).exists():
             build_tiny_model(config.model, Path(path), config.seed)
+    path = from_anywhere(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = AutoConfig.from_pretrained(path).get_text_config()
@@ -112,6 +113,11 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     if seeds:
         schedule = DelayedSchedule(schedule)
     return Inputs(path, tokenizer, len(tokenizer), data, schedule, seeds, sandbox)
+
+
+def from_anywhere(path: str) -> str:
+    """A folder by its absolute path, since workers start in folders of their own; or a hub id."""
+    return str(Path(path).absolute()) if Path(path).is_dir() else path
 
 
 def _sandbox(tools: ToolsConfig) -> SandboxLevel | None:

@@ -44,10 +44,12 @@ from rlhf.run_directory import (
     OVERRIDES,
     begin_or_resume,
     claimed,
+    last_evaluation,
     last_of_finished,
 )
 from rlhf.stages import Metrics
 from rlhf.stopping import StopRequest
+from rlhf.store import write_atomically
 from rlhf.tracking import RunTracker
 from rlhf.warmup import warm_up
 
@@ -70,8 +72,8 @@ def launch(config: Config, overrides: list[str], name: str | None = None) -> flo
         with session(cluster.address, wanted, cluster.start_timeout_s) as reservation:
             plan = reservation.plan
             require_shared(plan, paths_by_role(config, directory, inputs.model_path))
-            (directory / CONFIG).write_text(yaml.safe_dump(plain(config), sort_keys=False))
-            (directory / OVERRIDES).write_text(yaml.safe_dump(overrides))
+            write_atomically(directory / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
+            write_atomically(directory / OVERRIDES, yaml.safe_dump(overrides))
             state = checkpoint.state if checkpoint else {}
             tracker = RunTracker(
                 directory,
@@ -87,7 +89,7 @@ def launch(config: Config, overrides: list[str], name: str | None = None) -> flo
             allotted = allotments(plan, reservation.seats, cluster.threads_per_worker)
             status = "failed"
             try:
-                last = asyncio.run(_run(config, directory, inputs, checkpoint, allotted, tracker))
+                asyncio.run(_run(config, directory, inputs, checkpoint, allotted, tracker))
                 status = "completed"
             except* (KeyboardInterrupt, Stopped):
                 status = "stopped"
@@ -98,7 +100,7 @@ def launch(config: Config, overrides: list[str], name: str | None = None) -> flo
                     directory / "metrics.jsonl", directory / "curves.png", max_logprob_gap(config)
                 )
         tracker.note(f"everything is in {directory}")
-    return objective_value(last)
+        return objective_value(last_evaluation(directory))
 
 
 def show_plan(config: Config) -> None:
@@ -123,15 +125,14 @@ async def _run(
     checkpoint: Checkpoint | None,
     allotted: Mapping[str, Allotment],
     tracker: RunTracker,
-) -> Metrics:
+) -> None:
     stop = StopRequest(tracker.note)
     with stop.listening():
         ready = _prepare(config, directory, inputs, checkpoint, allotted, tracker, stop)
-        run, policy, evaluation = await stop.unless_asked(ready)
+        run, policy = await stop.unless_asked(ready)
         await train(run)
         await policy.export(directory / "policy")
         inputs.tokenizer.save_pretrained(directory / "policy")
-        return evaluation.last
 
 
 async def _prepare(
@@ -142,7 +143,7 @@ async def _prepare(
     allotted: Mapping[str, Allotment],
     tracker: RunTracker,
     stop: StopRequest,
-) -> tuple[Run, PolicyService, "LastKept"]:
+) -> tuple[Run, PolicyService]:
     """Starts the workers, and brings everything to where the first round begins."""
     for note in inputs.notes():
         tracker.note(note)
@@ -176,7 +177,7 @@ async def _prepare(
     await publisher.publish(first_round)
     stores = RunStores.of(config, directory, first_round)
     answers = answering(config, inputs, rollout)
-    evaluation = LastKept(make_evaluation(config, inputs, answers, judge, directory))
+    evaluation = make_evaluation(config, inputs, answers, judge, directory)
     if first_round == 0:
         tracker.log_eval(0, await evaluation.evaluate())
     checkpoints = RoundCheckpoints(
@@ -201,7 +202,7 @@ async def _prepare(
         evaluate_every=config.eval.every,
         checkpoint_every=config.run.checkpoint_every,
     )
-    return run, policy, evaluation
+    return run, policy
 
 
 async def _bring_policy(
@@ -239,15 +240,3 @@ def objective_value(evaluation: Metrics) -> float:
     if name is None:
         return float("nan")
     return -evaluation[name] if name in LOWER_IS_BETTER else evaluation[name]
-
-
-class LastKept:
-    """An evaluation that remembers what it last found."""
-
-    def __init__(self, evaluation) -> None:
-        self._evaluation = evaluation
-        self.last: Metrics = {}
-
-    async def evaluate(self) -> Metrics:
-        self.last = await self._evaluation.evaluate()
-        return self.last

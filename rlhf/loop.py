@@ -32,8 +32,16 @@ class Run:
 
 
 async def train(run: Run) -> None:
+    """Every round; when a stop is asked for, those that were done are kept, and Stopped raised."""
+    done = await _rounds(run)
+    if done < run.num_rounds:
+        await run.checkpoints.save(done)
+        raise Stopped(f"after {done} of {run.num_rounds} rounds")
+
+
+async def _rounds(run: Run) -> int:
     """Collect, compare with the anchors, update, publish; `max_staleness` rounds are collected
-    ahead while the policy trains, so that 0 is strictly on-policy."""
+    ahead while the policy trains, so that 0 is strictly on-policy. Returns the rounds done."""
     ahead: deque[asyncio.Task] = deque()
     async with asyncio.TaskGroup() as tasks:
         for round in range(run.first_round, run.num_rounds):
@@ -43,11 +51,11 @@ async def train(run: Run) -> None:
 
             clock = Stopwatch()
             with clock("collect"):
-                collecting = ahead.popleft()
-                if await run.stop.comes_before(collecting):
-                    await run.checkpoints.save(round)
-                    raise Stopped(f"after {round} of {run.num_rounds} rounds")
-                collected = await collecting
+                if await run.stop.comes_before(ahead[0]):
+                    for collecting in ahead:
+                        collecting.cancel()
+                    return round
+                collected = await ahead.popleft()
             with clock("anchor"):
                 batch = await run.anchors.attach(round, collected)
             with clock("update"):
@@ -64,6 +72,7 @@ async def train(run: Run) -> None:
             run.tracker.log(round, collected, metrics | updated | published | clock.metrics())
             if due(done, run.checkpoint_every, run.num_rounds):
                 await run.checkpoints.save(done)
+    return run.num_rounds
 
 
 def due(done: int, every: int, last: int) -> bool:

@@ -56,14 +56,16 @@ def needs_reference_workers(config: Config) -> bool:
 
 
 def paths_by_role(config: Config, directory: Path, model_path: str) -> dict[str, list[Path]]:
-    """What a role's workers read or write on their own nodes: the run's directory, and models that
-    are folders rather than hub ids."""
-    own = [directory, *_folders(model_path)]
-    judge = _folders(getattr(config.judge, "path", None))
+    """What a role's workers read or write on their own nodes: the run's directory, a known game,
+    and models that are folders rather than hub ids."""
+    own = [directory, *_folder(model_path)]
+    judge = _folder(getattr(config.judge, "path", None))
+    if isinstance(config.judge, GameConfig) and Path(config.judge.game).is_absolute():
+        judge.append(Path(config.judge.game))
     return {"policy": own, "rollout": own, "reference": own, "judge": judge}
 
 
-def _folders(path: str | None) -> list[Path]:
+def _folder(path: str | None) -> list[Path]:
     return [Path(path).absolute()] if path and Path(path).is_dir() else []
 
 

@@ -74,6 +74,11 @@ def last_of_finished(
     return summary["eval"]["after"]
 
 
+def last_evaluation(directory: Path) -> dict[str, float]:
+    """That of the run that has ended there."""
+    return json.loads((directory / SUMMARY).read_text())["eval"]["after"]
+
+
 def begin_or_resume(directory: Path, resume: Resume, config: dict[str, Any]) -> Checkpoint | None:
     """The verified checkpoint to go on from, or None to begin; then the directory is made empty.
 

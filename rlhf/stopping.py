@@ -24,12 +24,13 @@ class StopRequest:
 
         Entered after Ray has been started or joined, which takes the signal for itself.
         """
-        loop = asyncio.get_running_loop()
+        loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
         loop.add_signal_handler(signal.SIGTERM, self.ask)
         try:
             yield
         finally:
             loop.remove_signal_handler(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
     def ask(self) -> None:
         """Asks once more, if it has been asked already, to no effect."""
@@ -53,7 +54,7 @@ class StopRequest:
         task = asyncio.ensure_future(work)
         try:
             if await self.comes_before(task):
-                raise Stopped("before the first round: nothing had been learnt that could be kept")
+                raise Stopped("before its first round")
             return await task
         finally:
             task.cancel()

@@ -1,6 +1,7 @@
 """What a run was configured to be: what it chose from each group, and what it set."""
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ def read_recipe(directory: Path) -> Recipe:
     """Raises InputError if `directory` holds no run, or not the configuration of one."""
     config = _read_yaml(directory / CONFIG, dict)
     overrides = _read_yaml(directory / OVERRIDES, list) if (directory / OVERRIDES).exists() else []
-    settings = _flat(mask_secrets(config))
+    settings = {key: _shown(value) for key, value in _flat(mask_secrets(config)).items()}
     try:
         choices, defaults = _compose([str(one) for one in overrides])
     except (HydraException, OmegaConfBaseException) as error:
@@ -47,6 +48,11 @@ def read_recipe(directory: Path) -> Recipe:
     return Recipe(
         choices, settings, [key for key in settings if settings[key] != defaults.get(key)]
     )
+
+
+def _shown(value: Any) -> Any:
+    """JSON has no infinity."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _compose(overrides: list[str]) -> tuple[dict[str, str], dict[str, Any]]:
