@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import ray
 from ray._private.state import available_resources_per_node  # no public call tells it by node
+from ray._private.utils import read_ray_address
 from ray.exceptions import AuthenticationError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -177,7 +178,9 @@ def _join(address: str) -> None:
 
 def _require_listening(where: str, address: str) -> None:
     """Refuses an address at which nobody listens, since Ray would go on trying for minutes."""
-    named = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    named = address
+    if address == "auto":  # where Ray would look
+        named = os.environ.get("RAY_ADDRESS") or read_ray_address() or ""
     host, _, port = named.rpartition(":")
     if not host or not port.isdigit():
         return  # Ray knows where, or will say what is wrong with it
@@ -185,8 +188,9 @@ def _require_listening(where: str, address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except OSError as error:
         raise InputError(
-            [f"{where}: no Ray cluster answers there ({error}); `cluster=local` starts one here"]
-        ) from error
+            [f"{where}: no Ray cluster answers at {named} ({error}); `cluster=local` starts one "
+             "here"]
+        ) from error  # fmt: skip
 
 
 # --- taking hold ---------------------------------------------------------------------------------

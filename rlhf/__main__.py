@@ -31,7 +31,10 @@ def hydra_main(composed: DictConfig) -> float | None:
         from rlhf.sweep import as_member
 
         return as_member(composed, one_run)
-    return one_run(composed)
+    try:
+        return one_run(composed)
+    except EXPECTED as error:  # told here, or Hydra would repeat the whole command line first
+        sys.exit(report(error))
 
 
 def one_run(composed: DictConfig, name: str | None = None) -> float:
@@ -106,7 +109,9 @@ def main() -> None:
     """Exit codes: 0 finished; 2 the input was wrong; 1 it failed while running; 143 stopped, to
     be gone on with."""
     register_schemas()
-    sys.argv = ["dry_run=true" if word == "--dry-run" else word for word in sys.argv]
+    if "--dry-run" in sys.argv:
+        sys.argv.remove("--dry-run")
+        sys.argv += ["dry_run=true", "hydra.output_subdir=null", "hydra.run.dir=."]
     with told():
         hydra_main()
 
@@ -152,7 +157,7 @@ def in_words(error: BaseException) -> tuple[str, int]:
     elif isinstance(error, KeyboardInterrupt):
         return "stopped", 130
     elif isinstance(error, Stopped):
-        words = f"stopped {error}; the same command goes on, in the same directory"
+        words = f"stopped {error}; given again, with the same directory, the command goes on"
         return words, 128 + signal.SIGTERM
     elif isinstance(error, RunFailed):
         return f"failed: {error}", 1

@@ -297,9 +297,16 @@ def make_collector(
 
 
 def make_evaluation(
-    config: Config, inputs: Inputs, answers: Rollout, judge: Judge | None, directory: Path
+    config: Config,
+    inputs: Inputs,
+    answers: Rollout,
+    judge: Judge | None,
+    directory: Path,
+    *,
+    begins: bool,
 ) -> Evaluation:
-    """What suits the judge; `directory` is the run's, where earlier evaluations are found."""
+    """What suits the judge; `directory` is the run's, where earlier evaluations are found, unless
+    the run `begins` now."""
     sampled = replace(sampling(config), num_completions=config.eval.num_samples)
     if config.eval.temperature is not None:
         sampled = replace(sampled, temperature=config.eval.temperature)
@@ -317,4 +324,4 @@ def make_evaluation(
         return ScoreEvaluation(heldout, judge, SATISFACTION)
     if isinstance(config.judge, RewardModelConfig):
         return ScoreEvaluation(heldout, judge, None)
-    return WinRateEvaluation(heldout, judge, directory / "initial_completions.json")
+    return WinRateEvaluation(heldout, judge, directory / "initial_completions.json", begins)

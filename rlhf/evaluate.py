@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +35,7 @@ def evaluate(directory: Path, overrides: list[str]) -> Metrics:
     """Starts rollout and judge workers around the run's final policy, and asks held-out prompts."""
     if not (directory / OVERRIDES).exists() or not (directory / "policy").is_dir():
         raise InputError([f"run={directory}: not the directory of a finished run (no policy/)"])
+    _require_whole_data(overrides)
     stored = yaml.safe_load((directory / OVERRIDES).read_text())
     own = [f"run.dir={directory}", f"model.path={directory / 'policy'}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -52,6 +53,17 @@ def evaluate(directory: Path, overrides: list[str]) -> Metrics:
         return asyncio.run(_evaluate(config, inputs, allotted, directory))
 
 
+def _require_whole_data(overrides: Sequence[str]) -> None:
+    keys = {override.partition("=")[0] for override in overrides}
+    if "data.path" in keys and "data.heldout_path" not in keys:
+        raise InputError(
+            [
+                "data.path: only its held-out share would be asked; say data.heldout_path=FILE to "
+                "measure on all of a file, up to eval.num_prompts of it"
+            ]
+        )
+
+
 async def _evaluate(
     config: Config, inputs: Inputs, allotted: Mapping[str, Allotment], directory: Path
 ) -> Metrics:
@@ -59,7 +71,10 @@ async def _evaluate(
     judge, judge_workers = start_judge(config, allotted)
     await wait_ready([*rollout_workers, *judge_workers], config.cluster.start_timeout_s)
     answers = answering(config, inputs, rollout)
-    return await make_evaluation(config, inputs, answers, judge, directory).evaluate()
+    num_prompts = min(config.eval.num_prompts, len(inputs.data.heldout))
+    print(f"asking {num_prompts} held-out prompts, of {len(inputs.data.heldout)}")
+    evaluation = make_evaluation(config, inputs, answers, judge, directory, begins=False)
+    return await evaluation.evaluate()
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from rlhf.games import KnownGame, exploitability, exploitability_interval, nash_gap
 from rlhf.metrics import Group, Shares, completion_metrics, evaluation_metrics
+from rlhf.problems import InputError, some
 from rlhf.records import Comparison, Completion, Judgement, Prompt, Sampling
 from rlhf.seeds import derive_seed
 from rlhf.stages import Judge, Metrics, Rollout
@@ -78,15 +79,18 @@ class UnjudgedEvaluation:
 class WinRateEvaluation:
     """`rlhf.stages.Evaluation` by a pairwise judge: how often the policy beats its initial self.
 
-    The initial policy's completions are those of the first evaluation; they are kept in a file, so
-    that a resumed run has them.
+    The initial policy's completions are those of the run's first evaluation; they are kept in a
+    file, so that a resumed run has them. Raises InputError if they lack a prompt.
     """
 
     heldout: Heldout
     judge: Judge
     kept: Path
+    begins: bool
+    """Whether this is the run itself, whose first evaluation is of the initial policy."""
 
     async def evaluate(self) -> Metrics:
+        self._require_initial()
         drawn = await self.heldout.ask(self.heldout.sampled)
         if not self.kept.exists():
             texts = {group[0].prompt_id: group[0].text for group in drawn}
@@ -103,6 +107,22 @@ class WinRateEvaluation:
         metrics = completion_metrics(drawn)
         metrics["invalid_rate"] = 1 - len(known) / len(won)
         return metrics | ({"win_rate": sum(known) / len(known)} if known else {})
+
+    def _require_initial(self) -> None:
+        """Before anything is asked."""
+        if self.kept.exists():
+            initial = json.loads(self.kept.read_text(encoding="utf-8"))
+            lacking = [prompt.id for prompt in self.heldout.prompts if prompt.id not in initial]
+        else:
+            lacking = [] if self.begins else [prompt.id for prompt in self.heldout.prompts]
+        if lacking:
+            raise InputError(
+                [
+                    f"eval.num_prompts={len(self.heldout.prompts)}: {self.kept} has no answer of "
+                    f"the initial policy to {len(lacking)} of them ({some(lacking)}), and win "
+                    "rates are against it; ask those that the run was first evaluated on"
+                ]
+            )
 
 
 def _first_wins(verdict: Judgement | Comparison) -> float | None:

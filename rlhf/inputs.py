@@ -47,9 +47,11 @@ class Inputs:
     sandbox: SandboxLevel | None
     """How well model-written code is locked in, where such code is to run."""
 
-    def notes(self) -> Iterator[str]:
-        """What people should know."""
+    def notes(self, num_asked: int) -> Iterator[str]:
+        """What people should know; `num_asked`: held-out prompts that evaluations are to ask."""
         yield from self.data.notes()
+        if (there := len(self.data.heldout)) < num_asked:
+            yield f"eval.num_prompts={num_asked}: there are {there} to ask"
         if self.sandbox and not self.sandbox.full:
             yield f"tools.allow_unsafe=true, and {self.sandbox.lack}"
 

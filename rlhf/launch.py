@@ -46,6 +46,7 @@ from rlhf.run_directory import (
     claimed,
     last_evaluation,
     last_of_finished,
+    refuse_other_run,
 )
 from rlhf.stages import Metrics
 from rlhf.stopping import StopRequest
@@ -105,8 +106,13 @@ def launch(config: Config, overrides: list[str], name: str | None = None) -> flo
 
 def show_plan(config: Config) -> None:
     """Prints which worker would go to which node and the memory that it needs at least, having
-    checked all that a run checks before it starts workers; leaves nothing behind."""
-    refuse_throwaway("run.dir", Path(config.run.dir).absolute())
+    checked what a run checks before it starts workers; the run's directory stays as it is."""
+    directory = Path(config.run.dir).absolute()
+    refuse_throwaway("run.dir", directory)
+    if last_of_finished(directory, config.run.resume, plain(config)) is not None:
+        print(f"{directory}: the run there is finished; nothing would be done")
+        return
+    refuse_other_run(directory, config.run.resume, plain(config))
     with tempfile.TemporaryDirectory() as scratch:
         wanted = roles(config, read_inputs(config, Path(scratch)).model_path)
     try:
@@ -145,7 +151,7 @@ async def _prepare(
     stop: StopRequest,
 ) -> tuple[Run, PolicyService]:
     """Starts the workers, and brings everything to where the first round begins."""
-    for note in inputs.notes():
+    for note in inputs.notes(config.eval.num_prompts):
         tracker.note(note)
     feed = open_feed(config, inputs, directory, tracker.note)
     wait_s = config.cluster.start_timeout_s
@@ -177,8 +183,9 @@ async def _prepare(
     await publisher.publish(first_round)
     stores = RunStores.of(config, directory, first_round)
     answers = answering(config, inputs, rollout)
-    evaluation = make_evaluation(config, inputs, answers, judge, directory)
-    if first_round == 0:
+    begins = first_round == 0
+    evaluation = make_evaluation(config, inputs, answers, judge, directory, begins=begins)
+    if begins:
         tracker.log_eval(0, await evaluation.evaluate())
     checkpoints = RoundCheckpoints(
         directory / CHECKPOINTS,

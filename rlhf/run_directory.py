@@ -86,18 +86,13 @@ def begin_or_resume(directory: Path, resume: Resume, config: dict[str, Any]) -> 
     holds was configured otherwise, or if something of no run would have to be removed.
     """
     holds_run = (directory / CONFIG).exists()
-    if resume is Resume.never and holds_run:
-        raise InputError(
-            [f"run.dir={directory}: holds a run already; choose another, or run.resume=auto"]
-        )
+    refuse_other_run(directory, resume, config)
     checkpoint = None
     if resume is not Resume.never:
         try:
             checkpoint = newest_checkpoint(directory / CHECKPOINTS)
         except CheckpointDamaged as error:
             raise InputError([f"run.resume={resume.value}: {error}"]) from error
-        if holds_run:
-            _refuse_other_config(directory, config)
     if resume is Resume.must and checkpoint is None:
         raise InputError(
             [f"run.resume=must: {directory} has no complete checkpoint; run.resume=auto begins"]
@@ -112,6 +107,17 @@ def begin_or_resume(directory: Path, resume: Resume, config: dict[str, Any]) -> 
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     (directory / _BEGUN).touch()
     return checkpoint
+
+
+def refuse_other_run(directory: Path, resume: Resume, config: dict[str, Any]) -> None:
+    """Raises InputError if the directory holds a run that cannot be gone on with."""
+    if not (directory / CONFIG).exists():
+        return
+    if resume is Resume.never:
+        raise InputError(
+            [f"run.dir={directory}: holds a run already; choose another, or run.resume=auto"]
+        )
+    _refuse_other_config(directory, config)
 
 
 def _refuse_other_content(directory: Path) -> None:

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlhf.__main__ import in_words, report, told, typed_overrides
 from rlhf.problems import InputError, RunFailed
-from rlhf.run_directory import OVERRIDES
+from rlhf.run_directory import OVERRIDES, claimed
 
 MEMBERS = "members"
 """In the sweep's directory: one file for each member that was started, by its number."""
+
+PLANS = "dry_run"
+"""The same of a dry run, which leaves nothing of a sweep changed."""
+
+DONE = ("completed", "fits")
+"""What becomes of a member that did not fail, and of one in a dry run."""
+
+
+_CLAIM = ExitStack()
+"""On the sweep's directory, until this process begins another sweep or ends; not the callback's
+own, which is sent to members in other processes."""
 
 
 class MembersFailed(RunFailed):
@@ -39,8 +50,13 @@ class Sweep(Callback):
             if problems := shared_by_members(OmegaConf.to_container(config)):
                 raise InputError(problems)
             directory = _directory(config.hydra.sweep.dir)
-            shutil.rmtree(directory / MEMBERS, ignore_errors=True)
-            (directory / MEMBERS).mkdir(parents=True)
+            records = _records(directory, config.dry_run)
+            _CLAIM.close()
+            _CLAIM.enter_context(claimed(directory))
+            shutil.rmtree(records, ignore_errors=True)
+            records.mkdir(parents=True)
+            if config.dry_run:
+                return
             (directory / OVERRIDES).write_text(yaml.safe_dump(typed_overrides(config.hydra)))
             print(
                 f"sweep in {directory}: begun again with hydra.sweep.dir={directory} it goes on; "
@@ -49,8 +65,12 @@ class Sweep(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Called by Hydra, unless the sweep was stopped; leaves with 1 if a member failed."""
+        directory = _directory(config.hydra.sweep.dir)
         with _ends_the_process():
-            conclude(_directory(config.hydra.sweep.dir))
+            if config.dry_run:
+                conclude_dry_run(directory)
+            else:
+                conclude(directory)
 
 
 @contextmanager
@@ -91,7 +111,7 @@ def as_member(composed: DictConfig, run: Callable[[DictConfig, str], float]) -> 
     if composed.tracking.group is None:
         composed.tracking.group = directory.name
     record = {"directory": os.path.abspath(composed.run.dir), "overrides": overrides}
-    path = directory / MEMBERS / f"{hydra.job.num}.json"
+    path = _records(directory, composed.dry_run) / f"{hydra.job.num}.json"
     _write(path, record | {"status": "unfinished"})
     try:
         value = run(composed, " ".join(_own(overrides, directory)))
@@ -100,18 +120,26 @@ def as_member(composed: DictConfig, run: Callable[[DictConfig, str], float]) -> 
         print(reason, file=sys.stderr)
         _write(path, record | {"status": "failed", "reason": reason})
         return None
-    _write(path, record | {"status": "completed"})
+    _write(path, record | {"status": DONE[composed.dry_run]})
     return None if math.isnan(value) else value
 
 
 def _own(overrides: Sequence[str], directory: Path) -> list[str]:
     """The overrides that the member does not have from the command line as it was typed."""
-    typed = yaml.safe_load((directory / OVERRIDES).read_text())
+    file = directory / OVERRIDES
+    typed = yaml.safe_load(file.read_text()) if file.exists() else []
     return [override for override in overrides if override not in typed] or list(overrides)
 
 
 def conclude(directory: Path) -> None:
     """Shows the members, and writes `sweep.json` and `sweep.png`; raises MembersFailed."""
+    if unfinished := compare(directory):
+        raise MembersFailed(f"{unfinished} did not finish")
+
+
+def compare(directory: Path) -> str | None:
+    """Shows the members, and writes `sweep.json` and `sweep.png`; says how many have not
+    finished, if any."""
     from rlhf.sweep_picture import draw_sweep
     from rlhf.sweep_results import Results
 
@@ -119,9 +147,24 @@ def conclude(directory: Path) -> None:
     results.show()
     results.write(directory / "sweep.json")
     draw_sweep(results, directory / "sweep.png")
-    num_bad = sum(member.status != "completed" for member in results.members)
+    num_bad = sum(member.status not in DONE for member in results.members)
+    return f"{num_bad} of {len(results.members)} members" if num_bad else None
+
+
+def conclude_dry_run(directory: Path) -> None:
+    """Shows which members would fit; raises MembersFailed."""
+    from rlhf.sweep_results import Results
+
+    results = Results.read(directory / PLANS)
+    shutil.rmtree(directory / PLANS)
+    results.show()
+    num_bad = sum(member.status not in DONE for member in results.members)
     if num_bad:
-        raise MembersFailed(f"{num_bad} of {len(results.members)} members did not finish")
+        raise MembersFailed(f"{num_bad} of {len(results.members)} members would not start")
+
+
+def _records(directory: Path, dry_run: bool) -> Path:
+    return directory / (PLANS if dry_run else MEMBERS)
 
 
 def _directory(sweep_dir: str) -> Path:
@@ -136,14 +179,15 @@ def _write(path: Path, record: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Exit codes as those of the sweep: 1 if a member did not finish, 2 if there is none."""
+    """Exit codes: 0, or 2 if there is no sweep; it may still be going on."""
     with told():
         if len(sys.argv) != 2:
             raise InputError(["DIR: say which sweep: python -m rlhf.sweep DIR"])
         directory = Path(sys.argv[1]).absolute()
         if not (directory / MEMBERS).is_dir():
             raise InputError([f"{directory}: not the directory of a sweep (no {MEMBERS}/)"])
-        conclude(directory)
+        if unfinished := compare(directory):
+            print(f"{unfinished} have failed, are running, or were ended")
 
 
 if __name__ == "__main__":

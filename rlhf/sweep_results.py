@@ -16,6 +16,9 @@ from rlhf.run_directory import SUMMARY
 
 EVALUATED = ("before", "after")
 
+COLORS = {"completed": "green", "fits": "green", "failed": "red"}
+"""Of a status; others are yellow."""
+
 WIDTH = 140
 """Columns where the output is no terminal."""
 
@@ -29,7 +32,7 @@ class Member:
     overrides: list[str]
     """Those in which the members differ."""
     status: str
-    """completed, failed, or unfinished: running, stopped or killed."""
+    """completed, failed, or unfinished: running, stopped or killed; of a dry run `fits`."""
     before: float | None
     """What the sweep is compared by, before training; `after` is the last."""
     after: float | None
@@ -99,7 +102,7 @@ class Results:
         for column in (f"{metric} before", "after", "rounds", "minutes"):
             table.add_column(column, justify="right")
         for member in self.members:
-            color = {"completed": "green", "failed": "red"}.get(member.status, "yellow")
+            color = COLORS.get(member.status, "yellow")
             table.add_row(
                 str(member.number),
                 Text(" ".join(member.overrides)),

@@ -19,6 +19,7 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import logging
 
 from rlhf.config.models import TinyModelConfig, Vocabulary
 from rlhf.games import read_game
@@ -70,6 +71,7 @@ def build_tiny_model(config: TinyModelConfig, directory: Path, seed: int) -> Non
         bos_token_id=None,
         **special,
     )
+    logging.disable_progress_bar()  # of a megabyte
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(shape)

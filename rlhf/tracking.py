@@ -108,7 +108,10 @@ class RunTracker:
         summary = run_summary(self._metrics.read(), status, self._elapsed_s())
         text = json.dumps(summary, indent=2, allow_nan=False)
         write_atomically(self._directory / "summary.json", text + "\n")
-        self._wandb.finish(exit_code=1 if status == "failed" else 0)
+        exit_code = 1 if status == "failed" else 0
+        self._wandb.finish(exit_code)
+        if self._wandb.is_lost:
+            self._wandb.write_anew(self._metrics.read(), exit_code)
 
     def _write(self, round: int, metrics: Mapping[str, float]) -> dict[str, Any]:
         timed = {**metrics, "time/elapsed_s": self._elapsed_s()}

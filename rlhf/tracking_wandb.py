@@ -1,7 +1,7 @@
 """A run in wandb: numbers, tables and alerts, by the one file that imports it."""
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -48,15 +48,17 @@ class WandbRun:
     ) -> None:
         self.id = run_id or uuid.uuid4().hex[:8]
         self.is_offline = False
+        self.is_lost = False
+        """It had begun, and has failed."""
         self._warn = warn
         self._run: wandb.Run | None = None
-        start = partial(
+        start = self._start = partial(
             _start_wandb,
             dir=directory,
             project=config.project,
             group=config.group,
             id=self.id,
-            name=name,
+            name=mask_secrets(name),
             config=mask_secrets(resolved),
         )
         if config.wandb is WandbMode.online:
@@ -93,11 +95,23 @@ class WandbRun:
                 self._run.finish(exit_code=exit_code)
         self._run = None
 
+    def write_anew(self, records: Iterable[Mapping[str, Any]], exit_code: int) -> None:
+        """Offline and from its beginning, a run that was lost: `ray job stop` ends wandb's own
+        process together with ours, which still has to save."""
+        self.is_lost = False
+        with self._forgiven("cannot start"):
+            self._run = self._start("offline")
+            self._warn("wandb has been lost; the run's numbers are written anew, offline")
+        for record in records:
+            self.log(record)
+        self.finish(exit_code)
+
     @contextmanager
     def _forgiven(self, what: str, then: str = "training goes on without it") -> Iterator[None]:
         try:
             yield
         except WANDB_FAILURES as error:
+            self.is_lost = self._run is not None
             self._run = None
             reason = str(error).partition("\n")[0] or type(error).__name__
             self._warn(f"warning: wandb {what}, so {then}: {reason}")

@@ -32,8 +32,8 @@ def file_rows(config: FilesConfig, needs_answers: bool) -> tuple[list[Row], list
     problems = []
     if needs_answers and config.answer_column is None:
         problems.append(
-            "data.answer_column=null: the judge compares completions with an answer; "
-            "name the column that has it"
+            "data.answer_column=null: judge=verifier, the default, compares completions with an "
+            "answer; name the column that has it, or choose another judge"
         )
     columns = _columns(config)
     rows = _read("path", config.path, columns, problems)
@@ -146,10 +146,11 @@ class FileReader(RowReader):
         # A file without a single readable row has faults, or is empty: that is told elsewhere.
         absent = [c for c in self._columns.values() if c[1] not in self._present]
         for key, column, _ in absent if self._present else []:
-            near = get_close_matches(column, sorted(self._present), n=1, cutoff=0.0)
+            near = get_close_matches(column, sorted(self._present), n=1)
+            hint = f"; did you mean data.{key}={near[0]}?" if near else ""
             yield (
                 f"data.{key}={column}: {self._file} has no such column, but "
-                f"{some(sorted(self._present), 20)}; nearest: {near[0]}"
+                f"{some(sorted(self._present), 20)}{hint}"
             )
 
 

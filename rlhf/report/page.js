@@ -149,11 +149,13 @@ function stackTraces(plot) {
 function yAxis(plot, style) {
   const axis = { gridcolor: style("--grid"), zerolinecolor: style("--line"), automargin: true, fixedrange: true, exponentformat: "power" };
   const isZero = plot.lines.every((line) => data.curves[line.metric].values.every((value) => value === 0));
+  const values = plot.lines.flatMap((line) => data.curves[line.metric].values);
+  const same = values[0] > 0 && values.every((value) => value === values[0]);
+  if (same && plot.scale !== "log") axis.range = [0, 2 * values[0]];  // else it would be -1 to 1 around it
   if (isZero && plot.scale !== "log") axis.range = [0, plot.scale === "share" ? 0.1 : 1];
   if (plot.scale === "share") return { ...axis, tickformat: ",.3~%", rangemode: "tozero" };
   if (plot.axis === "bytes") return { ...axis, tickformat: ".3~s", rangemode: "tozero" };
   if (plot.scale !== "log") return { ...axis, rangemode: plot.stacked ? "tozero" : "normal" };
-  const values = plot.lines.flatMap((line) => data.curves[line.metric].values);
   const highest = Math.max(LOWEST, plot.limit ?? 0, ...values);
   const lowest = Math.min(plot.limit ?? Infinity, ...values.map((value) => Math.max(value, LOWEST)));
   return { ...axis, type: "log", dtick: Math.max(1, Math.round(Math.log10(highest / lowest) / 4)),

@@ -1,6 +1,7 @@
 """Whole runs from the command line, as people start them."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -148,6 +149,7 @@ def test_gsm8k_goes_through_with_a_reward_model(tmp_path, gsm8k, byte_model):
         (["rollout.max_prompt_tokens=3"], ["prompts are longer", "rollout.max_prompt_tokens=3"]),
         (["cluster=auto"], ["cluster.address=auto: no Ray cluster answers"]),
         (["cluster.address=''"], ["cluster.address=: is no address"]),
+        (["cluster.address=127.0.0.1:1"], ["no Ray cluster answers at 127.0.0.1:1"]),
         (["cluster.address=ray://head:10001"], ["cluster.address=ray://head:10001: Ray's client"]),
     ],
 )
@@ -161,19 +163,17 @@ def test_wrong_input_is_told_in_a_line_each_and_nothing_starts(tmp_path, overrid
 
 def test_a_dry_run_shows_who_would_go_where_and_leaves_nothing(tmp_path):
     command = [sys.executable, "-m", "rlhf", "--dry-run", *SMALL, "placement=disaggregated"]
-    refused = subprocess.run(
-        [*command, f"run.dir={tmp_path}/run"], capture_output=True, text=True, timeout=120
-    )
+    how = {"capture_output": True, "text": True, "timeout": 120, "cwd": tmp_path}
+    how["env"] = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    refused = subprocess.run([*command, f"run.dir={tmp_path}/run"], **how)
     assert refused.returncode == 2
     assert "3 GPUs are needed" in refused.stderr and "policy           1     1" in refused.stdout
     command[-1] = "rollout.num_workers=3"
-    shown = subprocess.run(
-        [*command, f"run.dir={tmp_path}/run"], capture_output=True, text=True, timeout=120
-    )
+    shown = subprocess.run([*command, f"run.dir={tmp_path}/run"], **how)
     assert shown.returncode == 0, shown.stderr
     lines = {line.split()[0]: " ".join(line.split()) for line in shown.stdout.splitlines() if line}
     assert lines["rollout"].startswith("rollout 3 0 1 32 MiB here ×3 weights")
-    assert not (tmp_path / "run").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_is_asked_to_stop_keeps_what_it_has_and_goes_on(tmp_path):

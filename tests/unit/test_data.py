@@ -322,7 +322,7 @@ def test_missing_columns_are_named_with_the_nearest(tmp_path, renderer):
         assert len(problems) == 2
         assert problems[0] == (
             f"data.prompt_column=prompt: {path} has no such column, but promt, solution; "
-            "nearest: promt"
+            "did you mean data.prompt_column=promt?"
         )
         assert problems[1].startswith("data.answer_column=answer: ")
 

@@ -88,12 +88,12 @@ def test_what_does_not_lock_code_in_is_told_once_if_it_is_allowed(config, tmp_pa
     with pytest.raises(InputError, match=r"landlock \(Function not implemented\)"):
         read_inputs(config, tmp_path)
     config.tools.allow_unsafe = True
-    assert list(read_inputs(config, tmp_path).notes()) == [
+    assert list(read_inputs(config, tmp_path).notes(1)) == [
         "tools.allow_unsafe=true, and model-written code is not locked in on this machine: landlock"
         " (Function not implemented)"
     ]
     monkeypatch.setattr("rlhf.inputs.probe", lambda: SandboxLevel(6, {}))
-    assert list(read_inputs(config, tmp_path).notes()) == []
+    assert list(read_inputs(config, tmp_path).notes(1)) == []
 
 
 def test_training_and_evaluation_call_the_same_tool(config, tmp_path):
@@ -105,7 +105,7 @@ def test_training_and_evaluation_call_the_same_tool(config, tmp_path):
     answers = answering(config, inputs, service)
     stores = RunStores.of(config, tmp_path, 0)
     algorithm = make_algorithm(config, inputs, service, answers, None, stores)
-    evaluation = make_evaluation(config, inputs, answers, None, tmp_path)
+    evaluation = make_evaluation(config, inputs, answers, None, tmp_path, begins=True)
     assert isinstance(answers, ToolRollout) and isinstance(algorithm, Drift)
     assert isinstance(evaluation, UnjudgedEvaluation)
     assert algorithm.rollout is evaluation.heldout.rollout is answers

@@ -327,7 +327,7 @@ def test_everything_that_is_wrong_is_told_at_once(command, tmp_path):
         (["kind=regression"], "data.chosen_score_column=null: kind=regression fits scores"),
         (["data.rejected_column=null"], "kind=bradley_terry compares two sides"),
         (["data.chosen_score_column=chosen"], "only kind=regression fits scores"),
-        (["data.chosen_column=reply"], "has no such column, but chosen, prompt, rejected; nearest"),
+        (["data.chosen_column=reply"], "has no such column, but chosen, prompt, rejected"),
         (["max_tokens=1"], "longer than 1 tokens"),
         (["max_tokens=1", "data.overlong=drop"], "data: no row is left to train on"),
         (["model.vocabulary=arithmetic"], "characters that its vocabulary lacks"),

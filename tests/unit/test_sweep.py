@@ -143,7 +143,7 @@ def test_an_interrupt_ends_the_sweep_and_leaves_what_is_needed_to_compare(
     directory, output = sweep(f"seed=1,{seed},2", code=code)
     assert output.rstrip().endswith(words) and not (directory / "2").exists()
     monkeypatch.setattr(sys, "argv", ["rlhf.sweep", str(directory)])
-    shown = ended(capsys, sweep_module.main, code=1)
+    shown = ended(capsys, sweep_module.main, code=0)
     assert row(shown, 1)[2] == "unfinished"
     assert [member["status"] for member in members(directory)] == ["completed", "unfinished"]
 
@@ -219,3 +219,12 @@ def test_optuna_raises_what_a_run_returns_and_survives_failures(sweep):
     best = yaml.safe_load((directory / "optimization_results.yaml").read_text())
     assert best["best_value"] == max(m["after"] for m in tried if m["status"] == "completed")
     assert best["best_params"]["seed"] == 1
+
+
+def test_a_dry_run_leaves_a_sweep_s_records_alone(sweep):
+    directory, _ = sweep("seed=1,92", code=1)
+    before = {path: path.read_bytes() for path in (directory / "members").iterdir()}
+    _, output = sweep("seed=1,92", "dry_run=true", code=1)
+    assert output.count("fits") == 1 and "1 of 2 members would not start" in output
+    assert {path: path.read_bytes() for path in (directory / "members").iterdir()} == before
+    assert not (directory / "dry_run").exists()

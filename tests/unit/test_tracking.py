@@ -266,18 +266,24 @@ def test_wandb_that_cannot_start_changes_nothing_else(
     assert (tmp_path / "without" / "summary.json").exists()
 
 
-def test_wandb_that_dies_is_told_once_and_changes_nothing_else(
-    tmp_path: Path, collected: list[Collected]
+@pytest.mark.parametrize("when", ["on the way", "at the end"])
+def test_wandb_that_dies_is_told_once_and_its_numbers_are_written_anew(
+    tmp_path: Path, collected: list[Collected], when: str
 ) -> None:
     tracker, shown = start(tmp_path, OFFLINE)
-    train(tracker, collected, 0)
+    later = (1, 2, 3) if when == "on the way" else ()
+    train(tracker, collected, *(number for number in range(4) if number not in later))
+    (first,) = (tmp_path / "wandb").glob("offline-run-*")
+    first.rename(tmp_path / "first")  # names have seconds only
     children = psutil.Process().children(recursive=True)
     (service,) = [child for child in children if child.name() == "wandb-core"]
     service.send_signal(signal.SIGKILL)
     service.wait(timeout=10)
-    train(tracker, collected, 1, 2, 3)
+    train(tracker, collected, *later)
     tracker.close("completed")
     assert shown.getvalue().count("warning: wandb has failed") == 1
+    (file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    assert [row["round"] for row in history(file) if "policy/loss" in row] == [0, 1, 2, 3]
     assert [record["round"] for record in records(tmp_path)] == [0, 1, 2, 3]
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "completed"
 

@@ -1,0 +1,78 @@
+"""Taking hold of a part of a Ray that is there already, and giving it back."""
+
+import time
+
+import pytest
+import ray
+from ray.util.placement_group import placement_group_table
+
+from cluster.placement import Role
+from cluster.session import find_nodes, session
+from rlhf.problems import InputError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def three_gpus():
+    ray.init("local", num_cpus=8, num_gpus=3, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@ray.remote
+class Holder:
+    def ready(self) -> list[int]:
+        return ray.get_gpu_ids()
+
+
+def hold(num_gpus: float, count: int) -> list:
+    held = [Holder.options(num_gpus=num_gpus, num_cpus=0).remote() for _ in range(count)]
+    ray.get([one.ready.remote() for one in held], timeout=60)
+    return held
+
+
+def states() -> set[str]:
+    return {group["state"] for group in placement_group_table().values()}
+
+
+def test_workers_that_share_a_seat_share_a_gpu_and_everything_is_given_back():
+    roles = [Role("policy", 2, 1, 0.5), Role("rollout", 2, 1, 0.5, beside="policy")]
+    with session(None, roles, timeout_s=30) as reservation:
+        seats = reservation.seats
+        actors = {
+            role: [
+                Holder.options(num_gpus=0.5, num_cpus=1, scheduling_strategy=seat).remote()
+                for seat in seats[role]
+            ]
+            for role in ("policy", "rollout")
+        }
+        gpus = {
+            role: ray.get([one.ready.remote() for one in own], timeout=60)
+            for role, own in actors.items()
+        }
+        assert gpus["policy"] == gpus["rollout"]
+        assert gpus["policy"][0] != gpus["policy"][1]
+    assert states() == {"REMOVED"}
+    (node,) = find_nodes(None, roles)
+    assert node.free["GPU"] == 3
+
+
+@pytest.mark.parametrize("num_gpus, count", [(1, 2), (0.6, 3)], ids=["taken", "free in parts only"])
+def test_what_others_use_is_waited_for_until_the_deadline(num_gpus, count):
+    held = hold(num_gpus, count)
+    told: list[str] = []
+    begun = time.monotonic()
+    with (
+        pytest.raises(InputError, match="others use the rest"),
+        session(None, [Role("policy", 1 + (count == 2), 1, 1)], 2, told.append),
+    ):
+        pass
+    assert time.monotonic() - begun < 20
+    assert len(told) == 1 and told[0].startswith("waiting for what others use")
+    for one in held:
+        ray.kill(one)
+
+
+def test_what_never_fits_is_refused_at_once():
+    roles = [Role("policy", 4, 1, 1)]
+    with pytest.raises(InputError, match="4 GPUs are needed"), session(None, roles, 60):
+        pass
