@@ -111,9 +111,13 @@ def main() -> None:
     register_schemas()
     if "--dry-run" in sys.argv:
         sys.argv.remove("--dry-run")
-        sys.argv += ["dry_run=true", "hydra.output_subdir=null", "hydra.run.dir=."]
+        sys.argv += ["dry_run=true", *LEAVES_NOTHING]
     with told():
         hydra_main()
+
+
+LEAVES_NOTHING = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout")
+"""Keeps Hydra from making folders and files of its own, but for those of a sweep."""
 
 
 @contextmanager
