@@ -145,7 +145,7 @@ def test_gsm8k_goes_through_with_a_reward_model(tmp_path, gsm8k, byte_model):
         (["round.prompts=9000"], ["9000"]),
         (["run.resume=must"], ["no complete checkpoint"]),
         (["data=files"], ["data.path: is required"]),
-        (["data=files", "data.path=/nowhere.jsonl"], ["/nowhere.jsonl"]),
+        (["data=files", "data.path=/nowhere.jsonl", "warmup.steps=0"], ["/nowhere.jsonl"]),
         (["rollout.max_prompt_tokens=3"], ["prompts are longer", "rollout.max_prompt_tokens=3"]),
         (["cluster=auto"], ["cluster.address=auto: no Ray cluster answers"]),
         (["cluster.address=''"], ["cluster.address=: is no address"]),
@@ -196,7 +196,7 @@ def test_a_stop_before_the_first_round_ends_at_once(tmp_path):
     while "warm-up" not in (line := stopped.stdout.readline()):
         assert line, "it ended before its warm-up"
     stopped.send_signal(signal.SIGTERM)
-    assert "stopped before the first round" in finish(stopped, code=143, timeout_s=60)
+    assert "stopped before its first round" in finish(stopped, code=143, timeout_s=60)
 
 
 def until_round(directory: Path, number: int) -> None:
