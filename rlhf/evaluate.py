@@ -21,14 +21,12 @@ from cluster.session import session
 from cluster.shared_storage import require_shared
 from rlhf.__main__ import checked, told
 from rlhf.assembly import answering, make_evaluation, start_judge, start_rollout
-from rlhf.config import Config, register_schemas
+from rlhf.config import CONF, Config, register_schemas
 from rlhf.inputs import Inputs, read_inputs
 from rlhf.problems import InputError
 from rlhf.roles import allotments, paths_by_role, roles
 from rlhf.run_directory import OVERRIDES
 from rlhf.stages import Metrics
-
-CONF = Path(__file__).parents[1] / "conf"
 
 
 def evaluate(directory: Path, overrides: list[str]) -> Metrics:

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def _refuse_other_content(directory: Path) -> None:
 def _refuse_other_config(directory: Path, config: dict[str, Any]) -> None:
     stored = yaml.safe_load((directory / CONFIG).read_text())
     before, now = (
-        _flat({k: v for k, v in c.items() if k not in MAY_CHANGE}) for c in (stored, config)
+        flat({k: v for k, v in c.items() if k not in MAY_CHANGE}) for c in (stored, config)
     )
     problems = [
         f"{key}={now.get(key)}: the run in {directory} has {before.get(key)}; set it back, or "
@@ -146,11 +146,12 @@ def _refuse_other_config(directory: Path, config: dict[str, Any]) -> None:
         raise InputError(problems)
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration by keys with dots."""
+    found: dict[str, Any] = {}
     for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found

@@ -172,10 +172,9 @@ def _directory(sweep_dir: str) -> Path:
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:
-    """Whole or not at all, since others read it meanwhile."""
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(record, indent=1))
-    os.replace(unfinished, path)
+    from rlhf.store import write_atomically  # others read it meanwhile
+
+    write_atomically(path, json.dumps(record, indent=1))
 
 
 def main() -> None:

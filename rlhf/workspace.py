@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rlhf.__main__ import told
 from rlhf.metric_names import METRICS, ROLES
+from rlhf.panels import STAGES
 from rlhf.problems import InputError
 from rlhf.tracking_wandb import WANDB_FAILURES
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 VIEW = "Agon"
 USAGE = "usage: python -m rlhf.workspace ENTITY/PROJECT"
-STAGES = ("collect", "anchor", "update", "publish", "evaluate", "checkpoint")
 
 
 class Panel(NamedTuple):
@@ -92,7 +92,7 @@ SECTIONS: dict[str, list[Panel]] = {
         Panel("Doubt of the labels", ["tree/smoothing_*"]),
     ],
     "Time": [
-        Panel("Seconds by stage", [f"time/{stage}_s" for stage in STAGES], style="stacked-area"),
+        Panel("Seconds by stage", list(STAGES), style="stacked-area"),
         Panel("Round", ["time/round_s"]),
         Panel("Run so far", ["time/elapsed_s"]),
     ],

@@ -5,6 +5,7 @@ Defaults live here and are the vetted setting; the YAML files under `conf/` stat
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
@@ -74,6 +75,9 @@ from rlhf.config.run import (
     WarmupConfig,
 )
 from rlhf.config.tools import CalculatorConfig, PythonConfig, ToolsConfig
+
+CONF = Path(__file__).parents[2] / "conf"
+"""Where Hydra's groups are."""
 
 
 @dataclass

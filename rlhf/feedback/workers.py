@@ -12,6 +12,7 @@ from rlhf.config.feedback import FeedbackConfig
 from rlhf.config.models import VllmRolloutConfig
 from rlhf.feedback.labeller import Writer
 from rlhf.feedback.question import ANSWER_TOKENS, trivial_question
+from rlhf.roles import allotments
 
 
 def use_workers(
@@ -32,10 +33,9 @@ def use_workers(
     cluster = config.cluster
     with session(cluster.address, [role], cluster.start_timeout_s, note) as reservation:
         note(reservation.plan.table())
-        seats = reservation.seats[role.name]
         threads = cluster.threads_per_worker
-        allotment = Allotment(role.name, role.count, role.num_cpus, role.num_gpus, threads, seats)
-        asyncio.run(_use(config, reader, allotment, use))
+        allotted = allotments(reservation.plan, reservation.seats, threads)
+        asyncio.run(_use(config, reader, allotted[role.name], use))
 
 
 async def _use(

@@ -13,12 +13,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlhf.config import register_schemas
+from rlhf.config import CONF, register_schemas
 from rlhf.masking import mask_secrets
 from rlhf.problems import InputError
-from rlhf.run_directory import CONFIG, OVERRIDES
+from rlhf.run_directory import CONFIG, OVERRIDES, flat
 
-CONF = Path(__file__).parents[2] / "conf"
 GROUPS = ("experiment", "algorithm", "objective", "judge", "model", "data", "rollout")
 
 
@@ -38,7 +37,7 @@ def read_recipe(directory: Path) -> Recipe:
     """Raises InputError if `directory` holds no run, or not the configuration of one."""
     config = _read_yaml(directory / CONFIG, dict)
     overrides = _read_yaml(directory / OVERRIDES, list) if (directory / OVERRIDES).exists() else []
-    settings = {key: _shown(value) for key, value in _flat(mask_secrets(config)).items()}
+    settings = {key: _shown(value) for key, value in flat(mask_secrets(config)).items()}
     try:
         choices, defaults = _compose([str(one) for one in overrides])
     except (HydraException, OmegaConfBaseException) as error:
@@ -65,17 +64,7 @@ def _compose(overrides: list[str]) -> tuple[dict[str, str], dict[str, Any]]:
         plain = compose("train", [f"{k}={v}" for k, v in choices.items() if k != "experiment"])
     container = OmegaConf.to_container(plain, resolve=False, enum_to_str=True)
     assert isinstance(container, dict)
-    return choices, _flat(mask_secrets(container))
-
-
-def _flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+    return choices, flat(mask_secrets(container))
 
 
 def _read_yaml(file: Path, kind: type) -> Any:
