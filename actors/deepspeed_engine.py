@@ -84,6 +84,7 @@ class DeepSpeedEngine:
         """DeepSpeed leaves gradients to torch here: it neither clips by norm nor skips."""
         self.num_steps = 0
         """Optimizer steps taken since its moments were last forgotten."""
+        self.reset_optimizer()  # without ZeRO, DeepSpeed has taken a step of its own already
 
     def close(self) -> None:
         """Frees the memory that it holds; nothing may be called after."""
@@ -259,11 +260,12 @@ class DeepSpeedEngine:
 
 
 def _optimizer(parameters: Sequence[Tensor], config: PolicyConfig) -> torch.optim.Optimizer:
+    """Its rate is 0, which `step` replaces: DeepSpeed takes a step when it makes its states."""
     if config.optimizer is Optimizer.rmsprop:
-        return torch.optim.RMSprop(parameters, weight_decay=config.weight_decay)
+        return torch.optim.RMSprop(parameters, lr=0.0, weight_decay=config.weight_decay)
     if config.optimizer is Optimizer.sgd:
-        return torch.optim.SGD(parameters, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(parameters, betas=BETAS, weight_decay=config.weight_decay)
+        return torch.optim.SGD(parameters, lr=0.0, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(parameters, lr=0.0, betas=BETAS, weight_decay=config.weight_decay)
 
 
 def _settings(dtype: DType, config: PolicyConfig) -> dict[str, Any]:

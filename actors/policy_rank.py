@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlhf.batching import optimizer_steps, rank_micro_batches, together, unique
-from rlhf.config.models import DType, Optimizer, PolicyConfig
+from rlhf.config.models import DType, Optimizer, PolicyConfig, Transport
 from rlhf.config.objectives import KTOConfig, ObjectiveConfig
 from rlhf.logprobs import completion_logprobs, pad
 from rlhf.objectives import (
@@ -273,13 +273,22 @@ class PolicyRank:
         return put_buckets(self._engine.weights(), keep=self._rank == 0)
 
     def send_weights(self, setup: Any, version: int) -> int:
-        """Sends every weight by one of vLLM's transports between GPUs; returns bytes."""
+        """Sends every weight from this GPU to the rollout workers'; returns bytes."""
+        if self._sender is None:
+            self._sender = self._make_sender(setup)
+        return self._sender.send(version)
+
+    def _make_sender(self, setup: Any) -> Any:
+        if setup.transport is Transport.ipc:
+            from actors.cuda_ipc import CudaIpcSender
+
+            return CudaIpcSender(
+                setup.rollout_workers, setup.timeout_s, self._engine.weights, self._engine.shapes
+            )
         from actors.vllm_transfer import PolicyWeights, WeightSender
 
-        if self._sender is None:
-            source = PolicyWeights(self._engine.shapes, self._engine.weights)
-            self._sender = WeightSender(setup, self._rank, source)
-        return self._sender.send(version)
+        source = PolicyWeights(self._engine.shapes, self._engine.weights)
+        return WeightSender(setup, self._rank, source)
 
     def export(self, directory: str) -> None:
         """Rank 0 writes the policy in Hugging Face format, without the tokenizer."""

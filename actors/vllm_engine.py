@@ -36,12 +36,20 @@ from vllm.model_executor.model_loader.reload import (
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from actors import cuda_ipc
 from actors.rollout import Draft, Drafts, GenerationRequest
 from rlhf.config.models import DType, Transport, VllmRolloutConfig
 from rlhf.dispatch import Failure
 from rlhf.records import Tokens
 
 FILE_TRANSFER = "agon_file"
+IPC_TRANSFER = "agon_ipc"
+BACKENDS = {
+    Transport.object_store: FILE_TRANSFER,
+    Transport.ipc: IPC_TRANSFER,
+    Transport.nccl: Transport.nccl.value,
+}
+"""What vLLM's engine is told; all but `nccl` are registered at the end of this file."""
 
 
 class VllmEngine:
@@ -60,7 +68,6 @@ class VllmEngine:
         on_gpu = torch.cuda.is_available()
         if not on_gpu:
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.cpu_kv_cache_gib)
-        backend = FILE_TRANSFER if transport is Transport.object_store else transport.value
         arguments = AsyncEngineArgs(
             model=path,
             dtype=dtype.value,
@@ -72,7 +79,7 @@ class VllmEngine:
             distributed_executor_backend="uni" if config.tensor_parallel == 1 else "mp",
             # Imported in vLLM's own worker process, and with it the transfer engine below.
             worker_extension_cls="actors.vllm_engine.WorkerExtension",
-            weight_transfer_config=WeightTransferConfig(backend=backend),
+            weight_transfer_config=WeightTransferConfig(backend=BACKENDS[transport]),
             enable_prefix_caching=True,
             enable_sleep_mode=sleeps,
             # In parts, a seeded request's prompt ends the engine on CPUs: their random generators
@@ -188,7 +195,7 @@ class VllmEngine:
         elif step == "update":
             await engine.update_weights(WeightTransferUpdateRequest(argument))
         elif step == "finish":
-            await engine.finish_weight_update(str(argument))
+            await engine.finish_weight_update()
             await engine.reset_prefix_cache()
             await engine.resume_generation()
         else:
@@ -204,7 +211,7 @@ class WorkerExtension:
 
 
 @dataclass
-class FileInit(WeightTransferInitInfo):
+class NoInit(WeightTransferInitInfo):
     pass
 
 
@@ -213,18 +220,25 @@ class FileUpdate(WeightTransferUpdateInfo):
     path: str
 
 
-class FileTransfer(WeightTransferEngine[FileInit, FileUpdate]):
-    """Loads weights from a safetensors file on this machine, normally one in shared memory."""
+@dataclass
+class IpcUpdate(WeightTransferUpdateInfo):
+    handles: dict[str, list]
+    tensors: list[list]
 
-    init_info_cls = FileInit
-    update_info_cls = FileUpdate
 
-    def init_transfer_engine(self, init_info: FileInit) -> None:
+class LayerwiseTransfer(WeightTransferEngine):
+    """Takes over weights in Hugging Face format.
+
+    CPU linear layers repack and free their weights when loaded, and CUDA graphs hold on to the
+    memory of theirs, so loading anew is only possible layer by layer.
+    """
+
+    init_info_cls = NoInit
+
+    def init_transfer_engine(self, init_info: NoInit) -> None:
         pass
 
     def start_weight_update(self) -> None:
-        # CPU linear layers repack and free their weights when loaded, so loading anew is
-        # only possible layer by layer.
         initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
@@ -232,14 +246,35 @@ class FileTransfer(WeightTransferEngine[FileInit, FileUpdate]):
         if self.device.type != "cpu":
             torch.accelerator.synchronize()
 
-    def receive_weights(self, update_info: FileUpdate) -> None:
-        self.model.load_weights(safetensors.torch.load_file(update_info.path).items())
-
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
 
     def shutdown(self) -> None:
         pass
 
+    @staticmethod
+    def trainer_send_weights(iterator: Any, trainer_args: Any) -> None:
+        raise TypeError("weights are sent by actors.weight_sync and actors.cuda_ipc")
+
+
+class FileTransfer(LayerwiseTransfer):
+    """From a safetensors file on this machine, normally one in shared memory."""
+
+    update_info_cls = FileUpdate
+
+    def receive_weights(self, update_info: FileUpdate) -> None:
+        self.model.load_weights(safetensors.torch.load_file(update_info.path).items())
+
+
+class IpcTransfer(LayerwiseTransfer):
+    """From a policy rank's memory on the same GPU."""
+
+    update_info_cls = IpcUpdate
+
+    def receive_weights(self, update_info: IpcUpdate) -> None:
+        weights = cuda_ipc.read(update_info.handles, update_info.tensors, self.device)
+        self.model.load_weights(weights)
+
 
 WeightTransferEngineFactory.register_engine(FILE_TRANSFER, FileTransfer)
+WeightTransferEngineFactory.register_engine(IPC_TRANSFER, IpcTransfer)

@@ -1,29 +1,16 @@
-"""The policy's end of vLLM's own weight transports between GPUs: NCCL and CUDA IPC."""
+"""The policy's end of vLLM's own weight transport between GPUs, NCCL (vLLM 0.32 and newer)."""
 
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 from torch import Tensor
 from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
 from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
-from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
-from rlhf.config.models import Transport
-
-
-@dataclass(frozen=True, slots=True)
-class TransferSetup:
-    """What every policy rank needs to know to send weights."""
-
-    transport: Transport
-    rollout_workers: Sequence[ActorHandle]
-    gpus_per_worker: int
-    timeout_s: float
+from actors.weight_sync import TransferSetup
 
 
 class PolicyWeights(WeightSource):
@@ -97,9 +84,7 @@ class WeightSender:
         return self._num_bytes
 
 
-def _init_info(setup: TransferSetup, rank: int) -> NCCLTrainerInitInfo | IPCTrainerInitInfo:
-    if setup.transport is Transport.ipc:
-        return IPCTrainerInitInfo(rank=rank, packed=True)
+def _init_info(setup: TransferSetup, rank: int) -> NCCLTrainerInitInfo:
     with socket.socket() as probe:
         probe.bind(("", 0))
         port = probe.getsockname()[1]

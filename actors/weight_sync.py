@@ -7,18 +7,21 @@ compared with the policy's own.
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import ray
 import safetensors.torch
 import torch
+from ray.actor import ActorHandle
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from actors.policy import PolicyService
 from actors.rollout import RolloutService
+from rlhf.config.models import Transport
 from rlhf.problems import RunFailed
 from rlhf.records import Prompt, Tokens
 from rlhf.seeds import derive_seed
@@ -52,11 +55,20 @@ class ObjectStoreCarrier:
         return num_bytes
 
 
-class GpuCarrier:
-    """By vLLM's own transports between GPUs: `nccl`, or `ipc` where both share a GPU."""
+@dataclass(frozen=True, slots=True)
+class TransferSetup:
+    """What every policy rank needs to know to send weights from its GPU."""
 
-    def __init__(self, policy: PolicyService, setup: Any) -> None:
-        """`setup`: an `actors.vllm_transfer.TransferSetup`."""
+    transport: Transport
+    rollout_workers: Sequence[ActorHandle]
+    gpus_per_worker: int
+    timeout_s: float
+
+
+class GpuCarrier:
+    """From GPU to GPU: `nccl`, or `ipc` where both share a GPU."""
+
+    def __init__(self, policy: PolicyService, setup: TransferSetup) -> None:
         self._policy = policy
         self._setup = setup
 

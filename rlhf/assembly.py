@@ -16,7 +16,14 @@ from actors.reference import ReferenceService, ReferenceWorker
 from actors.rollout import RolloutService, RolloutWorker
 from actors.self_evaluation import start_self_evaluation
 from actors.taking_turns import SleepingCollector, WakingCarrier
-from actors.weight_sync import Carrier, GpuCarrier, ObjectStoreCarrier, ProbedPublisher, make_probe
+from actors.weight_sync import (
+    Carrier,
+    GpuCarrier,
+    ObjectStoreCarrier,
+    ProbedPublisher,
+    TransferSetup,
+    make_probe,
+)
 from rlhf.algorithms.drift import Drift, seed_pairs
 from rlhf.algorithms.online import OnlineDPO
 from rlhf.algorithms.self_play import SelfPlay
@@ -173,8 +180,6 @@ def _awake_carrier(config: Config, policy: PolicyService, rollout: RolloutServic
     chosen = transport(config)
     if chosen is Transport.object_store:
         return ObjectStoreCarrier(policy, rollout)
-    from actors.vllm_transfer import TransferSetup
-
     assert isinstance(config.rollout, VllmRolloutConfig)
     setup = TransferSetup(
         chosen, rollout.handles, config.rollout.tensor_parallel, config.cluster.call_timeout_s

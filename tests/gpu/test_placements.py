@@ -1,42 +1,43 @@
-"""What only GPUs can show: weights from GPU to GPU, and vLLM asleep while the policy trains.
+"""Whole runs: weights from GPU to GPU, and vLLM asleep while the policy trains.
 
     python -m pytest tests/gpu
 
-Needs one GPU for the colocated run and three for the others; skipped where there are fewer.
+Needs one GPU for the colocated runs and three for the others.
 """
 
-import sys
 from pathlib import Path
 
 import pytest
-import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 from commands import SMALL, run
 
 from rlhf.store import read_metrics
 
-pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 
-
-def needs(num_gpus: int) -> pytest.MarkDecorator:
-    found = torch.cuda.device_count()
-    reason = f"needs {num_gpus} GPUs, and {found} are here"
-    return pytest.mark.skipif(found < num_gpus, reason=reason)
+COLOCATED = ["placement=colocated", "rollout.gpu_memory_utilization=0.4"]
+APART = ["placement=disaggregated"]
+EAGER = "rollout.enforce_eager=true"
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
         pytest.param(
-            ["placement=colocated", "objective.anchor=previous",
-             "rollout.gpu_memory_utilization=0.4"],
-            marks=needs(1), id="colocated-ipc",
+            [*COLOCATED, "objective.anchor=previous"],
+            marks=pytest.mark.gpu(1), id="colocated",
         ),
-        pytest.param(["placement=disaggregated"], marks=needs(3), id="disaggregated-nccl"),
         pytest.param(
-            ["placement=disaggregated", "rollout.tensor_parallel=2", "objective.anchor=previous"],
-            marks=needs(3), id="tensor-parallel-nccl",
+            [*COLOCATED, EAGER, "policy.lora_rank=8", "policy.zero_stage=3"],
+            marks=pytest.mark.gpu(1), id="colocated-lora-zero3",
+        ),
+        pytest.param(
+            [*COLOCATED, EAGER, "objective.anchor=previous", "weights.transport=object_store"],
+            marks=pytest.mark.gpu(1), id="colocated-object-store",
+        ),
+        pytest.param(APART, marks=pytest.mark.gpu(3), id="disaggregated-nccl"),
+        pytest.param(
+            [*APART, "rollout.tensor_parallel=2", "objective.anchor=previous"],
+            marks=pytest.mark.gpu(3), id="tensor-parallel-nccl",
         ),
     ],
 )  # fmt: skip

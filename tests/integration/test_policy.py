@@ -97,6 +97,7 @@ async def test_every_zero_stage_and_number_of_ranks_learns_the_same(tiny_model, 
     ("stage", "dtype", "optimizer"),
     [
         (2, DType.float32, Optimizer.adamw),
+        (0, DType.bfloat16, Optimizer.adamw),
         (3, DType.bfloat16, Optimizer.adamw),
         (0, DType.float32, Optimizer.sgd),
         (3, DType.float32, Optimizer.sgd),

@@ -1,0 +1,382 @@
+"""What a GPU makes of Agon: rollouts beside vLLM alone, updates, publishing, a run that learns.
+
+    python benchmarks/gpu.py [--parts rollouts updates publishing shared learning] [--out DIR]
+
+Each part runs in a process of its own and writes one JSON file to the folder; the ratios are what
+to look at. The model is a Llama of 0.4 billion random weights, but for the part `learning`, which
+trains 79 million weights from nothing on sums of several steps.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from actors.group import Allotment, start_workers, stop_workers, wait_ready
+from actors.policy import PolicyService
+from actors.policy_rank import PolicyPlan, PolicyRank
+from actors.rollout import RolloutService, RolloutWorker
+from actors.weight_sync import GpuCarrier, ObjectStoreCarrier, TransferSetup
+from rlhf.config.models import (
+    DType,
+    PolicyConfig,
+    TinyModelConfig,
+    Transport,
+    VllmRolloutConfig,
+    Vocabulary,
+)
+from rlhf.config.objectives import DPOConfig
+from rlhf.records import Completion, Preference, PreferenceBatch, Prompt, Sampling, SidePair
+from rlhf.tiny import build_tiny_model
+
+NUM_PROMPTS, PROMPT_TOKENS, SAMPLES, MAX_TOKENS = 512, 64, 8, 256
+PAIRS, PAIR_PROMPT, PAIR_COMPLETION = 64, 128, 256
+PEAK_FLOPS = 989e12
+"""Of one H100 or H200 in dense bf16, by its data sheet."""
+LEARNING = [
+    "experiment=steps_whole", "placement=colocated", "rollout=vllm", "model.dtype=bfloat16",
+    "model.num_layers=12", "model.width=640", "model.num_heads=10", "rollout.max_prompt_tokens=16",
+    "rollout.max_completion_tokens=24", "rollout.gpu_memory_utilization=0.4",
+    "objective.anchor=previous", "round.prompts=256", "algorithm.rule=all_pairs", "num_rounds=30",
+    "warmup.learning_rate=3e-4", "policy.learning_rate=3e-5", "eval.every=10",
+    "tracking=disabled",
+]  # fmt: skip
+
+
+def prompts(count: int = NUM_PROMPTS) -> list[Prompt]:
+    """Different from the first token on, so that no prefix is shared."""
+    return [
+        Prompt(
+            str(i), (), tuple((i * 37 + k * (i % 11 + 1)) % 250 + 3 for k in range(PROMPT_TOKENS))
+        )
+        for i in range(count)
+    ]
+
+
+def model(out: Path) -> Path:
+    directory = out / "model"
+    if not directory.exists():
+        config = TinyModelConfig(
+            num_layers=24,
+            width=1024,
+            num_heads=16,
+            vocabulary=Vocabulary.bytes,
+            dtype=DType.bfloat16,
+        )
+        build_tiny_model(config, directory, seed=1)
+    return directory
+
+
+def num_weights(directory: Path) -> int:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(directory).num_parameters()
+
+
+def start_ray() -> None:
+    ray.init("local", num_gpus=1, include_dashboard=False, log_to_driver=False)
+
+
+# --- rollouts ------------------------------------------------------------------------------------
+
+
+def vllm_alone(out: Path) -> dict[str, Any]:
+    """vLLM's own offline batch, in its quickest form and as Agon asks: seeded, with logprobs."""
+    from vllm import LLM, SamplingParams
+
+    length = PROMPT_TOKENS + MAX_TOKENS
+    engine = LLM(str(model(out)), max_model_len=length, gpu_memory_utilization=0.6)
+    asked = [{"prompt_token_ids": list(prompt.token_ids)} for prompt in prompts()]
+    found = {}
+    for name, more in (
+        ("plain", {}),
+        ("logprobs", {"logprobs": 0}),
+        ("seeded", {"seed": 5, "logprobs": 0}),
+    ):
+        how = SamplingParams(n=SAMPLES, max_tokens=MAX_TOKENS, detokenize=False, **more)
+        engine.generate(asked[:64], how, use_tqdm=False)
+        start = time.perf_counter()
+        answers = engine.generate(asked, how, use_tqdm=False)
+        took = time.perf_counter() - start
+        tokens = sum(len(one.token_ids) for answer in answers for one in answer.outputs)
+        found[f"vllm_{name}_tokens_per_s"] = tokens / took
+    return found
+
+
+def rollouts(out: Path) -> dict[str, Any]:
+    """The same through a rollout worker, whose requests go and come by Ray."""
+    start_ray()
+    config = VllmRolloutConfig(1, PROMPT_TOKENS, MAX_TOKENS, gpu_memory_utilization=0.6)
+    arguments = (str(model(out)), DType.bfloat16, config, Transport.object_store, 1)
+    workers = start_workers(RolloutWorker, Allotment("rollout", 1, 1, 1, 4), *arguments)
+
+    async def measured() -> dict[str, Any]:
+        began = time.perf_counter()
+        await wait_ready(workers, 400)
+        ready_s = time.perf_counter() - began
+        service = RolloutService(workers, calls_per_worker=1024, timeout_s=300)
+
+        async def ask(some: list[Prompt], seed: int) -> int:
+            calls = (
+                service.generate(p, Sampling(SAMPLES, MAX_TOKENS), seed + 100 * i)
+                for i, p in enumerate(some)
+            )
+            groups = await asyncio.gather(*calls)
+            return sum(len(one.token_ids) for group in groups for one in group)
+
+        await ask(prompts(64), 1)
+        start = time.perf_counter()
+        tokens = await ask(prompts(), 2)
+        return {
+            "agon_tokens_per_s": tokens / (time.perf_counter() - start),
+            "agon_ready_s": ready_s,
+        }
+
+    found = asyncio.run(measured())
+    stop_workers(workers)
+    return found
+
+
+# --- updates -------------------------------------------------------------------------------------
+
+
+def batch(round: int) -> PreferenceBatch:
+    def side(prompt: Prompt, sample: int) -> Completion:
+        tokens = tuple((13 * sample + 7 * i + round) % 250 + 3 for i in range(PAIR_COMPLETION))
+        return Completion(
+            prompt.id, sample, tokens, (0.0,) * len(tokens), str(sample), False, round
+        )
+
+    asked = [
+        Prompt(str(i), (), tuple((i * 37 + k) % 250 + 3 for k in range(PAIR_PROMPT)))
+        for i in range(PAIRS)
+    ]
+    pairs = [Preference(p, side(p, 0), side(p, 1), 1.0, 0.0, "test@1") for p in asked]
+    return PreferenceBatch(round, pairs, {"initial": [SidePair(-900.0, -900.0)] * PAIRS})
+
+
+def policy(path: Path, share: float, **settings: Any) -> PolicyService:
+    config = PolicyConfig(learning_rate=1e-6, **settings)
+    plan = PolicyPlan(
+        DType.bfloat16, config, DPOConfig(), 1, 1, num_rounds=99, seed=1, shares_gpu=share < 1
+    )
+    return PolicyService(start_workers(PolicyRank, Allotment("policy", 1, 1, share, 4), plan), 400)
+
+
+def updates(out: Path) -> dict[str, Any]:
+    """Tokens of preferences that are trained on each second, and the share of the GPU's peak."""
+    start_ray()
+    weights = num_weights(model(out))
+    variants: dict[str, dict[str, Any]] = {
+        "16k": {"micro_batch_tokens": 16384},
+        "64k": {"micro_batch_tokens": 65536},
+        "16k_checkpointing": {"micro_batch_tokens": 16384, "gradient_checkpointing": True},
+    }
+
+    async def measured(settings: dict[str, Any]) -> list[float]:
+        service = policy(model(out), 1.0, **settings)
+        await service.connect()
+        await service.start(str(model(out)))
+        times = []
+        for round in range(6):
+            start = time.perf_counter()
+            await service.update(batch(round))
+            times.append(time.perf_counter() - start)
+        stop_workers(service.ranks)
+        return times[1:]
+
+    found: dict[str, Any] = {"num_weights": weights}
+    tokens = 2 * PAIRS * (PAIR_PROMPT + PAIR_COMPLETION)
+    for name, settings in variants.items():
+        speed = tokens / statistics.median(asyncio.run(measured(settings)))
+        found[f"update_{name}_tokens_per_s"] = speed
+        found[f"update_{name}_share_of_peak"] = 6 * weights * speed / PEAK_FLOPS
+    return found
+
+
+# --- publishing ----------------------------------------------------------------------------------
+
+
+def publishing(out: Path) -> dict[str, Any]:
+    """Seconds that one publish of every weight takes, policy and rollouts on one GPU."""
+    start_ray()
+    found = {}
+
+    async def measured(transport: Transport) -> list[float]:
+        config = VllmRolloutConfig(
+            1, PROMPT_TOKENS, MAX_TOKENS, gpu_memory_utilization=0.4, enforce_eager=True
+        )
+        arguments = (str(model(out)), DType.bfloat16, config, transport, 1, True)
+        workers = start_workers(RolloutWorker, Allotment("rollout", 1, 1, 0.5, 4), *arguments)
+        await wait_ready(workers, 400)
+        rollout = RolloutService(workers, calls_per_worker=1024, timeout_s=300)
+        service = policy(model(out), 0.5)
+        await service.connect()
+        await service.start(str(model(out)))
+        setup = TransferSetup(transport, rollout.handles, 1, 300)
+        carrier = (
+            GpuCarrier(service, setup)
+            if transport is Transport.ipc
+            else ObjectStoreCarrier(service, rollout)
+        )
+        times: dict[str, list[float]] = {"sleep": [], "wake": [], "carry": []}
+        for version in range(5):
+            for name, call in (
+                ("sleep", lambda: rollout.each("sleep")),
+                ("wake", lambda: rollout.each("wake")),
+                ("carry", lambda version=version: carrier.carry(version)),
+            ):
+                start = time.perf_counter()
+                await call()
+                times[name].append(time.perf_counter() - start)
+        stop_workers([*workers, *service.ranks])
+        return {name: statistics.median(some[1:]) for name, some in times.items()}
+
+    for transport in (Transport.ipc, Transport.object_store):
+        for name, took in asyncio.run(measured(transport)).items():
+            found[f"{transport.value}_{name}_s"] = took
+    return found
+
+
+# --- shared tokens -------------------------------------------------------------------------------
+
+
+def shared(out: Path) -> dict[str, Any]:
+    """One forward and backward pass of a prompt and its eight answers: as eight padded rows, and as
+    one row in which answers do not see each other, by a dense mask and by FlexAttention."""
+    from torch.nn.attention.flex_attention import create_block_mask
+    from transformers import AutoModelForCausalLM
+
+    found: dict[str, Any] = {}
+    device = torch.device("cuda")
+    for prompt, answer in ((512, 64), (256, 256), (128, 128)):
+        length = prompt + 8 * answer
+        owner = torch.zeros(length, dtype=torch.long, device=device)
+        for i in range(8):
+            owner[prompt + i * answer : prompt + (i + 1) * answer] = i + 1
+        places = torch.arange(length, device=device)
+        positions = torch.where(places < prompt, places, prompt + (places - prompt) % answer)[None]
+
+        def visible(_b: Any, _h: Any, q: Any, k: Any, owner: Any = owner) -> Any:
+            return (q >= k) & ((owner[k] == 0) | (owner[k] == owner[q]))
+
+        rows = torch.randint(3, 250, (4, length), device=device)
+        padded = torch.randint(3, 250, (32, prompt + answer), device=device)
+        dense = visible(0, 0, places[:, None], places[None, :])[None, None].expand(4, 1, -1, -1)
+        blocks = create_block_mask(visible, 4, None, length, length, device=device)
+        where = positions.expand(4, -1)
+        for name, attention, inputs in (
+            ("padded", "sdpa", {"input_ids": padded}),
+            ("dense", "sdpa", {"input_ids": rows, "attention_mask": dense, "position_ids": where}),
+            (
+                "flex",
+                "flex_attention",
+                {"input_ids": rows, "attention_mask": blocks, "position_ids": where},
+            ),
+        ):
+            try:
+                network = AutoModelForCausalLM.from_pretrained(
+                    model(out), dtype=torch.bfloat16, attn_implementation=attention
+                ).to(device)
+
+                def step(
+                    network: Any = network, inputs: Any = inputs, answer: int = answer
+                ) -> None:
+                    logits = network(**inputs, use_cache=False).logits
+                    logits[:, -answer:].float().logsumexp(-1).sum().backward()
+                    network.zero_grad()
+
+                found[f"group_{name}_{prompt}_{answer}_ms"] = _median_ms(step)
+            except (RuntimeError, ValueError, TypeError) as error:  # the others still count
+                found[f"group_{name}_{prompt}_{answer}_error"] = repr(error)[:400]
+    return found
+
+
+def _median_ms(step: Callable[[], None]) -> float:
+    for _ in range(3):
+        step()
+    times = []
+    for _ in range(7):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        step()
+        torch.cuda.synchronize()
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+# --- learning ------------------------------------------------------------------------------------
+
+
+def learning(out: Path) -> dict[str, Any]:
+    """A model from nothing: supervised steps, then preferences, through the ordinary command."""
+    directory = out / "run"
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "rlhf", *LEARNING, f"run.dir={directory}"]
+    with (out / "learning.log").open("w") as log:
+        subprocess.run(command, check=True, stdout=log, stderr=log)
+    took = time.perf_counter() - start
+    summary = json.loads((directory / "summary.json").read_text())
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    rounds = [line for line in lines if "time/round_s" in line]
+    return {
+        "run_s": took,
+        "eval": summary["eval"],
+        "median": {
+            key: statistics.median(line[key] for line in rounds if key in line)
+            for key in sorted(rounds[-1])
+            if key.startswith(("time/", "weights/", "rollout/tokens"))
+        },
+        "largest_gap": max(line["weights/logprob_gap"] for line in rounds),
+    }
+
+
+PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "vllm_alone": vllm_alone,
+    "rollouts": rollouts,
+    "updates": updates,
+    "publishing": publishing,
+    "shared": shared,
+    "learning": learning,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--out", type=Path, default=Path("outputs/gpu"))
+    parser.add_argument("--timeout-s", type=float, default=600)
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.out = options.out.absolute()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.here:
+        (part,) = options.parts
+        found = PARTS[part](options.out)
+        card = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+        text = json.dumps({"card": card, "torch": torch.__version__} | found, indent=1)
+        (options.out / f"{part}.json").write_text(text)
+        print(text, flush=True)
+        return
+    for part in options.parts:
+        command = [sys.executable, __file__, "--here", "--parts", part, "--out", str(options.out)]
+        print(f"--- {part}", flush=True)
+        try:
+            code = subprocess.run(command, timeout=options.timeout_s).returncode
+        except subprocess.TimeoutExpired:
+            code = f"not within {options.timeout_s:g} s"
+        if code:
+            print(f"{part}: {code}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
