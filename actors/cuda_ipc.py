@@ -34,13 +34,13 @@ class CudaIpcSender:
         workers: Sequence[ActorHandle],
         timeout_s: float,
         weights: Callable[[], Iterator[tuple[str, Tensor]]],
-        shapes: Callable[[], Iterator[tuple[str, Tensor, tuple[int, ...]]]],
+        shapes: Callable[[], Iterator[tuple[str, Tensor]]],
     ) -> None:
-        """`shapes`: name, a tensor of the same dtype and full shape of what `weights` yields."""
+        """`shapes`: what `weights` will yield, as meta tensors."""
         self._workers = workers
         self._timeout_s = timeout_s
         self._weights = weights
-        sizes = [tensor.element_size() * torch.Size(shape).numel() for _, tensor, shape in shapes()]
+        sizes = [value.element_size() * value.numel() for _, value in shapes()]
         self._num_bytes = sum(sizes)
         # Never larger than needed: the GPU's memory is shared.
         everything = sum(_aligned(size) for size in sizes)

@@ -21,10 +21,11 @@ from deepspeed.utils import (
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 from transformers.integrations import HfDeepSpeedConfig
 
 from rlhf.config.models import DType, Optimizer, PolicyConfig
+from rlhf.models.loading import load_causal
+from rlhf.models.saving import as_saved
 
 MOMENTS: dict[Optimizer, tuple[str, ...]] = {
     Optimizer.adamw: ("exp_avg", "exp_avg_sq"),
@@ -61,7 +62,7 @@ class DeepSpeedEngine:
         # While it lives, every model that transformers makes is sharded as its weights are read;
         # no longer than that, or making one on a single rank would wait for the others for ever.
         sharding = HfDeepSpeedConfig(settings) if config.zero_stage == 3 else None
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype.value))
+        model = load_causal(path, getattr(torch, dtype.value))
         del sharding
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -82,6 +83,9 @@ class DeepSpeedEngine:
         )
         self._plain = config.zero_stage == 0 and dtype is DType.float32
         """DeepSpeed leaves gradients to torch here: it neither clips by norm nor skips."""
+        self.merge_lost: float | None = None
+        """Of the adapter's change, the share that rounding took when it was last merged, by norm:
+        what is below half a step of bf16 is lost, and published weights lag behind the policy."""
         self.num_steps = 0
         """Optimizer steps taken since its moments were last forgotten."""
         self.reset_optimizer()  # without ZeRO, DeepSpeed has taken a step of its own already
@@ -137,36 +141,63 @@ class DeepSpeedEngine:
     # --- weights -------------------------------------------------------------------------------
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every weight by its Hugging Face name, in full, LoRA merged in; gathered one at a time.
+        """Every weight, and every buffer that belongs to the model's state, by its name in
+        transformers, in full, LoRA merged in; gathered one at a time.
 
         Tied weights come under each of their names: an engine that keeps two copies would
         otherwise silently keep an old one.
         """
+        lost = changed = 0.0
         for name, parameter, adapter in self._published():
             extra = [] if adapter is None else list(adapter.parameters())
             with self._gathered([parameter, *extra]), torch.no_grad():
                 value = parameter.detach()
                 if adapter is not None:
-                    value = value + adapter.get_delta_weight("default").to(value.dtype)
+                    delta = adapter.get_delta_weight("default").float()
+                    merged = (value.float() + delta).to(value.dtype)
+                    lost += (merged.float() - value.float() - delta).norm().item() ** 2
+                    changed += delta.norm().item() ** 2
+                    value = merged
                 yield name, value
+        if changed:
+            self.merge_lost = (lost / changed) ** 0.5
 
-    def shapes(self) -> Iterator[tuple[str, Tensor, tuple[int, ...]]]:
-        """What `weights` will yield: name, a tensor of the same dtype, full shape; no gathering."""
-        for name, parameter, _ in self._published():
-            yield name, parameter, tuple(getattr(parameter, "ds_shape", parameter.shape))
+    def saved_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """`weights` by the names and in the shapes of the model's files."""
+        return as_saved(self._plain_model(), self.weights())
 
-    def _published(self) -> Iterator[tuple[str, torch.nn.Parameter, LoraLayer | None]]:
-        """Base weights by Hugging Face name, each with the adapter that changes it, if any."""
+    def shapes(self) -> Iterator[tuple[str, Tensor]]:
+        """What `saved_weights` will yield, as meta tensors; no gathering."""
+        named = (
+            (
+                name,
+                torch.empty(
+                    getattr(value, "ds_shape", value.shape), dtype=value.dtype, device="meta"
+                ),
+            )
+            for name, value, _ in self._published()
+        )
+        return as_saved(self._plain_model(), named)
+
+    def _plain_model(self) -> Any:
+        """transformers' own, without peft's wrapping."""
+        model = self._engine.module
+        return model.get_base_model() if self._config.lora_rank else model
+
+    def _published(self) -> Iterator[tuple[str, Tensor, LoraLayer | None]]:
+        """Base weights and lasting buffers, each with the adapter that changes it, if any."""
         model = self._engine.module
         adapters = {
             f"{name}.base_layer.weight": module
             for name, module in model.named_modules()
             if isinstance(module, LoraLayer)
         }
-        for name, parameter in model.named_parameters(remove_duplicate=False):
+        lasting = model.state_dict().keys()
+        buffers = ((n, b) for n, b in model.named_buffers() if n in lasting)
+        for name, value in (*model.named_parameters(remove_duplicate=False), *buffers):
             if "lora_" not in name:
                 plain = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
-                yield plain, parameter, adapters.get(name)
+                yield plain, value, adapters.get(name)
 
     def _gathered(self, parameters: Sequence[Tensor]) -> Any:
         if self._config.zero_stage < 3:

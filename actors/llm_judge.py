@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer
-
 from actors.group import Allotment, Worker, call_all, start_workers
 from actors.rollout import RolloutWorker
 from rlhf.config.judges import LLMJudgeConfig
@@ -17,8 +15,10 @@ from rlhf.data.rendering import Renderer
 from rlhf.dispatch import Dispatcher
 from rlhf.judges.endpoint import check_endpoint
 from rlhf.judges.llm import LLMJudge
-from rlhf.judges.model_files import find_directory, fingerprint, weight_faults
+from rlhf.judges.model_files import fingerprint
 from rlhf.judges.template import LABELS, load_template
+from rlhf.models.checks import require_causal
+from rlhf.models.loading import read_config, read_tokenizer
 from rlhf.problems import InputError
 from rlhf.records import Message, Tokens
 
@@ -38,13 +38,11 @@ class QuestionReader:
         assert path is not None
         self._where = where = f"{key}={path}"
         self.answer_tokens = answer_tokens
-        directory = find_directory(key, path)
-        if faults := weight_faults(directory):
-            raise InputError([f"{where}: {fault}" for fault in faults])
+        directory = require_causal(key, path)
         self.model = f"{Path(path).name}-{fingerprint(directory)}"
         try:
-            tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
-            model = AutoConfig.from_pretrained(directory).get_text_config()
+            tokenizer = read_tokenizer(directory)
+            model = read_config(directory)
         except (OSError, ValueError) as error:
             raise InputError([f"{where}: {str(error).splitlines()[0]}"]) from error
         if tokenizer.eos_token_id is None:

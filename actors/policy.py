@@ -55,8 +55,13 @@ class PolicyService:
     async def logprobs(self, sequences: Sequence[Tokens]) -> list[float]:
         return [sum(values) for values in await self.token_logprobs(sequences)]
 
-    async def put_weights(self) -> tuple[list[ray.ObjectRef], int]:
-        return (await self._call("put_weights"))[0]
+    async def put_weights(self, as_saved: bool) -> tuple[list[ray.ObjectRef], int]:
+        """`as_saved`: by the names of the model's files rather than of transformers' modules."""
+        return (await self._call("put_weights", as_saved))[0]
+
+    async def merge_lost(self) -> float | None:
+        """Of a LoRA adapter's change, the share that publishing lost in rounding; else None."""
+        return (await self._call("merge_lost"))[0]
 
     async def send_weights(self, setup: Any, version: int) -> int:
         return (await self._call("send_weights", setup, version))[0]

@@ -16,6 +16,7 @@ from rlhf.batching import optimizer_steps, rank_micro_batches, together, unique
 from rlhf.config.models import DType, Optimizer, PolicyConfig, Transport
 from rlhf.config.objectives import KTOConfig, ObjectiveConfig
 from rlhf.logprobs import completion_logprobs, pad
+from rlhf.models.saving import save_causal
 from rlhf.objectives import (
     Judged,
     PairLogprobs,
@@ -266,11 +267,15 @@ class PolicyRank:
 
     # --- weights and state ---------------------------------------------------------------------
 
-    def put_weights(self) -> tuple[list[ray.ObjectRef], int] | None:
-        """Rank 0 puts every weight into the object store, in buckets; returns them and bytes."""
+    def put_weights(self, as_saved: bool) -> tuple[list[ray.ObjectRef], int] | None:
+        """Rank 0 puts every weight into the object store, in buckets; returns them and bytes.
+
+        `as_saved`: by the names of the model's files rather than of transformers' modules.
+        """
         from actors.weight_sync import put_buckets
 
-        return put_buckets(self._engine.weights(), keep=self._rank == 0)
+        weights = self._engine.saved_weights() if as_saved else self._engine.weights()
+        return put_buckets(weights, keep=self._rank == 0)
 
     def send_weights(self, setup: Any, version: int) -> int:
         """Sends every weight from this GPU to the rollout workers'; returns bytes."""
@@ -283,18 +288,27 @@ class PolicyRank:
             from actors.cuda_ipc import CudaIpcSender
 
             return CudaIpcSender(
-                setup.rollout_workers, setup.timeout_s, self._engine.weights, self._engine.shapes
+                setup.rollout_workers,
+                setup.timeout_s,
+                self._engine.saved_weights,
+                self._engine.shapes,
             )
         from actors.vllm_transfer import PolicyWeights, WeightSender
 
-        source = PolicyWeights(self._engine.shapes, self._engine.weights)
+        source = PolicyWeights(self._engine.shapes, self._engine.saved_weights)
         return WeightSender(setup, self._rank, source)
 
     def export(self, directory: str) -> None:
-        """Rank 0 writes the policy in Hugging Face format, without the tokenizer."""
-        from actors.weight_sync import save_pretrained
+        """Rank 0 writes the policy in Hugging Face format, with all that the model came with."""
+        kept = self._rank == 0
+        weights = self._engine.weights()
+        state = {name: value.to("cpu", copy=True) for name, value in weights if kept}
+        if kept:
+            save_causal(self._path, state, getattr(torch, self._plan.dtype.value), Path(directory))
 
-        save_pretrained(self._path, self._engine.weights(), directory, self._rank == 0)
+    def merge_lost(self) -> float | None:
+        """Of the adapter's change, the share that the last `weights` lost in rounding; by norm."""
+        return self._engine.merge_lost
 
     def save(self, directory: str) -> None:
         """fp32 weights and moments once, random state per rank; no pickles."""

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Sequence
 
 import ray
 import torch
-from transformers import AutoModelForCausalLM
 
 from actors.group import Worker
 from rlhf.config.models import DType, ReferenceConfig
 from rlhf.dispatch import Dispatcher
 from rlhf.logprobs import sum_logprobs
+from rlhf.models.loading import load_causal
 from rlhf.records import Tokens
 
 
@@ -19,7 +19,7 @@ class ReferenceWorker:
 
     def __init__(self, path: str, dtype: DType, config: ReferenceConfig) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype.value))
+        self._model = load_causal(path, getattr(torch, dtype.value))
         self._model.to(self._device).eval()
         self._config = config
 

@@ -8,7 +8,6 @@ import ray
 import safetensors.torch
 from ray.actor import ActorHandle
 from torch import Tensor
-from transformers import AutoTokenizer, GenerationConfig
 
 from actors.group import Worker, call_all
 from rlhf.config.models import (
@@ -19,6 +18,8 @@ from rlhf.config.models import (
     VllmRolloutConfig,
 )
 from rlhf.dispatch import Dispatcher, Failure, WorkerDied
+from rlhf.models.loading import read_generation_config, read_tokenizer
+from rlhf.models.turns import end_token_ids
 from rlhf.records import Completion, Prompt, Sampling, Tokens
 
 
@@ -80,7 +81,7 @@ class RolloutWorker:
         sleeps: bool = False,
     ) -> None:
         """`sleeps`: whether `sleep` and `wake` will be called, which only vLLM on GPUs can."""
-        self._tokenizer = AutoTokenizer.from_pretrained(path)
+        self._tokenizer = read_tokenizer(path)
         self._engine = _build_engine(path, dtype, config, transport, seed, sleeps)
         self._version = 0
 
@@ -212,17 +213,6 @@ class RolloutService:
         return answers
 
 
-def end_token_ids(path: str) -> tuple[int, ...]:
-    """Every token that ends a completion: the tokenizer's, and those of the generation config."""
-    ids = {AutoTokenizer.from_pretrained(path).eos_token_id}
-    try:
-        extra = GenerationConfig.from_pretrained(path).eos_token_id
-    except OSError:  # a model need not have a generation config
-        extra = None
-    ids |= set(extra if isinstance(extra, list) else [extra])
-    return tuple(sorted(ids - {None}))
-
-
 def _build_engine(
     path: str,
     dtype: DType,
@@ -231,7 +221,7 @@ def _build_engine(
     seed: int,
     sleeps: bool,
 ) -> Engine:
-    ends = end_token_ids(path)
+    ends = end_token_ids(read_tokenizer(path), read_generation_config(path))
     if isinstance(config, VllmRolloutConfig):
         from actors.vllm_engine import VllmEngine
 
@@ -239,5 +229,5 @@ def _build_engine(
     if isinstance(config, TransformersRolloutConfig):
         from actors.transformers_engine import TransformersEngine
 
-        return TransformersEngine(path, dtype, config, ends, AutoTokenizer.from_pretrained(path))
+        return TransformersEngine(path, dtype, config, ends, read_tokenizer(path))
     raise TypeError(f"no engine for {type(config).__name__}")

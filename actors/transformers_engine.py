@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, DynamicCache, StopStringCriteria
+from transformers import DynamicCache, StopStringCriteria
 
 from actors.rollout import Draft, Drafts, GenerationRequest
 from rlhf.batching import micro_batches
 from rlhf.config.models import DType, TransformersRolloutConfig
 from rlhf.dispatch import Failure
 from rlhf.logprobs import row_logprobs
+from rlhf.models.loading import load_causal
 from rlhf.records import Sampling, Tokens
 
 
@@ -30,7 +31,7 @@ class TransformersEngine:
     ) -> None:
         self._tokenizer = tokenizer
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype.value))
+        self._model = load_causal(path, getattr(torch, dtype.value))
         self._model.to(self._device).eval()
         self._dtype = dtype
         self._initial: Any = None
@@ -55,7 +56,7 @@ class TransformersEngine:
 
     def load_initial(self, path: str) -> None:
         """Keeps the initial policy too, for sampling from it and from mixtures with it."""
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, self._dtype.value))
+        model = load_causal(path, getattr(torch, self._dtype.value))
         self._initial = model.to(self._device).eval()
 
     def _players(self, mixture: float) -> list[tuple[Any, float]]:

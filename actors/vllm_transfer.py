@@ -18,14 +18,14 @@ class PolicyWeights(WeightSource):
 
     def __init__(
         self,
-        shapes: Callable[[], Iterator[tuple[str, Tensor, tuple[int, ...]]]],
+        shapes: Callable[[], Iterator[tuple[str, Tensor]]],
         weights: Callable[[], Iterator[tuple[str, Tensor]]],
     ) -> None:
         self._shapes = shapes
         self._weights = weights
 
     def metadata(self) -> list[ParamMeta]:
-        return [ParamMeta(name, value.dtype, shape) for name, value, shape in self._shapes()]
+        return [ParamMeta(name, value.dtype, tuple(value.shape)) for name, value in self._shapes()]
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         return self._weights()

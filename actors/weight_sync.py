@@ -8,16 +8,13 @@ compared with the policy's own.
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import ray
 import safetensors.torch
-import torch
 from ray.actor import ActorHandle
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from actors.policy import PolicyService
 from actors.rollout import RolloutService
@@ -45,12 +42,14 @@ class Carrier(Protocol):
 class ObjectStoreCarrier:
     """By Ray's object store: shared memory within a node, the network between nodes."""
 
-    def __init__(self, policy: PolicyService, rollout: RolloutService) -> None:
+    def __init__(self, policy: PolicyService, rollout: RolloutService, as_saved: bool) -> None:
+        """`as_saved`: the engine reads weights as they stand in files, as vLLM does."""
         self._policy = policy
         self._rollout = rollout
+        self._as_saved = as_saved
 
     async def carry(self, version: int) -> int:
-        buckets, num_bytes = await self._policy.put_weights()
+        buckets, num_bytes = await self._policy.put_weights(self._as_saved)
         await self._rollout.each("load_weights", buckets, version)
         return num_bytes
 
@@ -86,7 +85,10 @@ class ProbedPublisher:
         rollout: RolloutService,
         probe: Sequence[Tokens],
         max_logprob_gap: float,
+        merges: bool = False,
     ) -> None:
+        """`merges`: an adapter is merged into the weights, and rounding may take its changes."""
+        self._merges = merges
         self._carrier = carrier
         self._policy = policy
         self._rollout = rollout
@@ -105,11 +107,14 @@ class ProbedPublisher:
                 f"version {version} was published (limit {self._max_logprob_gap:g}, "
                 "weights.max_logprob_gap): its weights are not the policy's"
             )
-        return {
+        metrics = {
             "weights/version": float(version),
             "weights/bytes": float(num_bytes),
             "weights/logprob_gap": gaps[worst],
         }
+        if self._merges and (lost := await self._policy.merge_lost()) is not None:
+            metrics["weights/merge_lost"] = lost
+        return metrics
 
 
 def make_probe(
@@ -161,19 +166,3 @@ def put_buckets(
 def pack(weights: Mapping[str, Tensor]) -> np.ndarray:
     """Tensors as one safetensors blob, which processes of a node share without a copy."""
     return np.frombuffer(safetensors.torch.save(dict(weights)), dtype=np.uint8)
-
-
-def save_pretrained(
-    path: str, weights: Iterator[tuple[str, Tensor]], directory: str, keep: bool
-) -> None:
-    """Writes weights, under the configuration of the model at `path`, in Hugging Face format."""
-    state = {name: value.to("cpu", copy=True) for name, value in weights if keep}
-    if not keep:
-        return
-    config = AutoConfig.from_pretrained(path)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    model.load_state_dict(state, assign=True)
-    model.tie_weights()
-    Path(directory).mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(directory)

@@ -229,7 +229,7 @@ def publishing(out: Path) -> dict[str, Any]:
         carrier = (
             GpuCarrier(service, setup)
             if transport is Transport.ipc
-            else ObjectStoreCarrier(service, rollout)
+            else ObjectStoreCarrier(service, rollout, as_saved=True)
         )
         times: dict[str, list[float]] = {"sleep": [], "wake": [], "carry": []}
         for version in range(5):

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from actors.rollout import GenerationRequest, end_token_ids
+from actors.rollout import GenerationRequest
 from actors.transformers_engine import TransformersEngine
 from rlhf.batching import unique
 from rlhf.config.data import ArithmeticConfig
@@ -31,6 +31,7 @@ from rlhf.data.prompts import PromptSchedule, load_data
 from rlhf.data.rendering import Renderer
 from rlhf.judges.verifiers import integer_score
 from rlhf.logprobs import completion_logprobs, pad
+from rlhf.models.turns import end_token_ids
 from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
 from rlhf.records import Sampling, Tokens
 from rlhf.seeds import derive_seed
@@ -68,7 +69,7 @@ class Bare:
         self.schedule = PromptSchedule(self.data.train, PROMPTS, 1)
         config = TransformersRolloutConfig()
         self.engine = TransformersEngine(
-            path, DType.float32, config, end_token_ids(path), self.tokenizer
+            path, DType.float32, config, end_token_ids(self.tokenizer, None), self.tokenizer
         )
         self.policy = self.engine._model
         self.reference = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()

@@ -55,6 +55,14 @@ class Alerts:
                 "Rollout workers drift from the policy",
                 f"the run stops at {max_logprob_gap:g} (weights.max_logprob_gap)",
             ),
+            Bound(
+                "weights/merge_lost",
+                0.5,
+                "Rollout workers hardly get what is learnt",
+                "the adapter's changes are too small for bfloat16 weights; set "
+                "model.dtype=float32, raise policy.learning_rate, or train all weights "
+                "(policy.lora_rank=0)",
+            ),
         )
         self._standing: set[str] = set()
 

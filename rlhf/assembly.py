@@ -190,7 +190,8 @@ def make_publisher(
 ) -> ProbedPublisher:
     probe = make_probe(inputs.data.train, inputs.vocabulary_size, PROBE_TOKENS, config.seed)
     carrier = _carrier(config, policy, rollout)
-    return ProbedPublisher(carrier, policy, rollout, probe, max_logprob_gap(config))
+    merges = config.policy.lora_rank > 0
+    return ProbedPublisher(carrier, policy, rollout, probe, max_logprob_gap(config), merges)
 
 
 def _carrier(config: Config, policy: PolicyService, rollout: RolloutService) -> Carrier:
@@ -201,7 +202,8 @@ def _carrier(config: Config, policy: PolicyService, rollout: RolloutService) -> 
 def _awake_carrier(config: Config, policy: PolicyService, rollout: RolloutService) -> Carrier:
     chosen = transport(config)
     if chosen is Transport.object_store:
-        return ObjectStoreCarrier(policy, rollout)
+        as_saved = isinstance(config.rollout, VllmRolloutConfig)
+        return ObjectStoreCarrier(policy, rollout, as_saved)
     assert isinstance(config.rollout, VllmRolloutConfig)
     setup = TransferSetup(
         chosen, rollout.handles, config.rollout.tensor_parallel, config.cluster.call_timeout_s

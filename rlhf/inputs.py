@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from actors.llm_judge import check_llm_judge
 from actors.self_evaluation import check_questions
@@ -24,6 +24,8 @@ from rlhf.feedback.feed import Feed, FeedSchedule, Ledger
 from rlhf.games import read_game
 from rlhf.judges import needs_answers
 from rlhf.judges.model_files import ModelJudgeConfig, find_model, trained_kind
+from rlhf.models.checks import require_causal, vocabulary_faults
+from rlhf.models.loading import read_config, read_tokenizer
 from rlhf.problems import InputError, some
 from rlhf.records import Prompt
 from rlhf.selection import num_candidates
@@ -64,11 +66,8 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
         if not Path(path).exists():
             build_tiny_model(config.model, Path(path), config.seed)
     path = from_anywhere(path)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoConfig.from_pretrained(path).get_text_config()
-    except (OSError, ValueError) as error:
-        raise InputError([f"model.path={path}: {str(error).splitlines()[0]}"]) from error
+    folder = require_causal("model.path", path)
+    tokenizer, model = read_tokenizer(folder), read_config(folder)
     problems = []
     sandbox = _sandbox(config.tools)
     if isinstance(config.judge, ModelJudgeConfig):
@@ -82,11 +81,7 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
         read_game(config.judge.game)
     if isinstance(config.judge, LLMJudgeConfig):
         check_llm_judge(config.judge)
-    if len(tokenizer) > model.vocab_size:
-        problems.append(
-            f"model.path={path}: its tokenizer has {len(tokenizer)} tokens and the model only "
-            f"{model.vocab_size}: they do not belong together"
-        )
+    problems += [f"model.path={path}: {fault}" for fault in vocabulary_faults(tokenizer, model)]
     longest = config.rollout.max_prompt_tokens + config.rollout.max_completion_tokens
     limit = getattr(model, "max_position_embeddings", longest)
     if longest > limit:
@@ -114,7 +109,8 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     schedule: Schedule = _schedule(config, data, prompts)
     if seeds:
         schedule = DelayedSchedule(schedule)
-    return Inputs(path, tokenizer, len(tokenizer), data, schedule, seeds, sandbox)
+    vocabulary_size = min(len(tokenizer), model.vocab_size)
+    return Inputs(path, tokenizer, vocabulary_size, data, schedule, seeds, sandbox)
 
 
 def from_anywhere(path: str) -> str:

@@ -141,7 +141,6 @@ async def _run(
         run, policy = await stop.unless_asked(ready)
         await train(run)
         await policy.export(directory / "policy")
-        inputs.tokenizer.save_pretrained(directory / "policy")
 
 
 async def _prepare(
@@ -235,7 +234,6 @@ async def _bring_policy(
             tracker.warmup,
         )
         await policy.export(initial)
-        inputs.tokenizer.save_pretrained(initial)
     path = str(initial) if config.warmup.steps else inputs.model_path
     await policy.start(path)
     if checkpoint is not None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig
 
 from rlhf.config.models import DType, Optimizer, PolicyConfig
 from rlhf.judges.model_files import find_directory
+from rlhf.models.loading import read_config
 
 NUM_MOMENTS = {Optimizer.adamw: 2, Optimizer.rmsprop: 1, Optimizer.sgd: 0}
 """fp32 numbers that an optimizer keeps for each weight."""
@@ -57,7 +57,7 @@ def causal_shape(key: str, path: str) -> ModelShape:
         for name, shape in shapes.items()
         if len(shape) == 2 and not any(word in name for word in outside)
     )
-    config = AutoConfig.from_pretrained(directory).get_text_config()
+    config = read_config(directory)
     return ModelShape(sum(map(prod, shapes.values())), sides, _cache_numbers(config))
 
 
@@ -125,5 +125,5 @@ def dtype_bytes(directory: Path, dtype: str) -> int:
     """Bytes of a weight; `auto` is what the model's configuration names, or float32."""
     named: Any = dtype
     if dtype == "auto":
-        named = getattr(AutoConfig.from_pretrained(directory), "dtype", None) or "float32"
+        named = getattr(read_config(directory), "dtype", None) or "float32"
     return getattr(torch, str(named).removeprefix("torch.")).itemsize

@@ -94,6 +94,7 @@ _WEIGHTS = {
     "version": Metric("policy version that was published"),
     "bytes": Metric("size of the weights", "bytes"),
     "logprob_gap": Metric("how far the worst rollout worker is from the policy", "nats/token"),
+    "merge_lost": Metric("of a LoRA adapter's change, what rounding takes of it", "share"),
 }
 
 _EVAL = {

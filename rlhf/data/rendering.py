@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlhf.config.models import Rendering
 from rlhf.feedback.guidance import INSTRUCTION
+from rlhf.models.turns import turn_end
 from rlhf.problems import InputError
 from rlhf.records import Message
 
@@ -79,7 +80,9 @@ class Renderer:
             raise InputError(problems)
         self._tokenizer: Any = tokenizer
         self._chat = rendering is Rendering.chat or (rendering is Rendering.auto and has_template)
+        self._eos_id: Any = tokenizer.eos_token_id
         self._prefix = special_prefix(tokenizer)
+        self._end = turn_end(tokenizer) if self._chat else (self._eos_id,)
 
     def render(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
         """Token ids that end where the completion is to begin; never an end token of ours.
@@ -99,8 +102,8 @@ class Renderer:
         return tuple(ids)
 
     def completion_ids(self, text: str) -> tuple[int, ...]:
-        """A demonstration as the policy should emit it: the text, then the end token."""
-        return (*self._encode(text), self._tokenizer.eos_token_id)
+        """A demonstration as the policy should emit it: the text, then what ends its turn."""
+        return (*self._encode(text), *self._end)
 
     def text_ids(self, text: str) -> tuple[int, ...]:
         """A part of an answer, such as what a tool wrote."""

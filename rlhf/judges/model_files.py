@@ -12,6 +12,7 @@ from transformers import AutoConfig
 
 from rlhf.config.judges import GPMConfig, PairModelConfig, RewardModelConfig
 from rlhf.config.reward import JUDGE_OF, Kind
+from rlhf.models.loading import UNREADABLE, first_line
 from rlhf.problems import InputError
 
 ModelJudgeConfig = RewardModelConfig | PairModelConfig | GPMConfig
@@ -103,8 +104,8 @@ def weight_faults(directory: Path) -> list[str]:
         return found
     try:
         AutoConfig.from_pretrained(directory, trust_remote_code=False)
-    except (ValueError, OSError) as error:
-        return [f"its config.json cannot be used: {str(error).splitlines()[0]}"]
+    except UNREADABLE as error:
+        return [f"its config.json cannot be used: {first_line(error)}"]
     return []
 
 

@@ -103,7 +103,7 @@ async def test_a_sleeping_engine_gives_its_memory_back_and_wakes_as_the_policy(
         carrier = (
             GpuCarrier(policy, setup)
             if transport is Transport.ipc
-            else ObjectStoreCarrier(policy, rollout)
+            else ObjectStoreCarrier(policy, rollout, as_saved=True)
         )
         publisher = ProbedPublisher(
             WakingCarrier(carrier, rollout), policy, rollout, probe(), MAX_GAP

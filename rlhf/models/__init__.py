@@ -1,0 +1,1 @@
+"""Folders of language models: found, checked before anything starts, and loaded."""

@@ -1,0 +1,157 @@
+"""What is wrong with a folder that is to be the policy, found without reading its weights."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from rlhf.judges.model_files import find_directory, weight_faults
+from rlhf.models.loading import (
+    UNREADABLE,
+    first_line,
+    name_faults,
+    quietly,
+    read_generation_config,
+    read_tokenizer,
+)
+from rlhf.problems import InputError
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def require_causal(key: str, path: str) -> Path:
+    """The folder of a whole causal language model, fetched if `path` is a hub id.
+
+    `key` is the configuration's. Raises InputError with one line for each thing that is wrong.
+    """
+    directory = find_directory(key, path)
+    with quietly():
+        faults = causal_faults(directory)
+    if faults:
+        raise InputError([f"{key}={path}: {fault}" for fault in faults])
+    return directory
+
+
+def causal_faults(directory: Path) -> list[str]:
+    """Why the folder cannot be a policy; what a later check stands on is checked first."""
+    steps: tuple[Callable[[Path], Iterator[str]], ...] = (
+        _file_faults,
+        _kind_faults,
+        _shard_faults,
+        _weight_faults,
+        _tokenizer_faults,
+    )
+    for step in steps:
+        if found := list(step(directory)):
+            return found
+    return []
+
+
+def _file_faults(directory: Path) -> Iterator[str]:
+    yield from weight_faults(directory)
+    if (directory / "adapter_config.json").exists():
+        yield (
+            "its adapter_config.json makes it an adapter, not a model; merge it "
+            "(peft's merge_and_unload), save that, and give its folder"
+        )
+    if not any((directory / name).is_file() for name in (SINGLE, INDEX)):
+        yield f"it has neither {SINGLE} nor {INDEX}; download or convert its weights"
+
+
+def _kind_faults(directory: Path) -> Iterator[str]:
+    try:
+        config: Any = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    except UNREADABLE as error:
+        yield f"its config.json cannot be used: {first_line(error)}"
+        return
+    if quantised := getattr(config, "quantization_config", None):
+        how = quantised.get("quant_method", "") if isinstance(quantised, dict) else quantised
+        yield f"its weights are quantised ({how}), which cannot be trained; give the original"
+    if getattr(config, "is_encoder_decoder", False):
+        yield f"{config.model_type} is an encoder with a decoder; give a causal language model"
+    elif type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        yield (
+            f"transformers has no causal language model of the type {config.model_type}; give one "
+            "of those in docs/models_and_data.md"
+        )
+
+
+def _shard_faults(directory: Path) -> Iterator[str]:
+    names = [SINGLE]
+    if not (directory / SINGLE).is_file():
+        try:
+            index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
+            names = sorted(set(index["weight_map"].values()))
+        except (*UNREADABLE, RecursionError) as error:
+            yield f"its {INDEX} cannot be used ({first_line(error)}); download it again"
+            return
+    for name in names:
+        file = directory / str(name)
+        if not file.is_file():
+            yield f"its {name} is missing, which {INDEX} names; download it"
+            continue
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (SafetensorError, OSError, ValueError) as error:
+            yield _broken(file, error)
+
+
+def _broken(file: Path, error: Exception) -> str:
+    if file.open("rb").read(8) == b"version ":
+        return f"its {file.name} is a Git LFS pointer, not the weights; fetch them (git lfs pull)"
+    return f"its {file.name} is broken ({first_line(error)}); download it again"
+
+
+def _weight_faults(directory: Path) -> Iterator[str]:
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            device_map="meta",  # names and shapes alone
+        )
+    except UNREADABLE as error:
+        yield f"its config.json and weights cannot be loaded together: {first_line(error)}"
+        return
+    yield from name_faults(loaded[1])
+
+
+def _tokenizer_faults(directory: Path) -> Iterator[str]:
+    try:
+        read_tokenizer(directory)
+    except UNREADABLE as error:
+        yield f"its tokenizer cannot be loaded: {first_line(error)}"
+    try:
+        read_generation_config(directory)
+    except UNREADABLE as error:
+        yield f"its generation_config.json cannot be used: {first_line(error)}"
+
+
+def vocabulary_faults(tokenizer: Any, config: Any) -> Iterator[str]:
+    """Tokens that a text or the chat template can become and the model does not know.
+
+    A control token that neither writes, such as an image's in a text model, may be beyond.
+    """
+    size = config.vocab_size
+    added = tokenizer.added_tokens_decoder
+    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+    beyond = sorted(
+        (id, token)
+        for token, id in tokenizer.get_vocab().items()
+        if id >= size and (id not in added or not added[id].special or token in template)
+    )
+    if beyond:
+        id, token = beyond[0]
+        yield (
+            f"its tokenizer has {len(beyond)} tokens that its model does not know, which knows "
+            f"{size} (the first: {token!r}, {id}): they do not belong together"
+        )
