@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+)
 
 from rlhf.judges.model_files import find_directory, weight_faults
 from rlhf.models.loading import (
@@ -74,6 +77,8 @@ def _kind_faults(directory: Path) -> Iterator[str]:
         yield f"its weights are quantised ({how}), which cannot be trained; give the original"
     if getattr(config, "is_encoder_decoder", False):
         yield f"{config.model_type} is an encoder with a decoder; give a causal language model"
+    elif type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", True):
+        yield f"{config.model_type} reads both ways; give a causal language model"
     elif type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         yield (
             f"transformers has no causal language model of the type {config.model_type}; give one "
@@ -134,6 +139,12 @@ def _tokenizer_faults(directory: Path) -> Iterator[str]:
         read_generation_config(directory)
     except UNREADABLE as error:
         yield f"its generation_config.json cannot be used: {first_line(error)}"
+
+
+def is_recurrent(config: Any) -> bool:
+    """Whether the model keeps a state of fixed size, in some layers at least, as Mamba does."""
+    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return bool(getattr(model, "_is_stateful", False))
 
 
 def vocabulary_faults(tokenizer: Any, config: Any) -> Iterator[str]:

@@ -1,0 +1,147 @@
+"""Every architecture in the table of docs/models_and_data.md, from its folder and back.
+
+    python -m pytest tests/models
+
+A tiny model of each is checked, rendered for, sampled from, published to and exported; what is not
+supported is refused in one line.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from architectures import ARCHITECTURES
+from transformers import AutoModel, AutoModelForCausalLM
+
+from actors.rollout import GenerationRequest
+from actors.transformers_engine import TransformersEngine
+from rlhf.config.models import (
+    DType,
+    Rendering,
+    TinyModelConfig,
+    TransformersRolloutConfig,
+    Vocabulary,
+)
+from rlhf.data.rendering import Renderer
+from rlhf.logprobs import completion_logprobs, pad, row_logprobs
+from rlhf.models.checks import is_recurrent, require_causal
+from rlhf.models.loading import (
+    load_causal,
+    quietly,
+    read_config,
+    read_generation_config,
+    read_tokenizer,
+)
+from rlhf.models.saving import save_causal
+from rlhf.models.turns import end_token_ids
+from rlhf.problems import InputError
+from rlhf.records import Message, Sampling, Tokens
+from rlhf.tiny import build_tiny_model
+
+CPU = torch.device("cpu")
+SAMPLED = [name for name, one in ARCHITECTURES.items() if not (one.refused or one.recurrent)]
+RECURRENT = [name for name, one in ARCHITECTURES.items() if one.recurrent]
+REFUSED = [name for name, one in ARCHITECTURES.items() if one.refused]
+
+
+def build(name: str, directory: Path) -> Path:
+    """Seeded random weights, large enough for every layer to count, and byte tokens."""
+    tiny = TinyModelConfig(num_layers=1, width=16, num_heads=2, vocabulary=Vocabulary.bytes)
+    build_tiny_model(tiny, directory, seed=1)
+    config = ARCHITECTURES[name].make(len(read_tokenizer(directory)))
+    torch.manual_seed(0)
+    made = AutoModel if ARCHITECTURES[name].refused else AutoModelForCausalLM
+    model = made.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.save_pretrained(directory)
+    return directory
+
+
+def named(model) -> dict[str, torch.Tensor]:
+    lasting = model.state_dict().keys()
+    found = dict(model.named_parameters(remove_duplicate=False))
+    found |= {name: value for name, value in model.named_buffers() if name in lasting}
+    return {name: value.detach() for name, value in found.items()}
+
+
+def gap(a: list[list[float]], b: list[list[float]]) -> float:
+    return max(abs(x - y) for u, v in zip(a, b, strict=True) for x, y in zip(u, v, strict=True))
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+async def test_from_its_folder_and_back(name: str, tmp_path: Path):
+    with quietly():
+        folder = require_causal("model.path", str(build(name, tmp_path / "model")))
+        policy = load_causal(folder, torch.float32)
+        tokenizer = read_tokenizer(folder)
+        engine = TransformersEngine(
+            str(folder),
+            DType.float32,
+            TransformersRolloutConfig(max_prompt_tokens=32, max_completion_tokens=8),
+            end_token_ids(tokenizer, read_generation_config(folder)),
+            tokenizer,
+        )
+    renderer = Renderer(tokenizer, Rendering.auto)
+    prompts = [renderer.render((Message("user", text),)) for text in ("1+1=", "What is 20+22?")]
+    asked = [
+        GenerationRequest(str(i), prompt, Sampling(3, 8), 100 * i)
+        for i, prompt in enumerate(prompts)
+    ]
+
+    async def sampled() -> tuple[list[Tokens], list[list[float]]]:
+        drafts = {}
+        async for chunk in engine.generate(asked):
+            drafts |= dict(chunk)
+        groups = [(prompts[i], drafts[i]) for i in range(len(prompts))]
+        rows = [Tokens(prompt, draft.token_ids) for prompt, group in groups for draft in group]
+        return rows, [list(draft.logprobs) for _, group in groups for draft in group]
+
+    rows, logprobs = await sampled()
+    policy.eval()
+    assert gap(logprobs, row_logprobs(policy, rows, 1000, CPU)) < 1e-4
+    assert gap([row_logprobs(policy, [row], 1000, CPU)[0] for row in rows], logprobs) < 1e-4
+
+    policy.train()
+    completion_logprobs(policy, pad(rows)).sum().backward()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.grad is not None:
+                parameter.add_(0.03 * torch.randn_like(parameter))
+    policy.eval()
+    await engine.load_weights([named(policy)], 1)
+    assert gap(logprobs, row_logprobs(policy, rows, 1000, CPU)) > 1e-2
+    again, published = await sampled()
+    assert gap(published, row_logprobs(policy, again, 1000, CPU)) < 1e-4
+
+    exported_is(policy, folder, again, tmp_path / "out")
+
+
+def exported_is(policy, folder: Path, rows: list[Tokens], out: Path) -> None:
+    with quietly():
+        save_causal(str(folder), named(policy), torch.float32, out)
+        require_causal("model.path", str(out))
+        loaded = load_causal(out, torch.float32).eval()
+    assert row_logprobs(loaded, rows, 1000, CPU) == row_logprobs(policy, rows, 1000, CPU)
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_a_recurrent_model_is_trained_on_padded_rows_and_exported(name: str, tmp_path: Path):
+    with quietly():
+        folder = require_causal("model.path", str(build(name, tmp_path / "model")))
+        policy = load_causal(folder, torch.float32).eval()
+    assert is_recurrent(read_config(folder))
+    rows = [Tokens((5, 6, 7), (8, 9, 10)), Tokens((5, 6, 7, 8, 9, 11), (8, 9, 10, 20))]
+    alone = [row_logprobs(policy, [row], 1000, CPU)[0] for row in rows]
+    assert gap(alone, row_logprobs(policy, rows, 1000, CPU)) < 1e-4
+    exported_is(policy, folder, rows, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_supported_is_refused_in_one_line(name: str, tmp_path: Path):
+    with quietly(), pytest.raises(InputError) as refused:
+        require_causal("model.path", str(build(name, tmp_path / "model")))
+    (line,) = refused.value.problems
+    assert line.startswith(f"model.path={tmp_path / 'model'}: ")
+    assert ARCHITECTURES[name].refused in line
