@@ -248,6 +248,8 @@ class LayerwiseTransfer(WeightTransferEngine):
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
+        if self.device.type == "cpu":
+            _pack_experts(self.model)
 
     def shutdown(self) -> None:
         pass
@@ -255,6 +257,15 @@ class LayerwiseTransfer(WeightTransferEngine):
     @staticmethod
     def trainer_send_weights(iterator: Any, trainer_args: Any) -> None:
         raise TypeError("weights are sent by actors.weight_sync and actors.cuda_ipc")
+
+
+def _pack_experts(model: torch.nn.Module) -> None:
+    """Mixtures of experts are packed for CPUs once; a reload puts them back unpacked, and vLLM
+    does not pack them again."""
+    for layer in model.modules():
+        kernel = getattr(getattr(layer, "quant_method", None), "moe_kernel", None)
+        if kernel is not None:
+            kernel.fused_experts.process_weights_after_loading(layer)
 
 
 class FileTransfer(LayerwiseTransfer):
