@@ -5,6 +5,7 @@ the classic), so after every publish each rollout worker's log-probabilities on 
 compared with the policy's own.
 """
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch import Tensor
 from actors.policy import PolicyService
 from actors.rollout import RolloutService
 from rlhf.config.models import Transport
-from rlhf.problems import RunFailed
+from rlhf.problems import PolicyBroken, RunFailed
 from rlhf.records import Prompt, Tokens
 from rlhf.seeds import derive_seed
 from rlhf.stages import Metrics
@@ -29,6 +30,10 @@ BUCKET_BYTES = 1 << 29
 
 class WeightsDiffer(RunFailed):
     """A rollout worker does not compute what the policy computes; says which."""
+
+
+class PolicyNotFinite(PolicyBroken):
+    """The policy itself has diverged; nothing is wrong with how its weights travel."""
 
 
 class Carrier(Protocol):
@@ -98,6 +103,12 @@ class ProbedPublisher:
     async def publish(self, version: int) -> Metrics:
         num_bytes = await self._carrier.carry(version)
         expected = await self._policy.token_logprobs(self._probe)
+        if not all(math.isfinite(value) for row in expected for value in row):
+            raise PolicyNotFinite(
+                f"the policy of version {version} has log-probabilities that are not finite: its "
+                "training has diverged; lower policy.learning_rate or policy.max_grad_norm, and "
+                "go on from an earlier checkpoint"
+            )
         answers = await self._rollout.each("logprobs", self._probe)
         gaps = {name: _mean_gap(expected, found) for name, found in answers.items()}
         worst = max(gaps, key=lambda name: gaps[name])

@@ -114,9 +114,10 @@ def _ray(address: str | None, roles: Sequence[Role]) -> Iterator[None]:
 
 @contextmanager
 def _stoppable(before: Any) -> Iterator[None]:
-    """Within it, SIGTERM raises Stopped, where Ray's own handler would leave with another code.
+    """Within it, SIGTERM raises Stopped, where Ray's own handler would leave with another code,
+    and so does SIGHUP, which would end the process without a word.
 
-    Only the main thread can set handlers; `before` is what to put back.
+    Only the main thread can set handlers; `before` is what to put back for SIGTERM.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -125,11 +126,14 @@ def _stoppable(before: Any) -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise Stopped("outside its rounds: what it had saved before is kept")
 
-    signal.signal(signal.SIGTERM, stop)
+    earlier = {signal.SIGTERM: before, signal.SIGHUP: signal.getsignal(signal.SIGHUP)}
+    for one in earlier:
+        signal.signal(one, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for one, handler in earlier.items():
+            signal.signal(one, handler or signal.SIG_DFL)
 
 
 def _start(roles: Sequence[Role]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rlhf.anchors import Anchors
 from rlhf.metrics import collection_metrics
-from rlhf.problems import Stopped
+from rlhf.progress import kept
 from rlhf.stages import Checkpoints, Collector, Evaluation, Policy, Publisher, Stop, Store, Tracker
 from rlhf.timing import Stopwatch
 
@@ -32,18 +32,11 @@ class Run:
 
 
 async def train(run: Run) -> None:
-    """Every round; when a stop is asked for, those that were done are kept, and Stopped raised."""
-    done = await _rounds(run)
-    if done < run.num_rounds:
-        await run.checkpoints.save(done)
-        raise Stopped(f"after {done} of {run.num_rounds} rounds")
-
-
-async def _rounds(run: Run) -> int:
-    """Collect, compare with the anchors, update, publish; `max_staleness` rounds are collected
-    ahead while the policy trains, so that 0 is strictly on-policy. Returns the rounds done."""
+    """Collect, compare with the anchors, update, publish, until a stop is asked for;
+    `max_staleness` rounds are collected ahead while the policy trains: 0 is strictly on-policy."""
     ahead: deque[asyncio.Task] = deque()
-    async with asyncio.TaskGroup() as tasks:
+    keeping = kept(run.checkpoints, run.first_round, run.num_rounds)
+    async with keeping as progress, asyncio.TaskGroup() as tasks:
         for round in range(run.first_round, run.num_rounds):
             last = min(round + run.max_staleness, run.num_rounds - 1)
             for upcoming in range(round + len(ahead), last + 1):
@@ -54,25 +47,25 @@ async def _rounds(run: Run) -> int:
                 if await run.stop.comes_before(ahead[0]):
                     for collecting in ahead:
                         collecting.cancel()
-                    return round
+                    return
                 collected = await ahead.popleft()
             with clock("anchor"):
                 batch = await run.anchors.attach(round, collected)
             with clock("update"):
+                progress.begin()
                 updated = await run.policy.update(batch)
+            run.store.write(round, collected)
+            progress.end(done := round + 1)
             with clock("publish"):
-                published = await run.publisher.publish(version=round + 1)
+                published = await run.publisher.publish(version=done)
 
-            done = round + 1
             if due(done, run.evaluate_every, run.num_rounds):
                 with clock("evaluate"):
                     run.tracker.log_eval(done, await run.evaluation.evaluate())
-            run.store.write(round, collected)
             metrics = collection_metrics(collected, policy_version=round)
             run.tracker.log(round, collected, metrics | updated | published | clock.metrics())
             if due(done, run.checkpoint_every, run.num_rounds):
                 await run.checkpoints.save(done)
-    return run.num_rounds
 
 
 def due(done: int, every: int, last: int) -> bool:

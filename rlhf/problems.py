@@ -23,6 +23,10 @@ class RunFailed(Exception):
     subclass, and names the worker, the node and the cause where there are such."""
 
 
+class PolicyBroken(RunFailed):
+    """What the policy has become is of no use, so it is not kept; an earlier checkpoint is."""
+
+
 class Stopped(BaseException):
     """The run was asked to stop, and has; says where. Starting it again goes on from there.
 

@@ -3,9 +3,8 @@
 import fcntl
 import json
 import os
-import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ _MADE_BY_A_RUN = ("metrics.jsonl", SUMMARY, "curves.png", "preferences", CHECKPO
                   "model", "wandb", "trees")  # fmt: skip
 _LASTING = ("trees",)
 """What a run that begins again keeps: equal configurations search equal trees."""
+_ASIDE = "earlier"
+"""With a number behind it, where what an earlier start left is set aside."""
 
 _BEGUN = ".agon"
 """Marks a directory that a run began in: only there is what has those names known to be ours."""
@@ -80,10 +81,11 @@ def last_evaluation(directory: Path) -> dict[str, float]:
 
 
 def begin_or_resume(directory: Path, resume: Resume, config: dict[str, Any]) -> Checkpoint | None:
-    """The verified checkpoint to go on from, or None to begin; then the directory is made empty.
+    """The verified checkpoint to go on from, or None to begin; then what an earlier start left is
+    set aside, under a name of its own: nothing is removed.
 
     Raises InputError if `resume` forbids what would have to be done, if the run that the directory
-    holds was configured otherwise, or if something of no run would have to be removed.
+    holds was configured otherwise, or if something of no run would have to be moved.
     """
     holds_run = (directory / CONFIG).exists()
     refuse_other_run(directory, resume, config)
@@ -100,13 +102,27 @@ def begin_or_resume(directory: Path, resume: Resume, config: dict[str, Any]) -> 
     if checkpoint is None:
         if not holds_run:
             _refuse_other_content(directory)
-        for name in _MADE_BY_A_RUN:
-            if holds_run and name in _LASTING:
-                continue
-            path = directory / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        _set_aside(directory, _LASTING if holds_run else ())
     (directory / _BEGUN).touch()
     return checkpoint
+
+
+def _set_aside(directory: Path, kept: Sequence[str]) -> None:
+    """Moves what a run left to a folder beside it, and says so."""
+    left = [directory / name for name in _MADE_BY_A_RUN if name not in kept]
+    left = [path for path in left if path.exists()]
+    if not left:
+        return
+    number = 1
+    while (aside := directory / f"{_ASIDE}_{number}").exists():
+        number += 1
+    aside.mkdir()
+    for path in left:
+        path.rename(aside / path.name)
+    print(
+        f"{directory}: an earlier start saved no checkpoint to go on from; what it left is in "
+        f"{aside.name}/"
+    )
 
 
 def refuse_other_run(directory: Path, resume: Resume, config: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
-"""A run that is asked to stop (SIGTERM, as `ray job stop` and SLURM send it) ends at a boundary."""
+"""A run that is asked to stop ends at a boundary: by SIGTERM, as `ray job stop` and Slurm send it,
+by Ctrl-C, or because its terminal is gone."""
 
 import asyncio
 import signal
@@ -9,6 +10,7 @@ from typing import TypeVar
 from rlhf.problems import Stopped
 
 Result = TypeVar("Result")
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StopRequest:
@@ -20,17 +22,20 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Within it, SIGTERM is a request to stop rather than the end.
+        """Within it, those signals are a request to stop rather than the end.
 
-        Entered after Ray has been started or joined, which takes the signal for itself.
+        Entered after Ray has been started or joined, which takes SIGTERM for itself.
         """
-        loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
-        loop.add_signal_handler(signal.SIGTERM, self.ask)
+        loop = asyncio.get_running_loop()
+        before = {one: signal.getsignal(one) for one in SIGNALS}
+        for one in SIGNALS:
+            loop.add_signal_handler(one, self.ask)
         try:
             yield
         finally:
-            loop.remove_signal_handler(signal.SIGTERM)
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+            for one, handler in before.items():
+                loop.remove_signal_handler(one)
+                signal.signal(one, handler or signal.SIG_DFL)
 
     def ask(self) -> None:
         """Asks once more, if it has been asked already, to no effect."""

@@ -46,7 +46,9 @@ async def published(name: str, directory: Path) -> dict[str, float | str]:
 async def gap(engine: VllmEngine, policy) -> float:
     expected = row_logprobs(policy, ROWS, 1000, torch.device("cpu"))
     found = await engine.logprobs(ROWS)
-    gaps = [abs(a - b) for u, v in zip(expected, found, strict=True) for a, b in zip(u, v)]
+    gaps = [
+        abs(a - b) for u, v in zip(expected, found, strict=True) for a, b in zip(u, v, strict=True)
+    ]
     return sum(gaps) / len(gaps)
 
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf.anchors import Anchors
+from rlhf.dispatch import WorkerDied
 from rlhf.loop import Run, due, train
-from rlhf.problems import Stopped
+from rlhf.problems import PolicyBroken, Stopped
 from rlhf.records import (
     Collected,
     Completion,
@@ -137,18 +138,18 @@ async def test_a_round_collects_compares_updates_publishes_and_then_the_next():
         "collect 0 with version 0",
         "anchor 0",
         "update 0",
+        "write 0",
         "publish 1",
         "evaluate version 1",
         "log_eval 1",
-        "write 0",
         "log 0",
         "collect 1 with version 1",
         "anchor 1",
         "update 1",
+        "write 1",
         "publish 2",
         "evaluate version 2",
         "log_eval 2",
-        "write 1",
         "log 1",
         "save 2",
     ]
@@ -269,6 +270,38 @@ async def test_an_error_cancels_what_is_collected_ahead(event):
         await world.train(5, max_staleness=1)
     assert causes(caught.value) == [world.raises[event]]
     assert world.cancelled == ["collect 2 with version 1"]
+
+
+@pytest.mark.parametrize(
+    "event, saved",
+    [("collect 1 with version 1", [1]), ("anchor 1", [1]), ("update 1", []), ("publish 2", [2])],
+)
+async def test_a_lost_worker_leaves_the_rounds_that_were_done(event, saved):
+    world = World()
+    world.raises[event] = WorkerDied("judge-0 on node ab: killed")
+    with pytest.raises(ExceptionGroup) as caught:
+        await world.train(5)
+    assert causes(caught.value) == [world.raises[event]]
+    assert world.those("save") == [f"save {done}" for done in saved]
+    written = [f"write {round}" for round in range(saved[0] if saved else 1)]
+    assert world.those("write") == written
+
+
+async def test_a_lost_policy_is_told_although_it_cannot_be_saved():
+    world = World()
+    lost = world.raises["anchor 1"] = WorkerDied("policy-0 on node ab: killed")
+    world.raises["save 1"] = WorkerDied("policy-0 on node ab: is no more")
+    with pytest.raises(ExceptionGroup) as caught:
+        await world.train(5)
+    assert causes(caught.value) == [lost]
+
+
+async def test_a_policy_that_is_broken_is_not_kept():
+    world = World()
+    world.raises["publish 2"] = PolicyBroken("not finite")
+    with pytest.raises(ExceptionGroup):
+        await world.train(5)
+    assert world.those("save") == []
 
 
 async def test_an_error_of_what_is_collected_ahead_does_not_wait_for_the_update():

@@ -149,9 +149,22 @@ def test_an_empty_directory_has_nothing_that_must_go_on(tmp_path):
 
 def test_a_run_without_a_checkpoint_begins_anew(begun):
     (begun / "notes.txt").write_text("mine")
+    names = {path.name for path in begun.iterdir() if not path.name.startswith(".")}
     assert begin_or_resume(begun, Resume.auto, config()) is None
     left = {path.name for path in begun.iterdir() if not path.name.startswith(".")}
-    assert left == {"config.yaml", "notes.txt"}
+    assert left == {"config.yaml", "notes.txt", "earlier_1"}
+    aside = {path.name for path in (begun / "earlier_1").iterdir()}
+    assert aside == names - left and "metrics.jsonl" in aside
+
+
+def test_what_two_starts_left_is_set_aside_twice(begun, capsys):
+    for number in (1, 2):
+        (begun / "metrics.jsonl").write_text(str(number))
+        assert begin_or_resume(begun, Resume.auto, config()) is None
+        assert (begun / f"earlier_{number}" / "metrics.jsonl").read_text() == str(number)
+        assert f"what it left is in earlier_{number}/" in capsys.readouterr().out
+    assert begin_or_resume(begun, Resume.auto, config()) is None
+    assert not (begun / "earlier_3").exists() and not capsys.readouterr().out
 
 
 def test_a_run_without_a_checkpoint_cannot_be_what_must_go_on(begun):
@@ -190,7 +203,7 @@ def test_a_run_that_was_killed_while_it_was_set_up_begins_anew(tmp_path):
     begin_or_resume(tmp_path, Resume.auto, config())
     (tmp_path / "model").mkdir()
     assert begin_or_resume(tmp_path, Resume.auto, config()) is None
-    assert not (tmp_path / "model").exists()
+    assert not (tmp_path / "model").exists() and (tmp_path / "earlier_1" / "model").exists()
 
 
 # --- another configuration ----------------------------------------------------------------------

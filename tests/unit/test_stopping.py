@@ -10,12 +10,13 @@ from rlhf.problems import Stopped
 from rlhf.stopping import StopRequest
 
 
-async def test_sigterm_is_a_request_and_told_once():
+@pytest.mark.parametrize("one", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_a_signal_is_a_request_and_told_once(one):
     told: list[str] = []
     stop = StopRequest(told.append)
     with stop.listening():
         for _ in range(2):
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), one)
             await asyncio.sleep(0.01)
     assert len(told) == 1
     assert await stop.comes_before(asyncio.Future())

@@ -1,0 +1,46 @@
+"""How far a run has come, and what is kept of it however it ends."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from rlhf.problems import PolicyBroken, RunFailed, Stopped
+from rlhf.stages import Checkpoints
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run has come."""
+
+    done: int
+    """Rounds trained on, whose preferences are stored."""
+    between: bool = True
+    """No round is half trained, so that the policy may be kept."""
+
+    def begin(self) -> None:
+        """The policy is about to be changed."""
+        self.between = False
+
+    def end(self, done: int) -> None:
+        self.done, self.between = done, True
+
+
+@asynccontextmanager
+async def kept(
+    checkpoints: Checkpoints, first_round: int, num_rounds: int
+) -> AsyncIterator[Progress]:
+    """Within it, the rounds that were done are kept when a worker is lost or another fails, unless
+    the policy itself is of no more use; and when it is left early, which raises Stopped."""
+    progress = Progress(first_round)
+    try:
+        yield progress
+    except* PolicyBroken:
+        raise
+    except* RunFailed:
+        if progress.between:
+            with suppress(RunFailed):  # it may be the policy that is lost
+                await checkpoints.save(progress.done)
+        raise
+    if progress.done < num_rounds:
+        await checkpoints.save(progress.done)
+        raise Stopped(f"after {progress.done} of {num_rounds} rounds")
