@@ -33,6 +33,7 @@ from rlhf.checks import plain
 from rlhf.config import Config
 from rlhf.config.algorithms import SelfPlayConfig
 from rlhf.curves import draw_curves
+from rlhf.fingerprints import fingerprints, require_same
 from rlhf.inputs import Inputs, open_feed, read_inputs
 from rlhf.loop import Run, train
 from rlhf.metrics import LOWER_IS_BETTER, headline
@@ -71,6 +72,8 @@ def launch(config: Config, overrides: list[str], name: str | None = None) -> flo
         checkpoint = begin_or_resume(directory, config.run.resume, plain(config))
         require_transport(config)
         inputs = read_inputs(config, directory)
+        contents = fingerprints(plain(config))
+        require_same(directory, contents, config.run.allow_changed, checkpoint is not None)
         wanted = roles(config, inputs.model_path)
         with session(cluster.address, wanted, cluster.start_timeout_s) as reservation:
             plan = reservation.plan

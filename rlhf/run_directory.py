@@ -21,7 +21,7 @@ SUMMARY = "summary.json"
 CHECKPOINTS = "checkpoints"
 _MADE_BY_A_RUN = ("metrics.jsonl", SUMMARY, "curves.png", "preferences", CHECKPOINTS,
                   "initial_policy", "initial_completions.json", "policy", "evaluation.json",
-                  "model", "wandb", "trees")  # fmt: skip
+                  "model", "wandb", "trees", "inputs.json")  # fmt: skip
 _LASTING = ("trees",)
 """What a run that begins again keeps: equal configurations search equal trees."""
 _ASIDE = "earlier"

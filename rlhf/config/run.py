@@ -1,6 +1,6 @@
 """How far a run goes, where, and what it shows of itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from rlhf.config.numbers import number
@@ -23,6 +23,8 @@ class RunConfig:
     checkpoint_every: int = number(50, at_least=0)
     """Rounds between checkpoints, besides the one after the last round."""
     keep_checkpoints: int = number(2, at_least=1)
+    allow_changed: list[str] = field(default_factory=list)
+    """Keys, such as `data.path`, whose files may have changed since the run began."""
 
 
 @dataclass
