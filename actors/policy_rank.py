@@ -29,7 +29,7 @@ from rlhf.objectives.diagnostics import PAIR_METRICS, has_dpo_weight, pair_metri
 from rlhf.objectives.setwise import distance_from_anchor
 from rlhf.problems import RunFailed
 from rlhf.records import Preference, PreferenceBatch, Tokens
-from rlhf.schedules import learning_rate
+from rlhf.schedules import learning_rate, step_progress
 from rlhf.seeds import derive_seed
 from rlhf.stages import Metrics
 from rlhf.tensor_files import TensorReader, TensorWriter
@@ -140,10 +140,8 @@ class PolicyRank:
         drift = torch.zeros(1, dtype=torch.float64)
         norms, skipped, rate = [], 0, 0.0
         for k, indices in enumerate(steps):
-            within = k / len(steps)
-            restart = plan.policy.restart_every_round
-            progress = within if restart else (batch.round + within) / plan.num_rounds
-            rate = learning_rate(plan.policy, progress)
+            done = step_progress(plan.policy, batch.round, plan.num_rounds, k, len(steps))
+            rate = learning_rate(plan.policy, done)
             chosen = [pairs[i] for i in indices]
             anchors = {name: [sides[i] for i in indices] for name, sides in batch.anchors.items()}
             units = self._units(chosen)

@@ -101,7 +101,8 @@ class PolicyConfig:
     optimizer: Optimizer = Optimizer.adamw
     schedule: Schedule = Schedule.constant
     lr_warmup_ratio: float = number(0.0, at_least=0, below=1)
-    """Share of the run in which the learning rate rises from 0."""
+    """Share of the run, or of each round that begins the schedule anew, in which the learning rate
+    rises from 0; a step has the rate of its middle."""
     restart_every_round: bool = False
     """Begin the schedule anew in every round, and forget the optimizer's moments."""
     weight_decay: float = number(0.0, at_least=0)
