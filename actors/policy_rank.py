@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlhf.batching import optimizer_steps, rank_micro_batches, together, unique
-from rlhf.config.models import DType, Optimizer, PolicyConfig, Transport
+from rlhf.config.models import LOGPROB_NOISE, DType, Optimizer, PolicyConfig, Transport
 from rlhf.config.objectives import KTOConfig, ObjectiveConfig
 from rlhf.logprobs import completion_logprobs, pad
 from rlhf.objectives import (
@@ -206,7 +206,8 @@ class PolicyRank:
                 for name, values in anchors.items()
             }
             weight_B = torch.tensor([pair.weight for pair in mine], device=device)
-            judged = _judged(mine, _peers(mine, places, distance, device), device)
+            noise = LOGPROB_NOISE[self._plan.dtype]
+            judged = _judged(mine, _peers(mine, places, distance, noise, device), device)
             loss_B = pair_loss(objective, policy, others, judged)
             with torch.no_grad():
                 if drift is not None and "previous" in others:
@@ -326,7 +327,11 @@ def _all_sides(pairs: Sequence[Preference]) -> Tokens:
 
 
 def _peers(
-    pairs: Sequence[Preference], places: Sequence[int], distance: float, device: torch.device
+    pairs: Sequence[Preference],
+    places: Sequence[int],
+    distance: float,
+    noise: float,
+    device: torch.device,
 ) -> Peers:
     """`places`: which distinct row a side is, all chosen sides before all rejected ones."""
     _, lists = unique([pair.prompt.id for pair in pairs])
@@ -334,6 +339,7 @@ def _peers(
         torch.tensor(lists, device=device),
         torch.tensor(places, device=device).view(2, -1),
         distance,
+        noise,
     )
 
 

@@ -133,6 +133,11 @@ class Transport(Enum):
     """Within a GPU that policy and rollout share, by vLLM."""
 
 
+LOGPROB_NOISE = {DType.float32: 1e-4, DType.bfloat16: 0.03}
+"""Nats by which a token's log-probability may depend on the rows that share its forward pass; a sum
+moves by the root of its length times that. Measured on models of up to 8 layers: 0.005 to 0.03 in
+bfloat16, up to 2e-5 in float32."""
+
 MAX_LOGPROB_GAP = {DType.float32: 1e-3, DType.bfloat16: 0.1}
 
 
