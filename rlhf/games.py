@@ -135,7 +135,7 @@ def exploitability_interval(game: KnownGame, counts: Sequence[int], seed: int) -
     shares_A = (counts_A + 0.5) / (counts_A + 0.5).sum()
     strayed_RA = _sampled_shares(rng, shares_A, num_samples) - shares_A
     reach = np.quantile(np.abs(strayed_RA @ game.with_other.T).max(1), 0.95)
-    found = exploitability(game, counts_A / num_samples)
+    found = exploitability(game, (counts_A / num_samples).tolist())
     return Interval(max(0.0, found - float(reach)), found + float(reach))
 
 
