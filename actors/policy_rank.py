@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlhf.batching import optimizer_steps, rank_micro_batches, together, unique
-from rlhf.config.models import DType, Optimizer, PolicyConfig, Transport
+from rlhf.config.models import LOGPROB_NOISE, DType, Optimizer, PolicyConfig, Transport
 from rlhf.config.objectives import KTOConfig, ObjectiveConfig
 from rlhf.logprobs import completion_logprobs, pad
 from rlhf.models.saving import save_causal
@@ -30,7 +30,7 @@ from rlhf.objectives.diagnostics import PAIR_METRICS, has_dpo_weight, pair_metri
 from rlhf.objectives.setwise import distance_from_anchor
 from rlhf.problems import RunFailed
 from rlhf.records import Preference, PreferenceBatch, Tokens
-from rlhf.schedules import learning_rate
+from rlhf.schedules import learning_rate, step_progress
 from rlhf.seeds import derive_seed
 from rlhf.stages import Metrics
 from rlhf.tensor_files import TensorReader, TensorWriter
@@ -141,10 +141,8 @@ class PolicyRank:
         drift = torch.zeros(1, dtype=torch.float64)
         norms, skipped, rate = [], 0, 0.0
         for k, indices in enumerate(steps):
-            within = k / len(steps)
-            restart = plan.policy.restart_every_round
-            progress = within if restart else (batch.round + within) / plan.num_rounds
-            rate = learning_rate(plan.policy, progress)
+            done = step_progress(plan.policy, batch.round, plan.num_rounds, k, len(steps))
+            rate = learning_rate(plan.policy, done)
             chosen = [pairs[i] for i in indices]
             anchors = {name: [sides[i] for i in indices] for name, sides in batch.anchors.items()}
             units = self._units(chosen)
@@ -209,7 +207,8 @@ class PolicyRank:
                 for name, values in anchors.items()
             }
             weight_B = torch.tensor([pair.weight for pair in mine], device=device)
-            judged = _judged(mine, _peers(mine, places, distance, device), device)
+            noise = LOGPROB_NOISE[self._plan.dtype]
+            judged = _judged(mine, _peers(mine, places, distance, noise, device), device)
             loss_B = pair_loss(objective, policy, others, judged)
             with torch.no_grad():
                 if drift is not None and "previous" in others:
@@ -342,7 +341,11 @@ def _all_sides(pairs: Sequence[Preference]) -> Tokens:
 
 
 def _peers(
-    pairs: Sequence[Preference], places: Sequence[int], distance: float, device: torch.device
+    pairs: Sequence[Preference],
+    places: Sequence[int],
+    distance: float,
+    noise: float,
+    device: torch.device,
 ) -> Peers:
     """`places`: which distinct row a side is, all chosen sides before all rejected ones."""
     _, lists = unique([pair.prompt.id for pair in pairs])
@@ -350,6 +353,7 @@ def _peers(
         torch.tensor(lists, device=device),
         torch.tensor(places, device=device).view(2, -1),
         distance,
+        noise,
     )
 
 

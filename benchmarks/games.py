@@ -1,8 +1,9 @@
 """Every method in one known game: how far its last and its average policy are from equilibrium.
 
 `python benchmarks/games.py [--game FILE] [--seeds 1 2 3] [--recipes game ...] [--out DIR]`.
-Prints a table in Markdown and draws `games.png`. A figure is the mean of a run's last five
-evaluations; a run that is finished already is not repeated.
+Prints a table in Markdown, with what an evaluation shows at equilibrium itself, and draws
+`games.png`. A figure is the mean of a run's last five evaluations; a run that is finished already
+is not repeated.
 """
 
 import argparse
@@ -17,8 +18,9 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from runs import run_once
+from scipy.optimize import linprog
 
-from rlhf.games import read_game
+from rlhf.games import KnownGame, exploitability_bias, read_game
 from rlhf.store import read_metrics
 
 RECIPES = {
@@ -30,6 +32,8 @@ RECIPES = {
     "game_online_dpo": "online DPO",
 }
 LAST = 5
+EVALUATED = 2048
+"""Answers per evaluation: conf/experiment/base/game.yaml."""
 
 
 class Played(NamedTuple):
@@ -72,6 +76,21 @@ def table(results: dict[str, list[Played]]) -> str:
         minutes = ", ".join(f"{run.minutes:.1f}" for run in runs)
         lines.append(f"| {RECIPES[recipe]} | {last} | {average} | {minutes} |")
     return "\n".join(lines)
+
+
+def floor(game: KnownGame) -> float:
+    """The least that a mean of estimates comes to: what they show of a policy at equilibrium."""
+    size = len(game.answers)
+    # Maximise v where every opponent's answer is beaten with probability v at least.
+    found = linprog(
+        [*[0] * size, -1],
+        A_ub=np.hstack([-game.win_prob.T, np.ones((size, 1))]),
+        b_ub=np.zeros(size),
+        A_eq=[[*[1] * size, 0]],
+        b_eq=[1],
+    )
+    shares = np.append(found.x[:size].clip(0), 0)
+    return exploitability_bias(game, shares / shares.sum(), EVALUATED, seed=1)
 
 
 def draw(results: dict[str, list[Played]], answers: Sequence[str], path: Path) -> None:
@@ -124,6 +143,7 @@ def main() -> None:
     }
     draw(results, read_game(str(game)).answers, out / "games.png")
     print(table(results))
+    print(f"\nAt equilibrium itself {EVALUATED} answers show {floor(read_game(str(game))):.4f}.")
     print(f"\n{out / 'games.png'}", file=sys.stderr)
 
 

@@ -269,7 +269,8 @@ def make_algorithm(
     if isinstance(config.algorithm, OnlineDPOConfig):
         return OnlineDPO(answers, judge, sampling(config), config.algorithm)
     if isinstance(config.algorithm, SelfPlayConfig):
-        return SelfPlay(answers, judge, sampling(config), config.algorithm)
+        ties = config.objective.learns_from_ties
+        return SelfPlay(answers, judge, sampling(config), config.algorithm, ties)
     if isinstance(config.algorithm, TreeConfig):
         assert stores.trees is not None
         evaluator = _make_evaluator(config, config.algorithm, inputs, rollout, judge)

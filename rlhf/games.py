@@ -116,17 +116,42 @@ def nash_gap(game: KnownGame, shares: Sequence[float]) -> float:
 
 
 class Interval(NamedTuple):
-    """A 95 % confidence interval."""
+    """A confidence interval: it holds the truth in at least 95 of 100 samples."""
 
     low: float
     high: float
 
 
 def exploitability_interval(game: KnownGame, counts: Sequence[int], seed: int) -> Interval:
-    """By the parametric bootstrap: what samples of the same size from these shares would give."""
-    counts_A = np.asarray(counts)
+    """What the true exploitability may be; `counts`: of sampled answers, the last of what is none.
+
+    The most that an answer wins is the maximum over noisy estimates, which at equilibrium is always
+    too high: no resampling around the estimate itself ever reaches 0. So this is a simultaneous
+    bound for all answers at once, and a maximum strays no further than the worst of them.
+    """
+    counts_A, rng = np.asarray(counts), np.random.default_rng(seed)
+    num_samples = int(counts_A.sum())
+    # Half a count more each, as in Jeffreys' interval: what was not seen may yet be rare.
+    shares_A = (counts_A + 0.5) / (counts_A + 0.5).sum()
+    strayed_RA = _sampled_shares(rng, shares_A, num_samples) - shares_A
+    reach = np.quantile(np.abs(strayed_RA @ game.with_other.T).max(1), 0.95)
+    found = exploitability(game, (counts_A / num_samples).tolist())
+    return Interval(max(0.0, found - float(reach)), found + float(reach))
+
+
+def exploitability_bias(
+    game: KnownGame, shares: Sequence[float], num_samples: int, seed: int
+) -> float:
+    """How much too high the exploitability of `num_samples` answers is on average.
+
+    `shares` are the true ones. At equilibrium it is the floor, below which a mean of such estimates
+    does not fall; far from it, where one answer is the best by much, it is 0.
+    """
     rng = np.random.default_rng(seed)
-    drawn_RA = rng.multinomial(counts_A.sum(), counts_A / counts_A.sum(), _RESAMPLES)
-    values_R = (drawn_RA / counts_A.sum() @ game.with_other.T).max(1) - 0.5
-    low, high = np.quantile(values_R, [0.025, 0.975])
-    return Interval(float(low), float(high))
+    drawn_RA = _sampled_shares(rng, np.asarray(shares), num_samples)
+    found_R = (drawn_RA @ game.with_other.T).max(1) - 0.5
+    return float(found_R.mean()) - exploitability(game, shares)
+
+
+def _sampled_shares(rng: np.random.Generator, shares_A: np.ndarray, size: int) -> np.ndarray:
+    return rng.multinomial(size, shares_A, _RESAMPLES) / size

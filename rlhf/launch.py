@@ -28,6 +28,7 @@ from rlhf.assembly import (
     start_policy,
     start_rollout,
 )
+from rlhf.cautions import cautions
 from rlhf.checkpoint import Checkpoint, RoundCheckpoints
 from rlhf.checks import plain
 from rlhf.config import Config
@@ -121,6 +122,8 @@ def show_plan(config: Config) -> None:
     require_transport(config)
     with tempfile.TemporaryDirectory() as scratch:
         wanted = roles(config, read_inputs(config, Path(scratch)).model_path)
+    for caution in cautions(config):
+        print(caution)
     try:
         print(make_plan(wanted, find_nodes(config.cluster.address, wanted)).table())
     except InputError:
@@ -156,7 +159,7 @@ async def _prepare(
     stop: StopRequest,
 ) -> tuple[Run, PolicyService]:
     """Starts the workers, and brings everything to where the first round begins."""
-    for note in inputs.notes(config.eval.num_prompts):
+    for note in (*cautions(config), *inputs.notes(config.eval.num_prompts)):
         tracker.note(note)
     feed = open_feed(config, inputs, directory, tracker.note)
     wait_s = config.cluster.start_timeout_s

@@ -1,7 +1,8 @@
 """A pairwise judge's verdict on one group, to labelled pairs.
 
 What one `Dropped` counts: TRUNCATED a completion, which stands alone under `rejected`; SHORT_GROUP
-the whole prompt, with neither side; IDENTICAL, TIE and JUDGE_FAILED a would-be pair.
+the whole prompt, with neither side; IDENTICAL and TIE a would-be pair, where the objective does not
+learn from ties; JUDGE_FAILED a completion or a would-be pair.
 """
 
 import math
@@ -63,15 +64,18 @@ def _bradley_terry(a: float | None, b: float | None, temperature: float) -> floa
     return 0.5 * (1 + math.tanh((a - b) / (2 * temperature)))
 
 
-def side_scores(comparison: Comparison, config: SelfPlayConfig) -> list[float | None]:
-    """What each completion is worth against the group; None if it was compared with none.
+def side_scores(
+    comparison: Comparison, config: SelfPlayConfig, playing: Sequence[int]
+) -> list[float | None]:
+    """What each completion is worth against those at the places `playing`; None if it was compared
+    with none of them.
 
     With `include_self`, a completion's tie with itself counts too (Wu et al. 2024, arXiv
     2405.00675, Eq. 4.9, takes its K samples for the opponent, and each is one of them).
     """
     means = []
-    for i, row in enumerate(comparison.win_prob):
-        others = [value for j, value in enumerate(row) if j != i and value is not None]
+    for i in range(len(comparison.win_prob)):
+        others = comparison.played(i, playing)
         played = [*others, 0.5] if config.include_self and others else others
         worth = played if config.score is Score.win_prob else [_log_odds(p) for p in played]
         means.append(sum(worth) / len(worth) if worth else None)
@@ -91,17 +95,31 @@ class Player(NamedTuple):
     score: float
 
 
+class Labelled(NamedTuple):
+    """A would-be pair."""
+
+    chosen: Player
+    rejected: Player
+    win_prob: float
+    """Probability that `chosen` is preferred."""
+    tie: DropReason | None = None
+    """TIE or IDENTICAL where nobody wins, and only some objectives have something to learn."""
+
+
 def match(
     prompt: Prompt,
     completions: Sequence[Completion],
     comparison: Comparison,
     config: SelfPlayConfig,
+    learns_from_ties: bool,
     seed: int,
 ) -> tuple[tuple[Preference, ...], tuple[Dropped, ...]]:
     """Preferences whose weights sum to 1, unless there are none, and what was dropped on the way.
 
     Which side is `chosen` follows the label, and under `soft` the score (best_worst) or the win
-    probability. Raises ValueError if matrix and completions differ in number.
+    probability; of a tie it is the earlier one. `learns_from_ties` is the objective's: it keeps
+    pairs that nobody wins, equal texts with 1/2 whatever the label. Raises ValueError if matrix and
+    completions differ in number.
     """
     if len(comparison.win_prob) != len(completions):
         raise ValueError(
@@ -112,25 +130,27 @@ def match(
     if len(players) < 2:
         return (), (*dropped, Dropped(DropReason.SHORT_GROUP))
     rng = random.Random(seed)
-    labelled: list[tuple[Player, Player, float]] = []
+    kept: list[Labelled] = []
     for a, b in _would_be_pairs(players, config.rule):
         found = _label(a, b, comparison.win_prob[a.index][b.index], config, rng)
-        if isinstance(found, DropReason):
-            dropped.append(Dropped(found, a.completion, b.completion))
+        if found is None:
+            dropped.append(Dropped(DropReason.JUDGE_FAILED, a.completion, b.completion))
+        elif found.tie and not learns_from_ties:
+            dropped.append(Dropped(found.tie, a.completion, b.completion))
         else:
-            labelled.append(found)
+            kept.append(found)
     preferences = tuple(
         Preference(
             prompt=prompt,
-            chosen=chosen.completion,
-            rejected=rejected.completion,
-            chosen_score=chosen.score,
-            rejected_score=rejected.score,
+            chosen=one.chosen.completion,
+            rejected=one.rejected.completion,
+            chosen_score=one.chosen.score,
+            rejected_score=one.rejected.score,
             judge=comparison.judge,
-            weight=1 / len(labelled),
-            win_prob=win_prob,
+            weight=1 / len(kept),
+            win_prob=one.win_prob,
         )
-        for chosen, rejected, win_prob in labelled
+        for one in kept
     )
     return preferences, tuple(dropped)
 
@@ -139,9 +159,13 @@ def _players(
     completions: Sequence[Completion], comparison: Comparison, config: SelfPlayConfig
 ) -> tuple[list[Player], list[Dropped]]:
     players, dropped = [], []
-    scores = side_scores(comparison, config)
+    cut = {
+        i for i, c in enumerate(completions) if c.truncated and config.truncated is Truncated.drop
+    }
+    playing = [i for i in range(len(completions)) if i not in cut]
+    scores = side_scores(comparison, config, playing)
     for i, (completion, score) in enumerate(zip(completions, scores, strict=True)):
-        if completion.truncated and config.truncated is Truncated.drop:
+        if i in cut:
             dropped.append(Dropped(DropReason.TRUNCATED, rejected=completion))
         elif score is None:
             dropped.append(Dropped(DropReason.JUDGE_FAILED, rejected=completion))
@@ -171,18 +195,19 @@ def _would_be_pairs(players: list[Player], rule: SelfPlayRule) -> list[tuple[Pla
 
 def _label(
     a: Player, b: Player, win_prob: float | None, config: SelfPlayConfig, rng: random.Random
-) -> tuple[Player, Player, float] | DropReason:
-    """(chosen, rejected, probability that chosen is preferred), or why there is no such pair."""
-    if a.completion.text == b.completion.text or (a.completion.token_ids == b.completion.token_ids):
-        return DropReason.IDENTICAL
+) -> Labelled | None:
+    """None where the judge failed."""
+    if a.completion.text == b.completion.text or a.completion.token_ids == b.completion.token_ids:
+        # Whatever the judge says of a text against itself, and without the noise of a coin.
+        return Labelled(a, b, 0.5, DropReason.IDENTICAL)
     if win_prob is None:
-        return DropReason.JUDGE_FAILED
+        return None
     if config.label is Label.sampled:
-        return (a, b, 1.0) if rng.random() < win_prob else (b, a, 1.0)
+        return Labelled(a, b, 1.0) if rng.random() < win_prob else Labelled(b, a, 1.0)
     ranked = config.rule is SelfPlayRule.best_worst
     lead = a.score - b.score if ranked else win_prob - 0.5
-    if lead == 0 and (ranked or config.label is Label.hard):
-        return DropReason.TIE
     if config.label is Label.hard:
-        win_prob = float(lead > 0)
-    return (a, b, win_prob) if lead >= 0 else (b, a, 1 - win_prob)
+        win_prob = 0.5 + 0.5 * ((lead > 0) - (lead < 0))
+    if lead == 0 and (ranked or config.label is Label.hard):
+        return Labelled(a, b, win_prob, DropReason.TIE)
+    return Labelled(a, b, win_prob) if lead >= 0 else Labelled(b, a, 1 - win_prob)

@@ -107,7 +107,7 @@ _EVAL = {
     "win_rate": Metric("held-out prompts where the policy beats its initial self", "share"),
     "invalid_rate": Metric("held-out judgements that the judge failed to give", "share"),
     "exploitability": Metric("what the best answer to the policy gains over a draw", "share"),
-    "exploitability_low": Metric("lower end of its 95 % interval", "share"),
+    "exploitability_low": Metric("lower end of its 95 % interval, 0 at equilibrium", "share"),
     "exploitability_high": Metric("upper end of its 95 % interval", "share"),
     "exploitability_average": Metric("exploitability of the mean of all policies so far", "share"),
     "nash_gap": Metric("what both players together could gain", "share"),

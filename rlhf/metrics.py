@@ -12,6 +12,7 @@ from rlhf.records import (
     Completion,
     DropReason,
     Judgement,
+    Preference,
     Prompt,
     Verdict,
 )
@@ -59,7 +60,8 @@ def collection_metrics(collected: Sequence[Collected], policy_version: int) -> d
     end token included. `rollout/entropy` estimates nats per token by minus the mean log-probability
     of the sampled tokens; it is the entropy only when sampling at temperature 1 without top-p.
     `judge/tie_rate` is the share of ties among the would-be pairs: preferences, ties, and pairs of
-    identical texts. A score that is not finite is one that the judge failed to give.
+    identical texts; a tie of two texts counts whether or not it is trained on. A score that is not
+    finite is one that the judge failed to give.
     """
     completions = [completion for one in collected for completion in one.completions]
     verdicts = [one.judgement for one in collected if isinstance(one.judgement, Judgement)]
@@ -100,7 +102,9 @@ def _comparison_metrics(collected: Sequence[Collected]) -> dict[str, float]:
     orders = (c.order_disagreement for c in comparisons if c.order_disagreement is not None)
     return _means(
         {
-            "judge/win_prob_mean": (p.win_prob for one in collected for p in one.preferences),
+            "judge/win_prob_mean": (
+                p.win_prob for one in collected for p in _of_two_texts(one.preferences)
+            ),
             "judge/order_disagreement": orders,
             "judge/cycle_rate": (cycle for c in comparisons for cycle in _cycles(c)),
         }
@@ -123,7 +127,8 @@ def _preference_metrics(collected: Sequence[Collected]) -> dict[str, float]:
         metrics[f"preference/dropped_{reason}"] = reasons.count(reason)
     num_ties = reasons.count(DropReason.TIE)
     if num_pairs := len(preferences) + num_ties + reasons.count(DropReason.IDENTICAL):
-        metrics["judge/tie_rate"] = num_ties / num_pairs
+        num_kept = sum(one.win_prob == 0.5 for one in _of_two_texts(preferences))
+        metrics["judge/tie_rate"] = (num_ties + num_kept) / num_pairs
     return metrics | _means(
         {
             "preference/margin_mean": (p.margin for p in preferences),
@@ -135,6 +140,11 @@ def _preference_metrics(collected: Sequence[Collected]) -> dict[str, float]:
             ),
         }
     )
+
+
+def _of_two_texts(preferences: Sequence[Preference]) -> Iterable[Preference]:
+    """Those that say something of the judge: a text against itself is 1/2 without one."""
+    return (one for one in preferences if one.chosen.text != one.rejected.text)
 
 
 def evaluation_metrics(

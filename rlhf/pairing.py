@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from rlhf.config.algorithms import OnlineDPOConfig, PairRule, Truncated
-from rlhf.records import Completion, Dropped, DropReason, Preference, Prompt, Verdict
+from rlhf.records import Comparison, Completion, Dropped, DropReason, Preference, Prompt, Verdict
 
 
 class Scored(NamedTuple):
@@ -33,7 +33,8 @@ def pair(
 
     `judgement` scores `completions` in their order, which has no other influence: completions are
     ranked by score, best first, and at equal scores by sample index. Under best_worst the first
-    meets the last. Identical sides are dropped as such whether or not their scores tie.
+    meets the last. Identical sides are dropped as such whether or not their scores tie: every
+    objective here imitates or prefers a winner, and has nothing to learn where there is none.
     Raises ValueError if the three do not belong together.
     """
     _check_group(prompt, completions, judgement)
@@ -82,7 +83,11 @@ def _rank(
     """The completions that may enter a pair, best first, and those that may not."""
     usable: list[Scored] = []
     dropped: list[Dropped] = []
-    group = zip(completions, judgement.scores, strict=True)
+    scores = judgement.scores
+    if isinstance(judgement, Comparison) and truncated is Truncated.drop:
+        # Whom one that takes no part beats, or loses to, is no matter either.
+        scores = judgement.scores_among([i for i, c in enumerate(completions) if not c.truncated])
+    group = zip(completions, scores, strict=True)
     for completion, score in sorted(group, key=lambda one: one[0].sample):
         if completion.truncated and truncated is Truncated.drop:
             dropped.append(Dropped(DropReason.TRUNCATED, rejected=completion))

@@ -185,11 +185,18 @@ class Comparison:
     @property
     def scores(self) -> tuple[float | None, ...]:
         """Each completion's mean win probability against the others; None if it has none."""
-        means = []
-        for i, row in enumerate(self.win_prob):
-            others = [value for j, value in enumerate(row) if j != i and value is not None]
-            means.append(sum(others) / len(others) if others else None)
-        return tuple(means)
+        return self.scores_among(range(len(self.win_prob)))
+
+    def scores_among(self, playing: Sequence[int]) -> tuple[float | None, ...]:
+        """Each completion's score where only those at the places `playing` take part."""
+        played = [self.played(i, playing) for i in range(len(self.win_prob))]
+        return tuple(sum(values) / len(values) if values else None for values in played)
+
+    def played(self, place: int, playing: Sequence[int]) -> list[float]:
+        """A completion's win probabilities against the others at `playing`, as far as they are
+        known; 1/2, which it has against itself, if there are no others."""
+        others = [self.win_prob[place][j] for j in playing if j != place]
+        return [value for value in others if value is not None] if others else [0.5]
 
 
 Verdict = Judgement | Comparison

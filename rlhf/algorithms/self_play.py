@@ -19,12 +19,16 @@ class SelfPlay:
     judge: Judge
     sampling: Sampling
     config: SelfPlayConfig
+    learns_from_ties: bool
+    """The objective's: whether it wants pairs that nobody wins."""
 
     async def collect(self, prompt: Prompt, seed: int) -> Collected:
         completions = await self._players(prompt, seed)
         verdict = await self.judge.judge(prompt, completions)
         comparison = compared(verdict, completions, self.config)
-        preferences, dropped = match(prompt, completions, comparison, self.config, seed)
+        preferences, dropped = match(
+            prompt, completions, comparison, self.config, self.learns_from_ties, seed
+        )
         return Collected(prompt, completions, comparison, preferences, dropped)
 
     async def _players(self, prompt: Prompt, seed: int) -> tuple[Completion, ...]:

@@ -17,7 +17,7 @@ class PairRule(Enum):
 
 class Truncated(Enum):
     drop = "drop"
-    """A truncated completion takes no part."""
+    """A truncated completion takes no part: in no pair, and in nobody's win rate."""
     penalise = "penalise"
     """It takes part with the lowest score of its group, so it is never chosen."""
     keep = "keep"

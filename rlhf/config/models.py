@@ -101,7 +101,8 @@ class PolicyConfig:
     optimizer: Optimizer = Optimizer.adamw
     schedule: Schedule = Schedule.constant
     lr_warmup_ratio: float = number(0.0, at_least=0, below=1)
-    """Share of the run in which the learning rate rises from 0."""
+    """Share of the run, or of each round that begins the schedule anew, in which the learning rate
+    rises from 0; a step has the rate of its middle."""
     restart_every_round: bool = False
     """Begin the schedule anew in every round, and forget the optimizer's moments."""
     weight_decay: float = number(0.0, at_least=0)
@@ -131,6 +132,11 @@ class Transport(Enum):
     ipc = "ipc"
     """Within a GPU that policy and rollout share, by vLLM."""
 
+
+LOGPROB_NOISE = {DType.float32: 1e-4, DType.bfloat16: 0.03}
+"""Nats by which a token's log-probability may depend on the rows that share its forward pass; a sum
+moves by the root of its length times that. Measured on models of up to 8 layers: 0.005 to 0.03 in
+bfloat16, up to 2e-5 in float32."""
 
 MAX_LOGPROB_GAP = {DType.float32: 1e-3, DType.bfloat16: 0.1}
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import ClassVar
 
 from rlhf.config.numbers import number
 
@@ -21,6 +22,10 @@ class Reduce(Enum):
 @dataclass
 class ObjectiveConfig:
     """What to minimise on a preference; the formulas stand in `rlhf.objectives`."""
+
+    learns_from_ties: ClassVar[bool] = False
+    """Whether a pair that nobody wins, such as two equal texts, has a gradient of its own: where
+    either side has a target or a KL by itself. A margin of equal texts is 0 whatever the policy."""
 
 
 @dataclass
@@ -102,6 +107,7 @@ class Target(Enum):
 
 @dataclass
 class SPPOConfig(ObjectiveConfig):
+    learns_from_ties: ClassVar[bool] = True
     step_size: float = number(1000.0, above=0)
     """Nats per unit of win probability, the paper's η: either side is drawn to
     `step_size`·(P - 1/2)."""
@@ -122,6 +128,7 @@ class INPOConfig(ObjectiveConfig):
 
 @dataclass
 class GPOConfig(ObjectiveConfig):
+    learns_from_ties: ClassVar[bool] = True
     step_size: float = number(5.0, above=0)
     """Nats per nat of mean log-odds: either side is drawn to `step_size`·score."""
     max_target: float = number(1000.0, above=0)
@@ -131,6 +138,7 @@ class GPOConfig(ObjectiveConfig):
 
 @dataclass
 class NashMDConfig(ObjectiveConfig):
+    learns_from_ties: ClassVar[bool] = True
     tau: float = number(0.1, at_least=0)
     """Strength of the KL to the initial policy."""
     anchor: Anchor = Anchor.initial
@@ -138,6 +146,7 @@ class NashMDConfig(ObjectiveConfig):
 
 @dataclass
 class XPOConfig(ObjectiveConfig):
+    learns_from_ties: ClassVar[bool] = True
     beta: float = number(0.1, above=0)
     alpha: float = number(1e-5, at_least=0)
     """Optimism per nat: how much the initial policy's completions are to lose."""
@@ -155,6 +164,7 @@ class Optimism(Enum):
 
 @dataclass
 class VPOConfig(ObjectiveConfig):
+    learns_from_ties: ClassVar[bool] = True
     beta: float = number(0.1, above=0)
     alpha: float = number(0.01, at_least=0)
     optimism: Optimism = Optimism.online

@@ -58,6 +58,9 @@ class Peers:
     distance: float = 0.0
     """Nats per completion between the policy that drew the step's completions and the anchor; at
     least 0."""
+    noise: float = 0.0
+    """Nats by which rounding may move a token's log-probability, and a sum the root of its length
+    times that."""
 
 
 @dataclass(frozen=True, slots=True)

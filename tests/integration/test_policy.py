@@ -48,11 +48,12 @@ async def policy(
     model: Path,
     dtype: DType = DType.float32,
     objective: ObjectiveConfig | None = None,
+    epochs: int = 2,
     **settings,
 ):
     config = PolicyConfig(**{"learning_rate": 1e-3, "micro_batch_tokens": 40} | settings)
     objective = objective or DPOConfig()
-    plan = PolicyPlan(dtype, config, objective, epochs=2, first_epochs=2, num_rounds=10, seed=1)
+    plan = PolicyPlan(dtype, config, objective, epochs, epochs, num_rounds=10, seed=1)
     allotment = Allotment("policy", config.num_ranks, 1, 0, 1)
     ranks = start_workers(PolicyRank, allotment, plan, env={"DS_ACCELERATOR": "cpu"})
     service = PolicyService(ranks, TIMEOUT_S)
@@ -127,6 +128,17 @@ async def test_a_checkpoint_of_two_ranks_loads_into_one_of_another_stage(tiny_mo
         await service.save(tmp_path / "one")
     two, one = tensors(tmp_path / "two"), tensors(tmp_path / "one")
     assert all(torch.equal(value, one[name]) for name, value in two.items())
+
+
+async def test_a_round_of_one_step_trains_under_a_schedule_that_begins_anew(tiny_model, tmp_path):
+    settings = {"restart_every_round": True, "lr_warmup_ratio": 0.1, "batch_size": 64}
+    async with policy(tiny_model, epochs=1, **settings) as service:
+        await service.save(tmp_path / "before")
+        metrics = await service.update(batch())
+        await service.save(tmp_path / "after")
+    assert (metrics["policy/num_steps"], metrics["policy/lr"]) == (1, 1e-3)
+    before, after = tensors(tmp_path / "before"), tensors(tmp_path / "after")
+    assert any(not torch.equal(value, after[name]) for name, value in before.items())
 
 
 async def test_ranks_skip_a_non_finite_step_together_and_stop_after_several(tiny_model, tmp_path):

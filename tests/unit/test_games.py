@@ -15,6 +15,7 @@ from rlhf.data.game import game_rows
 from rlhf.games import (
     KnownGame,
     exploitability,
+    exploitability_bias,
     exploitability_interval,
     nash_gap,
     read_game,
@@ -83,7 +84,30 @@ def test_in_every_game_the_linear_program_s_policy_is_not_exploitable(size, seed
     assert nash_gap(game, some) == pytest.approx(2 * exploitability(game, some))
 
 
-def test_the_interval_holds_the_truth_and_narrows_with_samples(game):
+NASH = [2 / 9, 3 / 9, 4 / 9, 0]
+POLICIES = {
+    "equilibrium": NASH,
+    "near equilibrium": [0.25, 0.31, 0.44, 0],
+    "base": [0.6, 0.3, 0.1, 0],
+    "one answer alone": [0, 0, 1, 0],
+    "nearly one answer": [0.001, 0.999, 0, 0],
+    "often no answer": [0.2, 0.3, 0.4, 0.1],
+}
+
+
+@pytest.mark.parametrize("num_samples", [32, 512, 8192])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_interval_holds_the_truth_as_often_as_it_claims(game, policy, num_samples):
+    shares = POLICIES[policy]
+    truth, rng = exploitability(game, shares), np.random.default_rng(num_samples)
+    held = 0
+    for seed, counts in enumerate(rng.multinomial(num_samples, shares, 400)):
+        low, high = exploitability_interval(game, counts.tolist(), seed)
+        held += low <= truth + 1e-12 and truth <= high + 1e-12
+    assert held / 400 >= 0.95
+
+
+def test_the_interval_narrows_with_samples(game):
     shares = np.array([0.6, 0.3, 0.1, 0.0])
     few, many = (
         exploitability_interval(game, (shares * n).astype(int).tolist(), seed=1)
@@ -91,6 +115,16 @@ def test_the_interval_holds_the_truth_and_narrows_with_samples(game):
     )
     assert few.low < 0.12 < few.high and many.low < 0.12 < many.high
     assert many.high - many.low < (few.high - few.low) / 5
+    nash = exploitability_interval(game, [2000, 3000, 4000, 0], seed=1)
+    assert nash.low == 0 < nash.high < 0.01
+
+
+def test_an_estimate_has_a_floor_that_falls_with_the_root_of_samples(game):
+    """Those of the page about metrics."""
+    floors = [exploitability_bias(game, NASH, n, seed=1) for n in (128, 512, 2048, 8192)]
+    assert floors == pytest.approx([0.0220, 0.0110, 0.0055, 0.0027], rel=0.05)
+    # Off equilibrium one answer is the best whatever is drawn, and a mean is not biased.
+    assert exploitability_bias(game, [0.6, 0.3, 0.1, 0], 2048, seed=1) == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize(

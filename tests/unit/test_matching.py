@@ -32,9 +32,14 @@ def matrix(*upper: float | None) -> Comparison:
     return Comparison(tuple(map(tuple, rows)), "test@1")
 
 
-def play(comparison: Comparison, seed: int = 0, **settings):
+def play(comparison: Comparison, seed: int = 0, ties: bool = False, **settings):
     texts = "abcdefgh"[: len(comparison.win_prob)]
-    return match(PROMPT, drawn(*texts), comparison, SelfPlayConfig(**settings), seed)
+    return match(PROMPT, drawn(*texts), comparison, SelfPlayConfig(**settings), ties, seed)
+
+
+def scores(comparison: Comparison, **settings) -> list[float | None]:
+    everyone = range(len(comparison.win_prob))
+    return side_scores(comparison, SelfPlayConfig(**settings), everyone)
 
 
 def sides(preferences) -> list[tuple[str, str, float]]:
@@ -48,10 +53,10 @@ def test_scores_become_bradley_terry_probabilities():
     verdict = Judgement((2.0, 1.0, 0.0, -1.0, -0.5), "test@1")
     found = compared(verdict, drawn(*"abcde"), SelfPlayConfig())
     assert found.win_prob[0][3] == pytest.approx(0.952574, abs=1e-6)
-    means = side_scores(found, SelfPlayConfig())
+    means = scores(found)
     assert means == pytest.approx([0.797714, 0.639674, 0.448332, 0.262622, 0.351657], abs=1e-6)
     assert sum(means) == pytest.approx(5 / 2)
-    others = side_scores(found, SelfPlayConfig(include_self=False))
+    others = scores(found, include_self=False)
     assert (others[0], others[3]) == pytest.approx((0.872143, 0.203278), abs=1e-6)
 
 
@@ -71,12 +76,13 @@ def test_at_temperature_0_the_higher_score_wins_and_equal_ones_tie():
 def test_log_odds_are_those_of_each_opponent_and_0_against_oneself():
     # Embeddings v=(1,.2),(.6,.5),(-.3,.8) score .38, .86 and .63: sigma of those are the matrix.
     comparison = matrix(0.5938731, 0.7026606, 0.6524895)
-    scores = side_scores(comparison, SelfPlayConfig(score=Score.log_odds))
-    assert scores == pytest.approx([0.413333, 0.083333, -0.496667], abs=1e-5)
+    assert scores(comparison, score=Score.log_odds) == pytest.approx(
+        [0.413333, 0.083333, -0.496667], abs=1e-5
+    )
 
 
 def test_certain_wins_have_finite_log_odds():
-    (won, lost) = side_scores(matrix(1.0), SelfPlayConfig(score=Score.log_odds))
+    (won, lost) = scores(matrix(1.0), score=Score.log_odds)
     # Mean of ln(10^6) and, against oneself, 0.
     assert won == pytest.approx(6.9077554, abs=1e-5) and lost == pytest.approx(-won, abs=1e-5)
 
@@ -115,7 +121,7 @@ def test_all_pairs_of_two_sides_are_those_between_them():
     own, mixed = drawn("a", "b"), drawn("c", "d")
     mixed = tuple(replace(one, mixture=0.125) for one in mixed)
     config = SelfPlayConfig(rule=SelfPlayRule.all_pairs)
-    preferences, dropped = match(PROMPT, own + mixed, matrix(*[0.6] * 6), config, 0)
+    preferences, dropped = match(PROMPT, own + mixed, matrix(*[0.6] * 6), config, False, 0)
     assert sides(preferences) == [(a, b, 0.6) for a in "ab" for b in "cd"] and not dropped
 
 
@@ -144,9 +150,8 @@ def test_iid_pairs_are_neighbours_and_an_odd_one_stays_out():
 
 
 def test_what_is_dropped_is_counted():
-    identical = match(
-        PROMPT, drawn("same", "same"), matrix(0.5), SelfPlayConfig(rule=SelfPlayRule.iid), 0
-    )
+    same = drawn("same", "same")
+    identical = match(PROMPT, same, matrix(0.5), SelfPlayConfig(rule=SelfPlayRule.iid), False, 0)
     assert [one.reason for one in identical[1]] == [DropReason.IDENTICAL]
     tie = play(matrix(0.5), rule=SelfPlayRule.iid, label=Label.hard)
     assert [one.reason for one in tie[1]] == [DropReason.TIE]
@@ -158,7 +163,8 @@ def test_what_is_dropped_is_counted():
         DropReason.SHORT_GROUP
     ]
     cut = drawn("a", "b", "c", truncated=frozenset({1}))
-    preferences, dropped = match(PROMPT, cut, CYCLE, SelfPlayConfig(rule=SelfPlayRule.all_pairs), 0)
+    every_two = SelfPlayConfig(rule=SelfPlayRule.all_pairs)
+    preferences, dropped = match(PROMPT, cut, CYCLE, every_two, False, 0)
     assert sides(preferences) == [("c", "a", 0.8)]
     assert [(one.reason, one.rejected.text) for one in dropped] == [(DropReason.TRUNCATED, "b")]
 
@@ -166,13 +172,80 @@ def test_what_is_dropped_is_counted():
 def test_who_drops_out_leaves_the_other_pairs_as_they_were():
     cut = drawn(*"abcd", truncated=frozenset({1}))
     config = SelfPlayConfig(rule=SelfPlayRule.iid)
-    preferences, dropped = match(PROMPT, cut, matrix(*[0.6] * 6), config, 0)
+    preferences, dropped = match(PROMPT, cut, matrix(*[0.6] * 6), config, False, 0)
     assert sides(preferences) == [("c", "d", 0.6)] and len(dropped) == 1
 
 
 def test_a_soft_tie_of_a_pair_is_kept_since_it_draws_the_sides_together():
     preferences, dropped = play(matrix(0.5), rule=SelfPlayRule.iid)
     assert sides(preferences) == [("a", "b", 0.5)] and not dropped
+
+
+# --- who learns from ties -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("label", Label)
+@pytest.mark.parametrize("rule", SelfPlayRule)
+def test_equal_texts_are_kept_as_a_draw_where_they_have_a_gradient(rule, label):
+    """Whatever the judge says of a text against itself, and though it fails."""
+    same, config = drawn("same", "same"), SelfPlayConfig(rule=rule, label=label)
+    (kept,), dropped = match(PROMPT, same, matrix(0.9), config, True, 0)
+    assert (kept.win_prob, kept.weight, dropped) == (0.5, 1.0, ())
+    three = drawn("same", "same", "other")
+    failed = matrix(None, 0.5, 0.5)
+    pairs, _ = match(PROMPT, three, failed, replace(config, rule=SelfPlayRule.all_pairs), True, 0)
+    assert sides(pairs)[0] == ("same", "same", 0.5) and pairs[0].weight == pytest.approx(1 / 3)
+
+
+def test_hard_ties_are_kept_as_a_draw_and_soft_ones_of_the_ranking_with_their_probability():
+    (hard,), _ = play(matrix(0.5), ties=True, rule=SelfPlayRule.iid, label=Label.hard)
+    assert sides([hard]) == [("a", "b", 0.5)]
+    # a and b have .7 and .3 against each other, and .5 all in all, as c has.
+    level = matrix(0.7, 0.3, 0.7)
+    assert scores(level) == pytest.approx([0.5] * 3)
+    (soft,), _ = play(level, ties=True)
+    assert sides([soft]) == [("a", "c", 0.3)]
+    (certain,), _ = play(level, ties=True, label=Label.hard)
+    assert sides([certain]) == [("a", "c", 0.5)]
+    assert [one.reason for one in play(level)[1]] == [DropReason.TIE]
+
+
+# --- who takes no part --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("score", Score)
+def test_who_is_cut_off_counts_in_nobody_s_score(score):
+    """a loses to c, which beats everybody but met the token limit."""
+    judged, config = matrix(0.8, 0.0, 0.0), SelfPlayConfig(score=score)
+    cut = drawn("a", "b", "c", truncated=frozenset({2}))
+    (with_cut,), dropped = match(PROMPT, cut, judged, config, False, 0)
+    (alone,), _ = match(PROMPT, drawn("a", "b"), matrix(0.8), config, False, 0)
+    assert with_cut.chosen_score == pytest.approx(alone.chosen_score)
+    assert with_cut.rejected_score == pytest.approx(alone.rejected_score)
+    assert [one.reason for one in dropped] == [DropReason.TRUNCATED]
+    if score is Score.win_prob:
+        assert with_cut.chosen_score == pytest.approx((0.8 + 0.5) / 2)
+
+
+def test_who_is_left_alone_was_not_failed_by_the_judge():
+    cut = drawn("a", "b", truncated=frozenset({1}))
+    preferences, dropped = match(PROMPT, cut, matrix(0.6), SelfPlayConfig(), False, 0)
+    assert not preferences
+    assert [one.reason for one in dropped] == [DropReason.TRUNCATED, DropReason.SHORT_GROUP]
+
+
+def test_a_failure_on_one_that_is_cut_off_costs_nobody():
+    cut = drawn("a", "b", "c", truncated=frozenset({2}))
+    (kept,), dropped = match(PROMPT, cut, matrix(0.6, None, None), SelfPlayConfig(), False, 0)
+    assert sides([kept]) == [("a", "b", 0.6)] and len(dropped) == 1
+    # But who was compared with nobody else has no score.
+    judged = matrix(None, None, 0.6)
+    assert [one.reason for one in match(PROMPT, cut, judged, SelfPlayConfig(), False, 0)[1]] == [
+        DropReason.JUDGE_FAILED,
+        DropReason.JUDGE_FAILED,
+        DropReason.TRUNCATED,
+        DropReason.SHORT_GROUP,
+    ]
 
 
 @given(

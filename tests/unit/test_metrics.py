@@ -17,6 +17,7 @@ from rlhf.metrics import (
 from rlhf.records import (
     LOGGED,
     Collected,
+    Comparison,
     Completion,
     Dropped,
     DropReason,
@@ -134,6 +135,22 @@ def test_no_metric_is_nan_where_the_judge_failed_throughout(collected: list[Coll
     assert "judge/tie_rate" not in metrics
     assert metrics["judge/invalid_rate"] == 1.0
     assert all(math.isfinite(value) for value in metrics.values())
+
+
+def test_ties_that_are_trained_on_count_too_and_equal_texts_say_nothing_of_the_judge() -> None:
+    prompt = Prompt("d", (), (1,))
+    one, two, three, four = (
+        Completion("d", i, (i,), (), text, False, 3) for i, text in enumerate("xyzx")
+    )
+    pairs = [
+        Preference(prompt, *sides, 0.5, 0.5, "pair@1", 1 / 3, win_prob)
+        for sides, win_prob in (((one, two), 0.5), ((one, three), 0.9), ((one, four), 0.5))
+    ]
+    level = Comparison(((0.5,) * 4,) * 4, "pair@1")
+    group = Collected(prompt, (one, two, three, four), level, tuple(pairs), ())
+    metrics = collection_metrics([group], policy_version=3)
+    assert metrics["judge/tie_rate"] == pytest.approx(1 / 3)
+    assert metrics["judge/win_prob_mean"] == pytest.approx((0.5 + 0.9) / 2)
 
 
 @pytest.fixture

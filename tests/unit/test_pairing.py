@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rlhf.config.algorithms import OnlineDPOConfig, PairRule, Truncated
 from rlhf.pairing import pair
 from rlhf.records import (
+    Comparison,
     Completion,
     Dropped,
     DropReason,
@@ -213,6 +214,23 @@ def test_truncated_completions_are_dropped() -> None:
     preferences, dropped = pair_up(group(5.0, 1.0, 0.0, -5.0, truncated=(0, 3)), OnlineDPOConfig())
     assert samples(preferences) == [(1, 2)]
     assert drops(dropped) == [("truncated", None, 0), ("truncated", None, 3)]
+
+
+def test_who_is_cut_off_counts_in_no_score_of_a_matrix() -> None:
+    """a beats b; against c, which beats a and loses to b, b would be the better one."""
+    rows = ((0.5, 0.7, 0.0), (0.3, 0.5, 0.9), (1.0, 0.1, 0.5))
+    completions, _ = group(0.0, 0.0, 0.0, truncated=(2,))
+    preferences, dropped = pair_up((completions, Comparison(rows, "pair@1")), OnlineDPOConfig())
+    assert samples(preferences) == [(0, 1)]
+    assert (preferences[0].chosen_score, preferences[0].rejected_score) == (0.7, 0.3)
+    assert drops(dropped) == [("truncated", None, 2)]
+    completions, _ = group(0.0, 0.0, 0.0, truncated=(0, 2))
+    _, dropped = pair_up((completions, Comparison(rows, "pair@1")), OnlineDPOConfig())
+    assert drops(dropped) == [
+        ("truncated", None, 0),
+        ("truncated", None, 2),
+        ("short_group", None, None),
+    ]
 
 
 def test_penalised_truncation_takes_the_lowest_score() -> None:

@@ -1,6 +1,7 @@
 """The self-play coroutine: who plays, with which seeds, and what becomes of a verdict."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -31,10 +32,10 @@ class Recorder:
         return self.verdict or Judgement(tuple(map(float, range(len(completions)))), "test@1")
 
 
-async def play(stage: Recorder, **settings):
+async def play(stage: Recorder, ties: bool = False, **settings):
     config = SelfPlayConfig(**settings)
     sampling = Sampling(config.num_completions, 4)
-    return await SelfPlay(stage, stage, sampling, config).collect(PROMPT, seed=100)
+    return await SelfPlay(stage, stage, sampling, config, ties).collect(PROMPT, seed=100)
 
 
 async def test_opponents_take_turns_and_no_two_completions_share_a_seed():
@@ -59,3 +60,18 @@ async def test_scores_are_turned_into_a_matrix_and_a_matrix_is_taken_as_it_is():
     matrix = Comparison(((0.5, 0.9), (pytest.approx(0.1).expected, 0.5)), "pair@1", 0.2)
     compared = await play(Recorder(matrix), num_completions=2)
     assert compared.judgement is matrix and compared.preferences[0].win_prob == 0.9
+
+
+class Alike(Recorder):
+    """Whose completions all say the same."""
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, seed: int):
+        drawn = await super().generate(prompt, sampling, seed)
+        return tuple(replace(one, text="same", token_ids=(7,)) for one in drawn)
+
+
+@pytest.mark.parametrize(("ties", "kept"), [(False, 0), (True, 1)])
+async def test_the_objective_says_whether_equal_answers_make_a_pair(ties, kept):
+    collected = await play(Alike(), ties, num_completions=2, rule=SelfPlayRule.iid)
+    assert [one.win_prob for one in collected.preferences] == [0.5] * kept
+    assert [one.reason.value for one in collected.dropped] == ["identical"] * (1 - kept)

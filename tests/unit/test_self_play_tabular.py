@@ -12,17 +12,24 @@ import pytest
 import torch
 from torch import Tensor
 
+from rlhf.config.algorithms import Label, SelfPlayConfig, SelfPlayRule
 from rlhf.config.objectives import (
+    DPOConfig,
     GPOConfig,
     INPOConfig,
     IPOConfig,
     NashMDConfig,
     ObjectiveConfig,
     Reduce,
+    SLiCConfig,
     SPPOConfig,
     Target,
+    VPOConfig,
+    XPOConfig,
 )
-from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
+from rlhf.matching import match
+from rlhf.objectives import OBJECTIVES, Judged, PairLogprobs, Peers, SideLogprobs, pair_loss
+from rlhf.records import Comparison, Completion, Prompt
 
 
 def vector(*values: float) -> Tensor:
@@ -389,3 +396,120 @@ def test_nash_md_credits_a_token_for_the_kl_of_those_that_follow() -> None:
     ]
     assert gradients[1] == pytest.approx(gradients[0], abs=1e-12)
     assert abs(gradients[2][0] - gradients[0][0]) > 0.01
+
+
+# --- equal answers ------------------------------------------------------------------------------
+
+ROCK_AA = torch.stack([vector(0.5, 0.9, 0.2), vector(0.1, 0.5, 0.7), vector(0.8, 0.3, 0.5)])
+"""The game that comes with Agon."""
+
+
+def matched(label: Label, p_AA: Tensor, learns_from_ties: bool) -> tuple[Tensor, Tensor]:
+    """Of each pair of draws, whether `rlhf.matching` trains on it, and the first's P there."""
+    prompt, config = Prompt("p", (), (1,)), SelfPlayConfig(rule=SelfPlayRule.iid, label=label)
+    kept, wins = [], []
+    for one, two in zip(ONE_B.tolist(), TWO_B.tolist(), strict=True):
+        drawn = [Completion("p", i, (a,), (), str(a), False, 0) for i, a in enumerate((one, two))]
+        rows = [[p_AA[i, j].item() for j in (one, two)] for i in (one, two)]
+        comparison = Comparison(tuple(map(tuple, rows)), "game@1")
+        pairs, _ = match(prompt, drawn, comparison, config, learns_from_ties, 0)
+        kept.append(len(pairs))
+        first = [p.win_prob if p.chosen.sample == 0 else 1 - p.win_prob for p in pairs]
+        wins.append(*first or [0.5])
+    return vector(*kept), vector(*wins)
+
+
+def nash_md_end(initial_A: Tensor, tau: float, share: float, ties: bool) -> Tensor:
+    """Where the policy gradient is 0, on the pairs that are trained on."""
+    kept_B, win_prob_B = matched(Label.soft, ROCK_AA, ties)
+    policy_A = initial_A
+    for _ in range(1500):
+        mixture_A = normalised(policy_A ** (1 - share) * initial_A**share)
+        weight_B = kept_B * both(policy_A, mixture_A)
+        judged = labels(win_prob_B, mixture=share)
+        gradient_A = gradient(
+            lambda x, judged=judged, weight_B=weight_B: (
+                weight_B @ losses(NashMDConfig(tau), x, judged, initial_A=initial_A)
+            ),
+            policy_A,
+        )
+        policy_A = (policy_A.log() - 0.5 * gradient_A / policy_A).softmax(0)
+    return policy_A
+
+
+def test_nash_md_needs_equal_answers_for_its_kl() -> None:
+    """Without them the KL counts 1 - π(y) times, and least where the policy is surest."""
+    initial_A = vector(0.9, 0.07, 0.03)
+    needed = NashMDConfig.learns_from_ties
+    end_A = nash_md_end(initial_A, 0.1, 0.125, needed)
+    assert close(end_A, 0.625, 0.012, 0.364, abs=1e-3)
+    assert close(nash_md_end(initial_A, 0.1, 0.125, False), 0.267, 0.076, 0.657, abs=1e-3)
+    # There the best answer to the mixture, held back by the KL, is the policy itself.
+    mixture_A = normalised(end_A**0.875 * initial_A**0.125)
+    assert close(end_A, *normalised(initial_A * (ROCK_AA @ mixture_A / 0.1).exp()).tolist())
+
+
+def test_sppo_needs_equal_answers_for_its_targets() -> None:
+    """Without them y's target is step_size·(P(y≻π) - 1/2)/(1 - π(y)): the sure one's grows most."""
+    config = SPPOConfig(2.0, Target.pair)
+    ends = {}
+    for ties in (SPPOConfig.learns_from_ties, False):
+        kept_B, win_prob_B = matched(Label.soft, CYCLIC_AA, ties)
+        weight_B, judged = kept_B * both(PREVIOUS_A, PREVIOUS_A), labels(win_prob_B)
+        ends[ties] = argmin(
+            lambda x, weight_B=weight_B, judged=judged: weight_B @ losses(config, x, judged),
+            PREVIOUS_A,
+        )
+    assert close(ends[True], 0.549271, 0.259574, 0.191155)
+    targets_A = 2 * (CYCLIC_AA @ PREVIOUS_A - 0.5) / (1 - PREVIOUS_A)
+    share_A = PREVIOUS_A * (1 - PREVIOUS_A)  # how often an answer is in a pair
+    h_A = (ends[False] / PREVIOUS_A).log()
+    residual_A = share_A * (h_A - targets_A)
+    # What is left is only what a policy cannot do, since its probabilities sum to 1.
+    assert close(residual_A / residual_A.sum(), *ends[False].tolist())
+    assert not close(ends[False], *ends[True].tolist(), abs=0.01)
+
+
+@pytest.mark.parametrize("config", [XPOConfig(alpha=0.3), VPOConfig(alpha=3.0)])
+@pytest.mark.parametrize("label", [Label.soft, Label.hard])
+def test_optimism_needs_equal_answers(config: XPOConfig | VPOConfig, label: Label) -> None:
+    """How much the initial policy's completions are to lose does not depend on who met them."""
+
+    def optimism_alone(logits_A: Tensor) -> Tensor:
+        alpha = config.alpha * (config.beta if isinstance(config, VPOConfig) else 1)
+        return alpha * (INITIAL_A * logits_A.log_softmax(0)).sum()
+
+    def without_it(logits_A: Tensor) -> Tensor:
+        return weight_B @ losses(DPOConfig(config.beta), logits_A, judged)
+
+    for ties, whole in ((config.learns_from_ties, True), (False, False)):
+        kept_B, win_prob_B = matched(label, CYCLIC_AA, ties)
+        weight_B = kept_B * both(NOW_A, INITIAL_A)
+        judged = labels(win_prob_B, mixture=1.0)
+        found_A = gradient(
+            lambda x, weight_B=weight_B, judged=judged: weight_B @ losses(config, x, judged), NOW_A
+        )
+        expected_A = gradient(without_it, NOW_A) + gradient(optimism_alone, NOW_A)
+        assert close(found_A, *expected_A.tolist(), abs=1e-12) is whole
+
+
+@pytest.mark.parametrize(
+    "config", [DPOConfig(), IPOConfig(reduce=Reduce.sum), INPOConfig(2.0, 0.2)], ids=str
+)
+def test_a_margin_loses_nothing_without_equal_answers(config: ObjectiveConfig) -> None:
+    assert not config.learns_from_ties
+    equal_B = (ONE_B == TWO_B).to(torch.float64)
+    gradient_A = gradient(lambda x: equal_B @ losses(config, x, labels(ONES_B / 2)), NOW_A)
+    assert close(gradient_A, 0, 0, 0, abs=1e-12)
+
+
+def test_every_objective_says_truly_whether_equal_answers_have_a_gradient() -> None:
+    """But for a likelihood term, which imitates who won, and of equals nobody did."""
+    equal_B = (ONE_B == TWO_B).to(torch.float64)
+    peers = Peers(torch.arange(9), torch.stack([ONE_B, TWO_B]) + 3 * torch.arange(9))
+    zero_B = torch.zeros_like(ONES_B)
+    judged = Judged(ONES_B / 2, zero_B, zero_B, zero_B, zero_B + 1, peers)
+    for schema in OBJECTIVES:
+        config = SLiCConfig(nll_coef=0.0) if schema is SLiCConfig else schema()
+        found_A = gradient(lambda x, c=config: equal_B @ losses(c, x, judged), NOW_A)
+        assert config.learns_from_ties is (found_A.abs().max().item() > 1e-6), schema

@@ -1,23 +1,29 @@
 """Losses that look beyond a pair, against numbers worked by hand, and their gradients."""
 
+import random
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.functional import softplus
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlhf.batching import unique
+from rlhf.config.models import LOGPROB_NOISE, DType
 from rlhf.config.objectives import KTOConfig, TPOConfig
+from rlhf.logprobs import completion_logprobs, pad
 from rlhf.objectives import Judged, PairLogprobs, Peers, SideLogprobs, pair_loss
 from rlhf.objectives.setwise import distance_from_anchor, ranks
-from rlhf.records import LOGGED, Completion, Preference, Prompt, SidePair
+from rlhf.records import LOGGED, Completion, Preference, Prompt, SidePair, Tokens
 
 
 def vector(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def lists(*members: tuple[list[float], list[float]]) -> tuple[Tensor, Judged]:
+def lists(*members: tuple[list[float], list[float]], noise: float = 0.0) -> tuple[Tensor, Judged]:
     """Log-ratios `(2, B)` and labels of lists of (worths, log-ratios), every pair of unequal worth;
     lists share nothing."""
     sides, places = [[], []], [[], []]
@@ -34,13 +40,13 @@ def lists(*members: tuple[list[float], list[float]]) -> tuple[Tensor, Judged]:
     scores = [vector(*(worth for worth, _ in side)) for side in sides]
     ratio_SB = torch.stack([vector(*(ratio for _, ratio in side)) for side in sides])
     zero = torch.zeros(len(lists_), dtype=torch.float64)
-    peers = Peers(torch.tensor(lists_), torch.tensor(places))
+    peers = Peers(torch.tensor(lists_), torch.tensor(places), noise=noise)
     return ratio_SB, Judged(zero + 1, *scores, zero, zero, peers)
 
 
-def tpo(ratio_SB: Tensor, judged: Judged, beta: float = 1.0) -> Tensor:
+def tpo(ratio_SB: Tensor, judged: Judged, beta: float = 1.0, length: int = 1) -> Tensor:
     zero = torch.zeros_like(ratio_SB[0])
-    policy = PairLogprobs(ratio_SB[0], ratio_SB[1], zero + 1, zero + 1)
+    policy = PairLogprobs(ratio_SB[0], ratio_SB[1], zero + length, zero + length)
     return pair_loss(TPOConfig(beta=beta), policy, {"initial": SideLogprobs(zero, zero)}, judged)
 
 
@@ -65,19 +71,84 @@ def test_a_list_knows_nothing_of_another_one() -> None:
 def test_of_equals_the_first_is_ahead_so_that_a_list_can_begin_to_move() -> None:
     ratio_SB, judged = lists(([1.0, 0.5, 0.0], [0.0, 0.0, 0.0]))
     assert judged.peers is not None
-    assert ranks(ratio_SB, judged.peers).tolist() == [[1, 1, 2], [2, 3, 3]]
+    assert ranks(ratio_SB, ratio_SB * 0, judged.peers).tolist() == [[1, 1, 2], [2, 3, 3]]
     ratio_SB.requires_grad_()
     tpo(ratio_SB, judged).sum().backward()
     assert ratio_SB.grad is not None
     assert (ratio_SB.grad[0] < 0).all() and (ratio_SB.grad[1] > 0).all()
 
 
-@pytest.mark.parametrize("noise", [(0.0, 0.0, 3e-7), (3e-7, -3e-7, 1e-7), (-2e-7, 0.0, 0.0)])
-def test_rounding_ranks_nothing(noise: tuple[float, ...]) -> None:
+@pytest.mark.parametrize("dtype", DType)
+@pytest.mark.parametrize("moved", [(0, 0, 0.9), (0.9, -0.9, 0.3), (-0.6, 0, 0)])
+def test_rounding_ranks_nothing(dtype: DType, moved: tuple[float, ...]) -> None:
     """Before the first step policy and anchor are one, but for how their sums were rounded."""
-    worths = [1.0, 0.5, 0.0]
-    expected = tpo(*lists((worths, [0.0] * 3)))
-    assert tpo(*lists((worths, list(noise)))).tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    worths, noise = [1.0, 0.5, 0.0], LOGPROB_NOISE[dtype]
+    ratio_SB, judged = lists((worths, [noise * share for share in moved]), noise=noise)
+    assert judged.peers is not None
+    noise_SB = torch.full_like(ratio_SB, noise)
+    assert ranks(ratio_SB, noise_SB, judged.peers).tolist() == [[1, 1, 2], [2, 3, 3]]
+    expected = tpo(*lists((worths, [0.0] * 3), noise=noise))
+    assert tpo(ratio_SB, judged).tolist() == pytest.approx(expected.tolist(), abs=2 * noise)
+
+
+@pytest.mark.parametrize(("length", "hidden"), [(1, 0.2), (4, 0.4), (16, 0.8)])
+def test_the_noise_of_a_sum_grows_with_the_root_of_its_length(length: int, hidden: float) -> None:
+    """0.1 a token; the worst of three completions seems ahead by a little less and more."""
+
+    def weights(ahead: float) -> Tensor:
+        ratio_SB, judged = lists(([1.0, 0.5, 0.0], [0.0, 0.0, ahead]), noise=0.1)
+        return tpo(ratio_SB, judged, length=length) / softplus(ratio_SB.diff(dim=0)[0])
+
+    level = weights(0.0).tolist()
+    assert weights(hidden - 0.01).tolist() == pytest.approx(level)
+    assert weights(hidden + 0.01).tolist() != pytest.approx(level)
+
+
+@given(st.data())
+def test_ranks_do_not_depend_on_noise(data) -> None:
+    """Where completions are equal, or further apart than noise can bring them."""
+    size, noise = data.draw(st.integers(2, 6)), 0.03
+    true = data.draw(st.lists(st.integers(-4, 4), min_size=size, max_size=size))
+    values = list(range(size, 0, -1))
+
+    def ranked(moved: list[float]) -> list:
+        ratios = [5 * noise * level + by for level, by in zip(true, moved, strict=True)]
+        ratio_SB, judged = lists((values, ratios), noise=noise)
+        assert judged.peers is not None
+        return ranks(ratio_SB, torch.full_like(ratio_SB, noise), judged.peers).tolist()
+
+    moves = st.lists(st.floats(-0.99 * noise, 0.99 * noise), min_size=size, max_size=size)
+    assert ranked(data.draw(moves)) == ranked([0.0] * size)
+
+
+def test_the_same_rows_in_other_company_have_the_same_ranks() -> None:
+    """A real forward pass in bfloat16, whose sums move with the rows that share it."""
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        vocab_size=32, hidden_size=128, intermediate_size=512, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=4,
+    )  # fmt: skip
+    model = LlamaForCausalLM(shape).eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(8)  # as sure of itself as a trained one
+    model.to(torch.bfloat16)
+    draw = random.Random(1)
+    rows = [
+        Tokens(
+            *(tuple(draw.choices(range(32), k=draw.randint(*size))) for size in ((5, 60), (16, 32)))
+        )
+        for _ in range(6)
+    ]
+    with torch.no_grad():
+        together = completion_logprobs(model, pad(rows)).sum(1)
+        alone = torch.cat([completion_logprobs(model, pad([row])).sum(1) for row in rows])
+    moved = (together - alone).double()
+    assert moved.abs().max() > 1e-3
+    length_M = torch.tensor([float(len(row.completion)) for row in rows])
+    side_SB = torch.tensor([[0, 1, 2], [3, 4, 5]])
+    peers = Peers(torch.zeros(3, dtype=torch.long), side_SB)
+    noise_SB = LOGPROB_NOISE[DType.bfloat16] * length_M[side_SB].sqrt()
+    assert ranks(moved[side_SB], noise_SB, peers).tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
 def test_growing_margins_in_the_right_order_end_the_loss() -> None:
@@ -196,4 +267,4 @@ def test_rows_that_are_one_completion_have_one_rank() -> None:
     peers = Peers(torch.zeros(3, dtype=torch.long), torch.tensor(places).view(2, -1))
     favour = {"a": 0.1, "b": 0.9, "c": 0.5}
     favour_SB = torch.tensor([favour[rows[place]] for place in places]).view(2, -1)
-    assert ranks(favour_SB, peers).tolist() == [[3, 3, 1], [1, 2, 2]]
+    assert ranks(favour_SB, favour_SB * 0, peers).tolist() == [[3, 3, 1], [1, 2, 2]]

@@ -58,6 +58,13 @@ async def test_the_rate_rises_stays_and_falls():
     assert shown[-1] == (100, 100, 1.0) and len(shown) == 100
 
 
+@pytest.mark.parametrize("steps", [1, 2, 30, 31])
+async def test_no_step_is_without_a_rate(steps):
+    pupil = Pupil(1.0)
+    await taught(pupil, steps=steps)
+    assert len(pupil.rates) == steps and min(pupil.rates) > 0
+
+
 async def test_a_loss_that_is_low_for_long_begins_the_fall():
     pupil = Pupil(*[1.0] * 30, 0.1)
     shown = await taught(pupil, steps=500, stop_loss=0.2)
