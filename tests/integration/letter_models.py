@@ -51,9 +51,10 @@ def write_writing_model(
         for token, following in pairwise(ids):
             model.lm_head.weight[following] += 4 * embedded[token]
         if ids.count(ids[-1]) == 1 and text.rstrip().endswith("</think>"):
-            model.lm_head.weight[a] = 1.5 * embedded[ids[-1]]
-            model.lm_head.weight[b] = 1.3 * embedded[ids[-1]]
-            model.lm_head.weight[tokenizer.eos_token_id] = 4 * (embedded[a] + embedded[b])
+            model.lm_head.weight[a] += 1.5 * embedded[ids[-1]]
+            model.lm_head.weight[b] += 1.3 * embedded[ids[-1]]
+            for letter in {a, b} - set(ids):
+                model.lm_head.weight[tokenizer.eos_token_id] += 4 * embedded[letter]
         elif ids.count(ids[-1]) == 1:
             model.lm_head.weight[tokenizer.eos_token_id] = 4 * embedded[ids[-1]]
     return _written(tokenizer, model, directory)
