@@ -1,103 +1,32 @@
-"""The LLM judge on Ray: rollout workers that hold the judge model say how likely A and B are."""
+"""The LLM judge on Ray: rollout workers that hold the judge model say how likely A and B are.
 
+A model that answers with neither may be one that thinks first: it is left to write, and asked again
+behind its thought.
+"""
+
+import logging
 import math
-import re
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from actors.group import Allotment, Worker, call_all, start_workers
-from actors.rollout import RolloutWorker
+from actors.question_reader import QuestionReader
+from actors.rollout import RolloutService, RolloutWorker
 from rlhf.config.judges import LLMJudgeConfig
-from rlhf.config.models import DType, Rendering, RolloutConfig, Transport, VllmRolloutConfig
-from rlhf.data.rendering import Renderer
+from rlhf.config.models import DType, RolloutConfig, Transport, VllmRolloutConfig
 from rlhf.dispatch import Dispatcher
 from rlhf.judges.endpoint import check_endpoint
+from rlhf.judges.labels import MIN_LABEL_PROBABILITY, preference
 from rlhf.judges.llm import LLMJudge
-from rlhf.judges.model_files import fingerprint
-from rlhf.judges.template import LABELS, load_template
-from rlhf.models.checks import require_causal
-from rlhf.models.loading import read_config, read_tokenizer
-from rlhf.problems import InputError
-from rlhf.records import Message, Tokens
+from rlhf.judges.template import load_template
+from rlhf.judges.thoughts import TEMPERATURE
+from rlhf.records import Prompt, Sampling, Tokens
+from rlhf.seeds import derive_seed
 
 ANSWER_TOKENS = 2
 """The label, and the one token that vLLM generates after it."""
 
-
-class QuestionReader:
-    """Questions as a model's token ids, with room for an answer of `answer_tokens`.
-
-    Raises InputError, naming `key`, if the model's files or tokenizer cannot be used.
-    """
-
-    def __init__(
-        self, path: str | None, max_tokens: int, answer_tokens: int, key: str = "judge.path"
-    ) -> None:
-        assert path is not None
-        self._where = where = f"{key}={path}"
-        self.answer_tokens = answer_tokens
-        directory = require_causal(key, path)
-        self.model = f"{Path(path).name}-{fingerprint(directory)}"
-        try:
-            tokenizer = read_tokenizer(directory)
-            model = read_config(directory)
-        except (OSError, ValueError) as error:
-            raise InputError([f"{where}: {str(error).splitlines()[0]}"]) from error
-        if tokenizer.eos_token_id is None:
-            raise InputError([f"{where}: its tokenizer has no end token; set its eos_token"])
-        self._tokenizer: Any = tokenizer
-        self._renderer = Renderer(tokenizer, Rendering.auto)
-        longest = getattr(model, "max_position_embeddings", None) or math.inf
-        limits = (max_tokens, longest - answer_tokens, tokenizer.model_max_length)
-        self.max_tokens = int(min(limits))
-        # It would warn of texts that are too long, as if they went on to the model.
-        tokenizer.model_max_length = int(1e30)
-        special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
-        # An empty alternative would match everywhere, so there is always one that matches nowhere.
-        self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
-
-    def tokens(self, question: str) -> tuple[int, ...] | None:
-        """Up to where the answer begins: by the chat template, or plainly if there is none.
-
-        None for a question that is too long, or that the chat template refuses.
-        """
-        try:
-            ids = self._renderer.render((Message("user", question),))
-        except ValueError:
-            return None
-        return ids if len(ids) <= self.max_tokens else None
-
-    def clean(self, text: str) -> str:
-        """Breaks the model's special tokens written out in a text, which would end a turn."""
-        return self._special.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
-
-    def check(self, question: str) -> None:
-        """Raises InputError unless it takes this trivial question."""
-        if self.tokens(question) is None:
-            raise InputError(
-                [
-                    f"{self._where}: does not take a trivial question: it is longer than its "
-                    f"max_tokens or the model allow ({self.max_tokens} tokens), or its chat "
-                    "template refuses a user's message"
-                ]
-            )
-
-    def label_ids(self) -> tuple[int, int]:
-        """The tokens A and B; raises InputError if they are more than one token each."""
-        tokenizer = self._tokenizer
-        encoded = [tokenizer(label, add_special_tokens=False)["input_ids"] for label in LABELS]
-        for label, ids in zip(LABELS, encoded, strict=True):
-            if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
-                raise InputError(
-                    [
-                        f"{self._where}: {label!r} is not one token of its vocabulary, so it "
-                        "cannot answer with it (got "
-                        f"{tokenizer.convert_ids_to_tokens(ids)}); take another model"
-                    ]
-                )
-        return encoded[0][0], encoded[1][0]
+_log = logging.getLogger(__name__)
 
 
 class LabelScorer:
@@ -111,19 +40,12 @@ class LabelScorer:
 
     async def call(
         self, requests: Sequence[tuple[int, ...]]
-    ) -> AsyncGenerator[list[tuple[int, float | None]], None]:
-        """P(A) / (P(A) + P(B)) for each question's next token; None if neither is possible."""
+    ) -> AsyncGenerator[list[tuple[int, tuple[float, float]]], None]:
+        """The log-probabilities of A and of B as each row's next token, in nats."""
         rows = [Tokens(ids, (label,)) for ids in requests for label in self._label_ids]
         (nats,) = await call_all([self._worker], "logprobs", rows, timeout_s=self._timeout_s)
         pairs = zip(nats[::2], nats[1::2], strict=True)
-        yield [(i, _first_of_two(first, second)) for i, ((first,), (second,)) in enumerate(pairs)]
-
-
-def _first_of_two(first: float, second: float) -> float | None:
-    """The softmax over two log-probabilities, of which one may be -inf."""
-    # By tanh, which overflows nowhere and gives exactly 1 minus itself when the two are swapped.
-    probability = (1 + math.tanh((first - second) / 2)) / 2
-    return probability if math.isfinite(probability) else None
+        yield [(i, (first, second)) for i, ((first,), (second,)) in enumerate(pairs)]
 
 
 class WorkerChooser:
@@ -139,13 +61,61 @@ class WorkerChooser:
     ) -> None:
         self._reader = reader
         scorers = [LabelScorer(worker, reader.label_ids(), timeout_s) for worker in workers]
-        self._dispatcher: Dispatcher[tuple[int, ...], float | None] = Dispatcher(
+        self._dispatcher: Dispatcher[tuple[int, ...], tuple[float, float]] = Dispatcher(
             scorers, calls_per_worker=calls_per_worker, timeout_s=timeout_s
         )
+        self._service = RolloutService(
+            workers, calls_per_worker=calls_per_worker, timeout_s=timeout_s
+        )
+        self._was_told = False
 
     async def choose(self, question: str) -> float | None:
+        """None for a question that is too long, and where the model answers with neither letter,
+        not even after a thought.
+        """
         tokens = self._reader.tokens(question)
-        return None if tokens is None else await self._dispatcher.submit((question,), tokens)
+        if tokens is None:
+            return None
+        if not self._reader.begins_with_thought:
+            found = await self._read(question, tokens)
+            if not isinstance(found, str):
+                return found
+            if not self._reader.thought_tokens:
+                return self._tell(f"{found}; take a model that follows instructions")
+        thought = self._reader.thought(await self._think(question, tokens))
+        if thought is None:
+            limit = self._reader.thought_tokens
+            return self._tell(
+                f"answers with neither A nor B, and no thought of it ends within {limit} tokens; "
+                "take a model that follows instructions, or thinks less"
+            )
+        found = await self._read(question, (*tokens, *thought))
+        return self._tell(f"after its thought, {found}") if isinstance(found, str) else found
+
+    async def _read(self, question: str, tokens: tuple[int, ...]) -> float | str:
+        """The probability of A against B where the tokens end, or why that says nothing."""
+        nats = await self._dispatcher.submit((question, len(tokens)), tokens)
+        found = preference(*nats)
+        if found is not None:
+            return found
+        both = math.exp(nats[0]) + math.exp(nats[1])
+        return (
+            f"answers with A or B with a probability of only {both:.2g}, and below "
+            f"{MIN_LABEL_PROBABILITY:g} which of them is likelier says nothing"
+        )
+
+    async def _think(self, question: str, tokens: tuple[int, ...]) -> tuple[int, ...]:
+        """What the model writes; the same for the same question."""
+        prompt = Prompt(question, (), tokens)
+        sampling = Sampling(1, self._reader.thought_tokens, temperature=TEMPERATURE)
+        seed = derive_seed("thought", question)
+        (completion,) = await self._service.generate(prompt, sampling, seed)
+        return completion.token_ids
+
+    def _tell(self, reason: str) -> None:
+        if not self._was_told:
+            self._was_told = True
+            _log.warning("%s: %s; such questions count as failed", self._reader.where, reason)
 
 
 def start_llm_judge(
@@ -178,7 +148,7 @@ def start_answering(
         rollout,
         num_workers=allotment.count,
         max_prompt_tokens=reader.max_tokens,
-        max_completion_tokens=reader.answer_tokens,
+        max_completion_tokens=reader.thought_tokens + reader.answer_tokens,
     )
     arguments = (config.path, dtype, engine, Transport.object_store, seed)
     return start_workers(RolloutWorker, allotment, *arguments)

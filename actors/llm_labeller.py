@@ -1,15 +1,17 @@
 """label=llm on Ray: rollout workers that hold the model write what a user's turn says."""
 
 from collections.abc import Sequence
-from itertools import count
 
 from actors.group import Worker
-from actors.llm_judge import QuestionReader, calls_per_worker
+from actors.llm_judge import calls_per_worker
+from actors.question_reader import QuestionReader
 from actors.rollout import RolloutService
 from rlhf.config.models import RolloutConfig
 from rlhf.dispatch import RequestFailed
 from rlhf.feedback.labeller import NoAnswer
-from rlhf.records import Prompt, Sampling
+from rlhf.judges.thoughts import TEMPERATURE
+from rlhf.records import Completion, Prompt, Sampling
+from rlhf.seeds import derive_seed
 
 
 class WorkerWriter:
@@ -24,11 +26,9 @@ class WorkerWriter:
     ) -> None:
         self.model = reader.model
         self._reader = reader
-        self._sampling = Sampling(1, reader.answer_tokens, temperature=0)
         self._service = RolloutService(
             workers, calls_per_worker=calls_per_worker(rollout), timeout_s=timeout_s
         )
-        self._numbers = count()
 
     def fits(self, question: str) -> bool:
         return self._reader.tokens(question) is not None
@@ -41,10 +41,26 @@ class WorkerWriter:
         tokens = self._reader.tokens(question)
         if tokens is None:
             raise NoAnswer("the question is too long")
-        # Greedy, so the seed is not used; the ids have equal lengths, to sort as numbers do.
-        prompt = Prompt(f"{next(self._numbers):012}", (), tokens)
+        reader = self._reader
+        if not reader.begins_with_thought:
+            answer = await self._completion(question, tokens, reader.answer_tokens, 0.0)
+            if not (answer.truncated and reader.thought_tokens):
+                return answer.text
+        limit = reader.thought_tokens + reader.answer_tokens
+        answer = await self._completion(question, tokens, limit, TEMPERATURE)
+        thought = reader.thought(answer.token_ids)
+        if thought is None:
+            raise NoAnswer(f"no thought ends within {limit} tokens")
+        return reader.text(answer.token_ids[len(thought) :])
+
+    async def _completion(
+        self, question: str, tokens: tuple[int, ...], max_tokens: int, temperature: float
+    ) -> Completion:
+        prompt = Prompt(question, (), tokens)
+        sampling = Sampling(1, max_tokens, temperature=temperature)
+        seed = derive_seed("thought", question)
         try:
-            (completion,) = await self._service.generate(prompt, self._sampling, seed=0)
+            (completion,) = await self._service.generate(prompt, sampling, seed)
         except RequestFailed as error:
             raise NoAnswer(str(error)) from error
-        return completion.text
+        return completion

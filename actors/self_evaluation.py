@@ -1,6 +1,7 @@
 """The policy asked about its own answers: its rollout workers say how likely either letter is."""
 
-from actors.llm_judge import ANSWER_TOKENS, QuestionReader, WorkerChooser, calls_per_worker
+from actors.llm_judge import ANSWER_TOKENS, WorkerChooser, calls_per_worker
+from actors.question_reader import QuestionReader
 from actors.rollout import RolloutService
 from rlhf.config.models import RolloutConfig
 from rlhf.tree.self_evaluation import QUESTION, SelfEvaluation
@@ -24,4 +25,4 @@ def check_questions(path: str, max_tokens: int) -> None:
 
 
 def _reader(path: str, max_tokens: int) -> QuestionReader:
-    return QuestionReader(path, max_tokens - ANSWER_TOKENS, ANSWER_TOKENS, "model.path")
+    return QuestionReader(path, max_tokens, ANSWER_TOKENS, "model.path", window=max_tokens)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from rlhf import reward_losses
-from rlhf.batching import micro_batches, optimizer_steps, unique
+from rlhf.batching import micro_batches, optimizer_steps
 from rlhf.config.models import DType, PolicyConfig
 from rlhf.config.reward import Kind, Margin, RewardTrainingConfig
-from rlhf.judges.classifiers import Classifier
+from rlhf.judges.classifiers import Classifier, distinct
 from rlhf.problems import RunFailed
 from rlhf.reward_encoding import Encoded
 from rlhf.reward_losses import skew_score, unit
@@ -192,16 +192,16 @@ def _widths(examples: Sequence[Encoded]) -> list[tuple[int, int]]:
 
 def _logits(classifier: Classifier, examples: Sequence[Encoded]) -> Tensor:
     """`(B, R, L)`, in one forward pass."""
-    distinct, numbers = unique([row for example in examples for row in example.rows])
+    rows, numbers = distinct([row for example in examples for row in example.rows])
     if not examples[0].places:
-        logits_NL = classifier.logits(distinct)[numbers]
+        logits_NL = classifier.logits(rows)[numbers]
         return logits_NL.view(len(examples), len(examples[0].rows), -1)
     number = iter(numbers)
     places = []
     for example in examples:
         own = [next(number) for _ in example.rows]
         places += [(own[row], token) for row, token in example.places]
-    logits_NL = classifier.logits_at(distinct, places)
+    logits_NL = classifier.logits_at(rows, places)
     return logits_NL.view(len(places) // 2, 2, -1)
 
 

@@ -67,7 +67,8 @@ class GPMConfig(JudgeConfig):
 
 @dataclass
 class LLMJudgeConfig(JudgeConfig):
-    """A language model that is asked which of two completions is better, in both orders.
+    """A language model that is asked which of two completions is better, in both orders; one that
+    thinks before it answers is given `rlhf.judges.thoughts.THOUGHT_TOKENS` for that.
 
     Either `path`, by rollout workers of its own, or `endpoint`.
     """

@@ -11,12 +11,14 @@ from rlhf.config.judges import LLMJudgeConfig
 from rlhf.feedback.labeller import NoAnswer, Writer
 from rlhf.feedback.question import ANSWER_TOKENS, parse, trivial_question
 from rlhf.judges.server import ChatServer, NoReply, break_control_tokens
+from rlhf.judges.thoughts import after_thought, thinking_options
 from rlhf.problems import InputError
 
 BYTES_PER_TOKEN = 3
 """What an endpoint's tokens are taken for, as it has no tokenizer to ask: English has more, and so
 has Chinese with the tokenizers of today."""
 
+Ask = Callable[..., Awaitable[httpx.Response]]
 Use = Callable[[Writer], Awaitable[None]]
 
 
@@ -27,6 +29,8 @@ class EndpointWriter:
         self._server = ChatServer(config)
         self._max_bytes = BYTES_PER_TOKEN * config.max_tokens
         self.model = str(config.model)
+        self._thinks = False
+        """Its model has thought before an answer, so that each is given the time for it."""
 
     def fits(self, question: str) -> bool:
         return len(question.encode()) <= self._max_bytes
@@ -37,7 +41,7 @@ class EndpointWriter:
     async def write(self, question: str) -> str:
         """Raises NoAnswer, or EndpointFailed if the endpoint refuses us altogether."""
         try:
-            reply = await self._server.ask(question, max_tokens=ANSWER_TOKENS)
+            reply = await self._reply(self._server.ask, question)
         except NoReply as error:
             raise NoAnswer(str(error)) from error
         text = _text(reply)
@@ -45,13 +49,27 @@ class EndpointWriter:
             raise NoAnswer(f"no chat completion: {self._server.excerpt(reply)}")
         return text
 
+    async def _reply(self, ask: Ask, question: str) -> httpx.Response:
+        """An answer, or where one is cut before there is a label, a thought and an answer."""
+        if not self._thinks:
+            reply = await ask(question, max_tokens=ANSWER_TOKENS)
+            if not _is_cut(reply) or parse(_text(reply) or ""):
+                return reply
+        options = thinking_options(question)
+        options["max_tokens"] += ANSWER_TOKENS
+        reply = await ask(question, **options)
+        self._thinks = self._thinks or parse(_text(reply) or "") is not None
+        return reply
+
     async def check(self) -> None:
-        """Asks once; raises InputError, with what to do, unless the answer is a label."""
+        """Asks once, and where a thought takes up the answer, again; raises InputError, with what
+        to do, unless the answer is a label.
+        """
         question = trivial_question()
         if not self.fits(question):
             most = self._max_bytes // BYTES_PER_TOKEN
             raise InputError([f"judge.max_tokens={most}: no conversation fits; raise it"])
-        reply = await self._server.first_reply(question, max_tokens=ANSWER_TOKENS)
+        reply = await self._reply(self._server.first_reply, question)
         if parse(_text(reply) or "") is None:
             raise InputError(
                 [
@@ -66,12 +84,20 @@ class EndpointWriter:
 
 
 def _text(reply: httpx.Response) -> str | None:
-    """What the model wrote; None if this is no chat completion."""
+    """What the model wrote, without its thought; None if this is no chat completion."""
     try:
         text = reply.json()["choices"][0]["message"]["content"]
     except (ValueError, KeyError, IndexError, TypeError):  # no such JSON
         return None
-    return text if isinstance(text, str) else None
+    return after_thought(text) if isinstance(text, str) else None
+
+
+def _is_cut(reply: httpx.Response) -> bool:
+    """Whether the limit on tokens ended the answer."""
+    try:
+        return reply.json()["choices"][0]["finish_reason"] == "length"
+    except (ValueError, KeyError, IndexError, TypeError):  # no such JSON
+        return False
 
 
 def use_model(config: FeedbackConfig, use: Use, note: Callable[[str], None]) -> None:

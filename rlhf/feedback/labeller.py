@@ -38,7 +38,8 @@ class Writer(Protocol):
         ...
 
     async def write(self, question: str) -> str:
-        """Greedily, at most `ANSWER_TOKENS`; raises NoAnswer."""
+        """Greedily, at most `ANSWER_TOKENS`, not counting a thought before it, which is left out;
+        raises NoAnswer."""
         ...
 
 

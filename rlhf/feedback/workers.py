@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from actors.group import Allotment, stop_workers, wait_ready
-from actors.llm_judge import QuestionReader, start_answering
+from actors.llm_judge import start_answering
 from actors.llm_labeller import WorkerWriter
+from actors.question_reader import QuestionReader
 from cluster.placement import Role
 from cluster.session import session
 from rlhf.config.feedback import FeedbackConfig

@@ -3,8 +3,9 @@
 Dimensions: B rows, T tokens (padded on the right), D of hidden states, N places, L labels.
 """
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ import torch
 from jinja2 import TemplateError
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from rlhf.batching import micro_batches, unique
 from rlhf.data.rendering import special_prefix
@@ -20,9 +25,31 @@ from rlhf.problems import InputError
 from rlhf.records import Message
 
 Ids = tuple[int, ...]
-"""One row's tokens; none where the chat template refuses the conversation."""
+"""One row's tokens; none where the chat template refuses the conversation. It may be `Typed`."""
 Place = tuple[int, int]
 """One token of several rows: which row, and which token of it."""
+
+
+class Typed(tuple[int, ...]):
+    """One row's tokens for a model that tells texts apart by token types, as BERT does."""
+
+    types: Ids
+
+    def __new__(cls, ids: Iterable[int], types: Iterable[int]) -> "Typed":
+        row = super().__new__(cls, ids)
+        row.types = tuple(types)
+        assert len(row.types) == len(row)
+        return row
+
+
+def distinct(rows: Sequence[Ids]) -> tuple[list[Ids], list[int]]:
+    """The rows that differ, in tokens or in their types, and for each of `rows` where it stands."""
+    found, places = unique([(row, _types(row)) for row in rows])
+    return [row for row, _ in found], places
+
+
+def _types(row: Ids) -> Ids:
+    return row.types if isinstance(row, Typed) else (0,) * len(row)
 
 
 class Classifier:
@@ -36,6 +63,7 @@ class Classifier:
         self._first = special_prefix(tokenizer)
         self._text_config = model.config.get_text_config()
         self._pad_id: int | None = self._text_config.pad_token_id
+        self._has_types = _has_types(model, self._text_config, tokenizer)
         positions = getattr(self._text_config, "max_position_embeddings", None)
         self.max_tokens = min(max_tokens, tokenizer.model_max_length, positions or max_tokens)
 
@@ -71,11 +99,20 @@ class Classifier:
         text's last token is the row's.
         """
         if not ended:
-            prompt = self._begun(messages)
-            return (*prompt, *self._plain(completion)) if prompt else ()
+            prompt, text = self._begun(messages), self._plain(completion)
+            if self.tokenizer.chat_template is None:
+                return self.two_texts(prompt, text)
+            return (*prompt, *text) if prompt else ()
         if self.tokenizer.chat_template is None:
-            return tuple(self.tokenizer(messages[-1].content, completion)["input_ids"])
+            encoded = self.tokenizer(messages[-1].content, completion, return_token_type_ids=True)
+            ids = tuple(encoded["input_ids"])
+            return Typed(ids, encoded["token_type_ids"]) if self._has_types else ids
         return self.chat([*messages, Message("assistant", completion)])
+
+    def two_texts(self, first: Ids, second: Ids) -> Ids:
+        """One row of both, of which a model with token types sees where the second begins."""
+        ids = (*first, *second)
+        return Typed(ids, [0] * len(first) + [1] * len(second)) if self._has_types else ids
 
     def chat(self, messages: Sequence[Message], **options: bool) -> Ids:
         """The conversation by the chat template, which must be there."""
@@ -100,13 +137,13 @@ class Classifier:
         """Every row's logits; None for a row that is empty or too long, and for logits that are
         not finite. Equal rows are computed once.
         """
-        distinct, places = unique(rows)
-        found: list[list[float] | None] = [None] * len(distinct)
-        fitting = [i for i, row in enumerate(distinct) if 0 < len(row) <= self.max_tokens]
-        widths = [(len(distinct[i]), 0) for i in fitting]
+        different, places = distinct(rows)
+        found: list[list[float] | None] = [None] * len(different)
+        fitting = [i for i, row in enumerate(different) if 0 < len(row) <= self.max_tokens]
+        widths = [(len(different[i]), 0) for i in fitting]
         for batch in micro_batches(widths, micro_batch_tokens):
             indices = [fitting[position] for position in batch]
-            logits_BL = self.logits([distinct[i] for i in indices])
+            logits_BL = self.logits([different[i] for i in indices])
             for i, values in zip(indices, logits_BL.tolist(), strict=True):
                 found[i] = values if all(map(math.isfinite, values)) else None
         return [found[place] for place in places]
@@ -126,10 +163,13 @@ class Classifier:
     def _padded(self, rows: Sequence[Ids]) -> dict[str, Tensor]:
         pad_id = self._padding(rows)
         width_T = max(len(row) for row in rows)
-        ids_BT = torch.tensor([[*row, *[pad_id] * (width_T - len(row))] for row in rows])
+        ids_BT = _padded_with(pad_id, rows, width_T)
         lengths_B = torch.tensor([len(row) for row in rows])
         mask_BT = (torch.arange(width_T) < lengths_B[:, None]).long()
-        return {"input_ids": ids_BT.to(self.device), "attention_mask": mask_BT.to(self.device)}
+        padded = {"input_ids": ids_BT, "attention_mask": mask_BT}
+        if self._has_types:
+            padded["token_type_ids"] = _padded_with(0, [_types(row) for row in rows], width_T)
+        return {name: value.to(self.device) for name, value in padded.items()}
 
     def save(self, directory: Path) -> None:
         """Writes model and tokenizer in Hugging Face format, without a padding token of ours."""
@@ -150,3 +190,19 @@ class Classifier:
         pad_id = next(token for token in range(len(last) + 1) if token not in last)
         self._text_config.pad_token_id = pad_id
         return pad_id
+
+
+def _padded_with(value: int, rows: Sequence[Ids], width_T: int) -> Tensor:
+    return torch.tensor([[*row, *[value] * (width_T - len(row))] for row in rows])
+
+
+def _has_types(model: Any, config: Any, tokenizer: Any) -> bool:
+    """Whether the model has more than one token type, and its tokenizer gives them."""
+    # One that is no model's own does not say what its model takes.
+    is_general = type(tokenizer) is PreTrainedTokenizerFast
+    is_silent = is_general and "model_input_names" not in tokenizer.init_kwargs
+    return (
+        (getattr(config, "type_vocab_size", None) or 0) > 1
+        and "token_type_ids" in inspect.signature(model.forward).parameters
+        and (is_silent or "token_type_ids" in tokenizer.model_input_names)
+    )

@@ -1,21 +1,28 @@
-"""A judge model behind an OpenAI-compatible server: one chat completion of one token a question."""
+"""A judge model behind an OpenAI-compatible server: one chat completion of one token a question,
+and where the model thinks before it answers, one of a whole thought.
+"""
 
 import asyncio
 import logging
-import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import httpx
 
 from rlhf.config.judges import LLMJudgeConfig
+from rlhf.judges.labels import listed_preference
 from rlhf.judges.llm import LLMJudge
-from rlhf.judges.server import ChatServer, NoReply, break_control_tokens
+from rlhf.judges.server import ChatServer, NoReply, break_control_tokens, reasoning
 from rlhf.judges.template import LABELS, load_template
+from rlhf.judges.thoughts import THOUGHT_TOKENS, after_thought, end_of_thought, thinking_options
 from rlhf.problems import InputError
 
 TOP_LOGPROBS = 20
 """As many as the OpenAI API lists."""
+THOUGHT_LOGPROBS = 5
+"""For each token of a thought, which has thousands: enough to hold both letters after it."""
+NEITHER = f"answers neither A nor B, not even after a thought of at most {THOUGHT_TOKENS} tokens"
 
 _log = logging.getLogger(__name__)
 
@@ -29,34 +36,61 @@ class Endpoint:
         self._options: dict[str, Any] = {"max_tokens": 1}
         if config.logprobs:
             self._options |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        self._thinks = False
+        """Its model has thought before an answer, so no first token is asked for any more."""
         self._told: set[str] = set()
 
     async def choose(self, question: str) -> float | None:
-        """None for nonsense, a question that is refused, and after three tries without a reply.
+        """None for nonsense, a question that is refused, after three tries without a reply, and
+        where the model answers with neither letter, not even after a thought.
 
         Raises EndpointFailed if the endpoint refuses us altogether.
         """
         try:
-            return _preference(await self._server.ask(question, **self._options))
+            found = await self._answer(self._server.ask, question)
         except NoReply as error:
-            reason = str(error)
+            found = str(error)
+        return self._tell(found) if isinstance(found, str) else found
+
+    async def _answer(
+        self, ask: Callable[..., Awaitable[httpx.Response]], question: str
+    ) -> float | str:
+        """The probability of A against B, or why there is none."""
+        if not self._thinks:
+            reply = await ask(question, **self._options)
+            if (choice := _choice(reply)) is None:
+                return f"answers with no chat completion: {self._server.excerpt(reply)}"
+            if (found := _preference(choice)) is not None:
+                return found
+        reply = await ask(question, **self._thinking(question))
+        choice = _choice(reply)
+        found = _preference_after_thought(choice) if choice else None
+        if found is None:
+            return f"{NEITHER}: {self._server.excerpt(reply)}"
+        self._thinks = True
+        return found
+
+    def _thinking(self, question: str) -> dict[str, Any]:
+        options = self._options | thinking_options(question)
+        return options | ({"top_logprobs": THOUGHT_LOGPROBS} if self._config.logprobs else {})
+
+    def _tell(self, reason: str) -> None:
         if (kind := reason.split(":")[0]) not in self._told:
             self._told.add(kind)
             _log.warning("judge.endpoint: %s; such questions count as failed", reason)
-        return None
 
     async def check(self, question: str) -> None:
-        """Asks once; raises InputError, with what to do, unless the reply can be used."""
+        """Asks once, and where that gives no letter, for a thought too; raises InputError, with
+        what to do, unless the reply can be used.
+        """
         hint = "; if it has no log-probabilities, set judge.logprobs=false"
-        reply = await self._server.first_reply(
-            question, hint if self._config.logprobs else "", **self._options
-        )
-        if _preference(reply) is None:
+        hint = hint if self._config.logprobs else ""
+        found = await self._answer(partial(self._server.first_reply, refused_hint=hint), question)
+        if isinstance(found, str):
             raise InputError(
                 [
-                    f"judge.model={self._config.model}: answers a trivial question with neither A "
-                    "nor B; turn off its thinking on the server, or take another model: "
-                    f"{self._server.excerpt(reply)}"
+                    f"judge.model={self._config.model}: to a trivial question, {found}; turn off "
+                    "its thinking on the server, or take another model"
                 ]
             )
 
@@ -64,33 +98,72 @@ class Endpoint:
         await self._server.close()
 
 
-def _preference(reply: httpx.Response) -> float | None:
-    """By the first token's log-probabilities, or by its text where the server gives none."""
+class _Choice(NamedTuple):
+    """What a chat completion says."""
+
+    text: str
+    thought: str
+    """That the server keeps apart from the text."""
+    tokens: list[dict[str, Any]]
+    """With their log-probabilities, if the server gives any."""
+    is_cut: bool
+
+
+def _choice(reply: httpx.Response) -> _Choice | None:
+    """None if this is no chat completion."""
     try:
         choice = reply.json()["choices"][0]
-        tokens = (choice.get("logprobs") or {}).get("content")
-        if not tokens:
-            verdict = choice["message"]["content"].strip()
-            return float(verdict == LABELS[0]) if verdict in LABELS else None
-        listed = tokens[0].get("top_logprobs") or tokens[:1]
-        return label_preference([(token["token"], token["logprob"]) for token in listed])
+        message, tokens = choice["message"], (choice.get("logprobs") or {}).get("content") or []
+        is_cut = choice.get("finish_reason") == "length"
+        text = message.get("content") or ""
+        return _Choice(text.strip(), reasoning(message), [*map(dict, tokens)], is_cut)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):  # no such JSON
         return None
 
 
-def label_preference(listed: Sequence[tuple[str, float]]) -> float | None:
-    """The probability of A against B by the likeliest tokens; None if neither is among them.
-
-    A label that is not listed gets the most that it can have: no more than the least likely token
-    that is, and no more than what all of them leave.
-    """
-    tokens = [(token.strip(), math.exp(min(logprob, 0.0))) for token, logprob in listed]
-    first, second = (sum(p for token, p in tokens if token == label) for label in LABELS)
-    if not first and not second:
+def _preference(choice: _Choice) -> float | None:
+    """By the first token's log-probabilities, or by its text where the server gives none."""
+    if choice.thought:
         return None
-    unlisted = max(0.0, min(min(p for _, p in tokens), 1 - sum(p for _, p in tokens)))
-    answer = (first or unlisted) / ((first or unlisted) + (second or unlisted))
-    return answer if math.isfinite(answer) else None
+    return _by_token(choice.tokens[0]) if choice.tokens else _by_text(choice.text)
+
+
+def _preference_after_thought(choice: _Choice) -> float | None:
+    """The same, by what follows the thought; by the text also where the server lists tokens among
+    which the answer cannot be found.
+    """
+    if choice.is_cut and not choice.thought and end_of_thought(choice.text) is None:
+        return None
+    answer = after_thought(choice.text).strip()
+    token = _first_token(answer, choice.tokens)
+    return _by_text(answer) if token is None else _by_token(token)
+
+
+def _first_token(answer: str, tokens: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The token with which the answer begins; None if it cannot be found."""
+    pieces = [str(token.get("token")) for token in tokens]
+    whole = "".join(pieces)
+    start = end_of_thought(whole)
+    if start is None and whole.strip() != answer:
+        return None
+    place = 0
+    for token, piece in zip(tokens, pieces, strict=True):
+        if place >= (start or 0) and piece.strip():
+            return token
+        place += len(piece)
+    return None
+
+
+def _by_token(token: Mapping[str, Any]) -> float | None:
+    try:
+        listed = token.get("top_logprobs") or [token]
+        return listed_preference([(one["token"], one["logprob"]) for one in listed])
+    except (KeyError, TypeError, AttributeError):  # no such JSON
+        return None
+
+
+def _by_text(text: str) -> float | None:
+    return float(text == LABELS[0]) if text in LABELS else None
 
 
 def endpoint_judge(config: LLMJudgeConfig) -> LLMJudge:

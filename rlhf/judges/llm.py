@@ -29,7 +29,8 @@ class Chooser(Protocol):
     """A language model that can be asked for one of two letters."""
 
     async def choose(self, question: str) -> float | None:
-        """The probability of A against B as its next token; None if it gave neither."""
+        """The probability of A against B as its next token, or as the first one after its thought;
+        None if it would rarely say either."""
         ...
 
 

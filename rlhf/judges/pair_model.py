@@ -24,7 +24,8 @@ class PairLayout:
     The row is the prompt, the first completion and the second, each closed by the tokenizer's
     separator (its end token if it has none), which no completion's text can contain. The prompt is
     rendered by the chat template up to where the assistant speaks; without a template, it is the
-    last message behind the tokenizer's usual first tokens.
+    last message behind the tokenizer's usual first tokens. A model with token types sees in them
+    where the second completion begins.
     """
 
     def __init__(self, classifier: Classifier, key: str) -> None:
@@ -44,10 +45,10 @@ class PairLayout:
     def rows(self, messages: Sequence[Message], texts: Sequence[str]) -> dict[Places, Ids]:
         """Every two different texts in both orders; empty where the template refuses the prompt."""
         prompt = self._prompt(messages)
-        start = self._closed(prompt)
+        start, join = self._closed(prompt), self._classifier.two_texts
         closed = [self._closed(self._text(text)) for text in texts]
         return {
-            (i, j): (*start, *closed[i], *closed[j]) if prompt else ()
+            (i, j): join((*start, *closed[i]), closed[j]) if prompt else ()
             for i in range(len(texts))
             for j in range(len(texts))
             if texts[i] != texts[j]

@@ -111,7 +111,7 @@ class ChatServer:
                 async with self._gate, asyncio.timeout(self._config.timeout_s):
                     reply = await self._client.post(self._url, json=body)
             except (TimeoutError, httpx.TimeoutException):
-                reason = f"no reply within {self._config.timeout_s:g} s"
+                reason = f"no reply within {self._config.timeout_s:g} s (judge.timeout_s)"
             except httpx.RequestError as error:
                 reason = f"cannot be reached: {error or type(error).__name__}"
             else:
@@ -119,6 +119,11 @@ class ChatServer:
                     return reply
                 reason = f"answers {reply.status_code}: {self.excerpt(reply)}"
         raise NoReply(f"{reason} ({NUM_TRIES} tries)")
+
+
+def reasoning(message: dict[str, Any]) -> str:
+    """The thought that a server keeps apart from the message's content."""
+    return str(message.get("reasoning_content") or message.get("reasoning") or "")
 
 
 def break_control_tokens(text: str) -> str:

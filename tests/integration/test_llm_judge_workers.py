@@ -1,23 +1,26 @@
 """Rollout workers as a judge: their two letters' probabilities are those of the model itself."""
 
 import asyncio
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from letter_models import write_letter_model, write_writing_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.group import Allotment, stop_workers, wait_ready
 from actors.llm_judge import check_llm_judge, start_llm_judge
 from rlhf.config.judges import LLMJudgeConfig
-from rlhf.config.models import DType, TransformersRolloutConfig
+from rlhf.config.models import DType, TransformersRolloutConfig, VllmRolloutConfig
 from rlhf.judges.template import DEFAULT_TEMPLATE, Template
 from rlhf.problems import InputError
 from rlhf.records import Comparison, Completion, Message, Prompt
 
 CHAT = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}<eos>{% endfor %}[judge] "
 TEXTS = ["4", "Four, I think.", "{second} <eos> é"]
+ENGINES = {"transformers": TransformersRolloutConfig, "vllm": VllmRolloutConfig}
 TOO_LONG = "x" * 2000
 
 
@@ -27,10 +30,15 @@ def group(id: str, *texts: str) -> tuple[Prompt, list[Completion]]:
 
 
 @pytest.fixture(scope="module")
-def chat_model(byte_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The byte model with a chat template, and special tokens that text can spell."""
+def plain_model(byte_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_letter_model(byte_model, tmp_path_factory.mktemp("plain") / "judge")
+
+
+@pytest.fixture(scope="module")
+def chat_model(plain_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a chat template, and special tokens that text can spell."""
     directory = tmp_path_factory.mktemp("chat") / "judge"
-    shutil.copytree(byte_model, directory)
+    shutil.copytree(plain_model, directory)
     tokenizer = AutoTokenizer.from_pretrained(directory)
     tokenizer.split_special_tokens = False
     tokenizer.chat_template = CHAT
@@ -49,12 +57,14 @@ def prefers_first(model: torch.nn.Module, tokenizer, question: str, first: str, 
     return logits[labels].softmax(-1)[0].item()
 
 
-async def judged(model: Path, *groups: tuple[Prompt, list[Completion]]) -> list[Comparison]:
+async def judged(
+    model: Path, *groups: tuple[Prompt, list[Completion]], engine: str = "transformers"
+) -> list[Comparison]:
     judge, workers = start_llm_judge(
         LLMJudgeConfig(path=str(model), num_workers=2),
-        TransformersRolloutConfig(max_prompt_tokens=8, max_completion_tokens=8),
+        ENGINES[engine](max_prompt_tokens=8, max_completion_tokens=8),
         DType.float32,
-        Allotment("judge", 2, 1, 0, 1),
+        Allotment("judge", 1 if engine == "vllm" else 2, 1, 0, 1),
         120,
         1,
     )
@@ -67,8 +77,8 @@ async def judged(model: Path, *groups: tuple[Prompt, list[Completion]]) -> list[
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("kind", ["plain", "chat"])
-async def test_probabilities_are_the_model_s_own(kind, byte_model, chat_model):
-    directory = chat_model if kind == "chat" else byte_model
+async def test_probabilities_are_the_model_s_own(kind, plain_model, chat_model):
+    directory = chat_model if kind == "chat" else plain_model
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(directory)
     groups = [group(str(i), *TEXTS[i:]) for i in range(2)]
@@ -92,6 +102,67 @@ async def test_probabilities_are_the_model_s_own(kind, byte_model, chat_model):
     # More than the model can read is no answer, and no worker fails of it.
     assert [value is None for value in missing.win_prob[3]] == [True, True, True, False]
     assert all(row[:3].count(None) == 0 for row in missing.win_prob[:3])
+
+
+def letter_odds(directory: Path, text: str) -> float:
+    """P(A) against B behind a text, by the model itself."""
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    labels = [tokenizer.convert_tokens_to_ids(label) for label in "AB"]
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([tokenizer(text)["input_ids"]])).logits[0, -1]
+    return logits[labels].softmax(-1)[0].item()
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "template, text",
+    [
+        (None, "\n<think>why-A?</think> "),
+        # Here the thought's first token is A, and the template has opened it already.
+        (CHAT + "<think>", "<think>A, or-why?</think>\n"),
+    ],
+)
+async def test_a_model_that_thinks_is_read_after_its_thought(
+    engine, template, text, byte_model, tmp_path
+):
+    directory = write_writing_model(byte_model, tmp_path / "judge", text, template)
+    (comparison,) = await judged(directory, group("a", "4", "5"), engine=engine)
+    after = letter_odds(directory, text)
+    # It prefers whatever stands first, equally in both orders.
+    assert comparison.win_prob == ((0.5, 0.5), (0.5, 0.5))
+    assert comparison.order_disagreement == pytest.approx(abs(after - (1 - after)), abs=1e-4)
+    assert after > 0.8 and letter_odds(directory, text[0]) < 0.6
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("\n<think>x, x", "no thought of it ends within 1024 tokens"),
+        ("\n<think>x</think>, so", r"after its thought, answers with A or B with a probability of"),
+        ("\nx", r"no thought of it ends within 1024 tokens"),
+    ],
+)
+async def test_a_model_that_gives_no_letter_has_failed(text, told, byte_model, tmp_path, caplog):
+    directory = write_writing_model(byte_model, tmp_path / "judge", text)
+    (comparison,) = await judged(directory, group("a", "4", "5"))
+    assert comparison.win_prob == ((0.5, None), (None, 0.5))
+    assert comparison.failed == (True,)
+    (line,) = [record.message for record in caplog.records if record.name == "actors.llm_judge"]
+    assert line.startswith(f"judge.path={directory}: ") and re.search(told, line)
+
+
+@pytest.mark.usefixtures("ray_session")
+async def test_a_model_that_knows_neither_letters_nor_thoughts_has_failed(byte_model, caplog):
+    (comparison,) = await judged(byte_model, group("a", "4", "5"))
+    assert comparison.failed == (True,)
+    (line,) = [record.message for record in caplog.records if record.name == "actors.llm_judge"]
+    assert re.search(
+        r"answers with A or B with a probability of only 0\.0\d+, and below 0\.1", line
+    )
+    assert "take a model that follows instructions" in line
 
 
 def test_models_that_cannot_be_a_judge_are_refused(byte_model, tiny_model, tmp_path):

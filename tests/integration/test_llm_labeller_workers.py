@@ -2,12 +2,11 @@
 
 import json
 import shutil
-from itertools import pairwise
+import string
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from letter_models import write_writing_model
 
 from rlhf.config.feedback import FeedbackConfig, LabelSource
 from rlhf.config.judges import LLMJudgeConfig
@@ -26,24 +25,8 @@ ANSWER = "mixed: <ok>"
 def answering_model(byte_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The byte model with room for a whole question, that ends any question of ours with ANSWER."""
     directory = tmp_path_factory.mktemp("labeller") / "model"
-    tokenizer = AutoTokenizer.from_pretrained(byte_model, model_max_length=POSITIONS)
-    shape = AutoConfig.from_pretrained(
-        byte_model, tie_word_embeddings=False, max_position_embeddings=POSITIONS
-    )
-    torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
-    ids = [*tokenizer(PROMPT[-1] + ANSWER)["input_ids"], tokenizer.eos_token_id]
-    with torch.no_grad():
-        # Without its layers' outputs, a model sees the last token alone.
-        for layer in model.model.layers:
-            layer.self_attn.o_proj.weight.zero_()
-            layer.mlp.down_proj.weight.zero_()
-        model.lm_head.weight.zero_()
-        for token, following in pairwise(ids):
-            model.lm_head.weight[following] = model.model.embed_tokens.weight[token]
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    return directory
+    text = PROMPT[-1] + ANSWER
+    return write_writing_model(byte_model, directory, text, max_position_embeddings=POSITIONS)
 
 
 def config(tmp_path: Path, model: Path, **judge) -> FeedbackConfig:
@@ -72,6 +55,34 @@ def test_workers_label_every_turn(answering_model, tmp_path):
     labeller = summary["labeller"]
     assert labeller["model"].startswith(f"{answering_model.name}-")
     assert (labeller["turns"], labeller["failures"]) == (10, {"too_long": 1})
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("template", [None, "{{ messages[0]['content'] }}<think>"])
+def test_a_thought_is_left_out(template, byte_model, tmp_path):
+    letters = [letter for letter in string.printable[:90] if letter not in ANSWER]
+    thought = f"<think>{''.join(letters)}</think>{ANSWER}"
+    text = thought if template else PROMPT[-1] + thought
+    model = write_writing_model(
+        byte_model, tmp_path / "model", text, template, max_position_embeddings=POSITIONS
+    )
+    made = config(tmp_path, model, max_failure_rate=0.1)
+    run(made)
+    summary = json.loads((Path(made.out) / "summary.json").read_text())
+    assert (summary["turns"]["mixed"], summary["turns"]["unknown"]) == (9, 1)
+    assert summary["labeller"]["failures"] == {"too_long": 1}
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_thought_without_an_end_is_no_label(byte_model, tmp_path):
+    text = PROMPT[-1] + "<think>x, x"
+    model = write_writing_model(
+        byte_model, tmp_path / "model", text, max_position_embeddings=POSITIONS
+    )
+    with pytest.raises(
+        LabellerFailed, match=r"\(9 no_answer, 1 too_long\).*no thought ends within"
+    ):
+        run(config(tmp_path, model))
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from commands import run, start
+from letter_models import write_letter_model
 
 from rlhf.store import read, read_metrics
 from rlhf.tree.store import SCHEMA, round_files
@@ -127,9 +128,12 @@ def test_gsm8k_goes_through(tmp_path, gsm8k, byte_model, search):
     assert all(tree["answer"] for tree in found)
 
 
-def test_a_policy_that_judges_its_own_steps_is_asked_by_the_workers_that_sample(tmp_path):
+def test_a_policy_that_judges_its_own_steps_is_asked_by_the_workers_that_sample(
+    byte_model, tmp_path
+):
+    model = write_letter_model(byte_model, tmp_path / "model")
     overrides = [
-        "algorithm.value=self_evaluation", "model.vocabulary=bytes", "num_rounds=1",
+        "algorithm.value=self_evaluation", f"model.path={model}", "num_rounds=1", "warmup.steps=0",
         "rollout.max_prompt_tokens=1024", "algorithm.num_root_simulations=2",
         "algorithm.num_simulations=1",
     ]  # fmt: skip
@@ -141,6 +145,20 @@ def test_a_policy_that_judges_its_own_steps_is_asked_by_the_workers_that_sample(
     confidences = [node["confidence"] for node in nodes]
     assert record["tree/confidence_mean"] == pytest.approx(sum(confidences) / len(confidences))
     assert record["tree/evaluation_failed_rate"] == 0
+
+
+def test_the_likelier_of_two_letters_that_it_hardly_ever_says_is_no_opinion(tmp_path):
+    overrides = [
+        "algorithm.value=self_evaluation", "model.vocabulary=bytes", "num_rounds=1",
+        "rollout.max_prompt_tokens=1024", "algorithm.num_root_simulations=2",
+        "algorithm.num_simulations=1",
+    ]  # fmt: skip
+    output = run(tmp_path / "run", *SMALL, *overrides)
+    nodes = [node for tree in trees(tmp_path / "run") for node in tree["nodes"][1:]]
+    assert nodes and all(node["confidence"] is None for node in nodes)
+    (record,) = read_metrics(tmp_path / "run" / "metrics.jsonl")[1:]
+    assert record["tree/evaluation_failed_rate"] == 1
+    assert "answers with A or B with a probability of only" in output
 
 
 @pytest.mark.parametrize(

@@ -67,3 +67,24 @@ def said(text: str, *listed: tuple[str, float]) -> tuple[int, Any]:
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": "length"}
     return 200, {"object": "chat.completion", "choices": [choice]}
+
+
+def thought(
+    content: str | None,
+    *tokens: tuple[str, list[tuple[str, float]]],
+    reasoning: str | None = None,
+    finish: str = "stop",
+) -> tuple[int, Any]:
+    """A chat completion that was given time to think: of each token, what it might have been."""
+    listed = [
+        {
+            "token": token,
+            "logprob": -0.1,
+            "top_logprobs": [{"token": t, "logprob": math.log(p)} for t, p in others],
+        }
+        for token, others in tokens
+    ]
+    message = {"role": "assistant", "content": content, "reasoning_content": reasoning}
+    logprobs = {"content": listed} if listed else None
+    choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": finish}
+    return 200, {"object": "chat.completion", "choices": [choice]}

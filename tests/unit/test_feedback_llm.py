@@ -4,7 +4,7 @@ import asyncio
 import random
 
 import pytest
-from chat_server import Server, said
+from chat_server import Server, said, thought
 from labelling_model import answer
 
 from rlhf.feedback import labeller as labeller_module
@@ -187,6 +187,23 @@ async def test_what_an_endpoint_is_asked(server, monkeypatch):
         "max_tokens": ANSWER_TOKENS,
         "temperature": 0,
     }
+
+
+@pytest.mark.parametrize(
+    "first", [said("<think> The user"), thought(None, reasoning="The user", finish="length")]
+)
+@pytest.mark.parametrize(
+    "reply",
+    [thought("<think>a\nneither: b</think>\n\nmixed: é"), thought("mixed: é", reasoning="a")],
+)
+async def test_an_endpoint_s_thought_is_left_out(server, first, reply):
+    server.replies = [first, reply]
+    writer = EndpointWriter(server.config())
+    await writer.check()
+    assert (await writer.write("?")).strip() == "mixed: é"
+    await writer.aclose()
+    limits = [body["max_tokens"] for _, _, body in server.asked]
+    assert limits == [ANSWER_TOKENS, 4096 + ANSWER_TOKENS, 4096 + ANSWER_TOKENS]
 
 
 @pytest.mark.parametrize(

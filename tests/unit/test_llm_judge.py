@@ -9,17 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from chat_server import said
+from chat_server import said, thought
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf.config.judges import LLMJudgeConfig
-from rlhf.judges.endpoint import (
-    Endpoint,
-    check_endpoint,
-    endpoint_judge,
-    label_preference,
-)
+from rlhf.judges.endpoint import Endpoint, check_endpoint, endpoint_judge
+from rlhf.judges.labels import listed_preference, preference
 from rlhf.judges.llm import LLMJudge, llm_judge_problems
 from rlhf.judges.server import EndpointFailed
 from rlhf.judges.template import DEFAULT_TEMPLATE, Template, load_template
@@ -216,20 +212,43 @@ def test_contradictions_are_told(settings, told):
 
 def test_probabilities_are_normalised_over_the_two_letters():
     listed = [("A", math.log(0.6)), (" A", math.log(0.06)), ("B", math.log(0.22)), ("Both", -5.0)]
-    assert label_preference(listed) == pytest.approx(0.75)
-    assert label_preference([("B", -0.1), ("A", -9999.0)]) == 0.0
-    assert label_preference([("I", -0.1), ("a", -3.0)]) is None
-    assert label_preference([("A", math.nan)]) is None
+    assert listed_preference(listed) == pytest.approx(0.75)
+    assert listed_preference([("B", -0.1), ("A", -9999.0)]) == 0.0
+    assert listed_preference([("I", -0.1), ("a", -3.0)]) is None
+    assert listed_preference([("A", math.nan)]) is None
 
 
 def test_a_letter_that_is_not_listed_gets_the_most_it_can_have():
     # Of two letters that are both unlikely, the one that is cut off is hardly less likely.
-    listed = [("The", math.log(0.9)), ("I", math.log(0.02)), ("A", math.log(0.01))]
-    assert label_preference(listed) == pytest.approx(0.5)
+    listed = [("The", math.log(0.5)), ("I", math.log(0.2)), ("A", math.log(0.12))]
+    assert listed_preference(listed) == pytest.approx(0.12 / (0.12 + 0.12))
     # With one token listed, the rest is what it leaves.
-    assert label_preference([("A", math.log(0.99))]) == pytest.approx(0.99)
-    assert label_preference([("B", math.log(0.99))]) == pytest.approx(0.01)
-    assert label_preference([("A", 0.0)]) == 1.0
+    assert listed_preference([("A", math.log(0.99))]) == pytest.approx(0.99)
+    assert listed_preference([("B", math.log(0.99))]) == pytest.approx(0.01)
+    assert listed_preference([("A", 0.0)]) == 1.0
+
+
+def test_letters_that_are_rarely_answered_are_no_verdict():
+    # What a model that thinks first says of its first token: 0.82 would be made of noise.
+    first = [("<think>", math.log(1 - 1e-7)), ("A", math.log(6e-8)), ("B", math.log(1.3e-8))]
+    assert listed_preference(first) is None
+    assert preference(math.log(6e-8), math.log(1.3e-8)) is None
+    assert preference(math.log(0.09), math.log(0.009)) is None
+    assert preference(math.log(0.09), math.log(0.01 + 1e-9)) == pytest.approx(0.9)
+    assert preference(math.log(0.2), -math.inf) == 1.0
+    assert preference(-math.inf, -math.inf) is None
+    assert preference(math.nan, 0.0) is None
+
+
+@given(st.floats(-50, 0), st.floats(-50, 0))
+def test_a_verdict_and_its_mirror_add_up_to_one(first, second):
+    found, mirrored = preference(first, second), preference(second, first)
+    if math.exp(first) + math.exp(second) < 0.1:
+        assert found is None and mirrored is None
+    else:
+        assert found is not None and mirrored is not None
+        assert found + mirrored == 1
+        assert found == pytest.approx(1 / (1 + math.exp(second - first)))
 
 
 # --- a server -----------------------------------------------------------------------------------
@@ -281,7 +300,7 @@ async def test_the_text_of_a_server_without_log_probabilities(server, text, answ
         b"null",
         {"choices": []},
         {"choices": [{"message": None}]},
-        {"choices": [{"message": {"content": None}}]},
+        {"choices": [{"message": {"content": ["A"]}}]},
         {"choices": [{"logprobs": {"content": [{"token": 1, "logprob": "x"}]}}]},
         {"choices": [{"logprobs": "yes", "message": {"content": "A"}}]},
     ],
@@ -348,6 +367,107 @@ async def test_no_more_questions_at_once_than_allowed(server):
     assert not any("<|im_end|>" in question for question in asked)
 
 
+# --- a server whose model thinks -----------------------------------------------------------------
+
+FIRST = said("<think>", ("<think>", 1 - 1e-7), ("A", 6e-8), ("B", 1.3e-8))
+AFTER = [("A", 0.3), ("B", 0.6), ("C", 0.01)]
+
+
+def pieces(*texts: str, answer: list[tuple[str, float]]) -> list[tuple[str, list]]:
+    """Tokens, the last of them the answer's, and in the middle of the thought the letter A."""
+    return [*((text, [("A", 0.9), (text, 0.1)]) for text in texts), ("B", answer)]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        thought(
+            "<think>\nA?</think>\n\nB",
+            *pieces("<think>", "\n", "A", "?", "</think>", "\n\n", answer=AFTER),
+        ),
+        # A template that opens the thought itself, marks of several tokens, what follows the answer
+        thought("A?</think>\nB", *pieces("A", "?</", "think", ">", "\n", answer=AFTER)),
+        thought("[THINK]A[/THINK]B", *pieces("[THINK]", "A", "[/THINK]", answer=AFTER)),
+        thought("A</think>B", *pieces("A", "</think>", answer=AFTER), ("<|im_end|>", [])),
+        # Servers that keep thoughts apart, and list their tokens or leave them out
+        thought("B", *pieces("A", "</think>", answer=AFTER), reasoning="A"),
+        thought("\n\nB", *pieces("\n\n", answer=AFTER), reasoning="A"),
+        thought(
+            "B",
+            *pieces(
+                *("<|channel|>", "analysis", "<|message|>", "A", "<|end|>", "<|start|>"),
+                *("assistant", "<|channel|>", "final", "<|message|>"),
+                answer=AFTER,
+            ),
+            reasoning="A",
+        ),
+    ],
+)
+@pytest.mark.parametrize("first", [FIRST, thought(None, reasoning="A", finish="length")])
+async def test_a_model_that_thinks_is_read_after_its_thought(server, first, reply):
+    server.replies = [first, reply]
+    assert await chosen(server.config()) == pytest.approx(1 / 3)
+    (_, _, short), (_, _, long) = server.asked
+    assert (short["max_tokens"], short["temperature"]) == (1, 0)
+    assert (long["max_tokens"], long["temperature"], long["top_logprobs"]) == (4096, 0.6, 5)
+    assert long["messages"] == short["messages"]
+
+
+@pytest.mark.parametrize(
+    "content, answer",
+    [("<think>A</think>\nB", 0.0), ("A", 1.0), ("<think>A</think>B is better", None)],
+)
+async def test_after_a_thought_the_text_counts_where_there_are_no_log_probabilities(
+    server, content, answer
+):
+    server.replies = [said(""), thought(content)]
+    assert await chosen(server.config(logprobs=False)) == answer
+    assert len(server.asked) == 2
+
+
+async def test_a_first_token_of_a_thought_that_is_kept_apart_is_no_letter(server):
+    first = thought(None, ("A", [("A", 0.9), ("B", 0.1)]), reasoning="A", finish="length")
+    server.replies = [first, thought("B", *pieces("A", "</think>", answer=AFTER), reasoning="A")]
+    assert await chosen(server.config()) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        thought("<think>A", *pieces("<think>", "A", answer=AFTER)[:2], finish="length"),
+        thought("A", ("A", [("A", 0.9), ("B", 0.1)]), finish="length"),  # the template opened it
+        thought(None, ("A", [("A", 0.9), ("B", 0.1)]), reasoning="A", finish="length"),
+        thought("</think>Well", ("</think>", []), ("Well", [("Well", 0.99), ("A", 1e-3)])),
+        (200, []),
+    ],
+)
+async def test_a_thought_without_an_end_or_an_answer_is_missing(server, caplog, reply):
+    server.replies = [FIRST, reply]
+    assert await chosen(server.config()) is None
+    (told,) = [record.message for record in caplog.records if record.name != "asyncio"]
+    assert told.startswith(
+        "judge.endpoint: answers neither A nor B, not even after a thought of at most 4096 tokens"
+    )
+
+
+async def test_once_it_has_thought_it_is_given_the_time_at_once(server):
+    server.replies = [FIRST, thought("A</think>B", *pieces("A", "</think>", answer=AFTER))]
+    endpoint = Endpoint(server.config())
+    found = [await endpoint.choose(question) for question in ("x", "y", "x")]
+    await endpoint.close()
+    assert found == pytest.approx([1 / 3] * 3)
+    limits = [body["max_tokens"] for _, _, body in server.asked]
+    assert limits == [1, 4096, 4096, 4096]
+    # The same question, the same thought.
+    seeds = [body.get("seed") for _, _, body in server.asked]
+    assert seeds[1] == seeds[3] != seeds[2]
+
+
+def test_a_server_whose_model_thinks_is_accepted(server):
+    server.replies = [FIRST, thought("A</think>B", *pieces("A", "</think>", answer=AFTER))]
+    check_endpoint(server.config())
+
+
 # --- a server at the start ----------------------------------------------------------------------
 
 
@@ -365,7 +485,7 @@ def test_a_server_that_answers_is_accepted(server):
         ((400, b"logprobs?"), r"answers 400 to a trivial question: logprobs\?; .*logprobs=false"),
         ((302, b""), r"answers 302 to a trivial question: nothing"),
         ((500, b"sk-secret"), r"answers 500: \*\*\* \(3 tries\); is the server up"),
-        (said("<think>"), r"judge.model=tiny-judge: answers .* neither A nor B"),
+        (said("<think>"), r"judge.model=tiny-judge: .* answers neither A nor B, not even after a"),
     ],
 )
 def test_a_server_that_is_no_judge_is_refused(server, monkeypatch, reply, told):
