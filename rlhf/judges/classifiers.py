@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rlhf.batching import micro_batches, unique
-from rlhf.data.rendering import special_prefix
+from rlhf.data.encoding import TextEncoder, special_prefix
 from rlhf.problems import InputError
 from rlhf.records import Message
 
@@ -33,6 +32,7 @@ class Classifier:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self.device).eval()
         self.tokenizer = tokenizer
+        self.texts = TextEncoder(tokenizer)
         self._first = special_prefix(tokenizer)
         self._text_config = model.config.get_text_config()
         self._pad_id: int | None = self._text_config.pad_token_id
@@ -72,28 +72,23 @@ class Classifier:
         """
         if not ended:
             prompt = self._begun(messages)
-            return (*prompt, *self._plain(completion)) if prompt else ()
+            return (*prompt, *self.texts.text(completion)) if prompt else ()
         if self.tokenizer.chat_template is None:
-            return tuple(self.tokenizer(messages[-1].content, completion)["input_ids"])
+            return self.texts.whole(messages[-1].content, completion)
         return self.chat([*messages, Message("assistant", completion)])
 
     def chat(self, messages: Sequence[Message], **options: bool) -> Ids:
         """The conversation by the chat template, which must be there."""
-        turns = [message._asdict() for message in messages]
         try:
-            return tuple(self.tokenizer.apply_chat_template(turns, return_dict=False, **options))
-        except TemplateError:
+            return self.texts.chat(messages, **options)
+        except ValueError:
             return ()
 
     def _begun(self, messages: Sequence[Message]) -> Ids:
         """The prompt as `rlhf.data.rendering` has it; none where the template refuses it."""
         if self.tokenizer.chat_template is None:
-            return (*self._first, *self._plain(messages[-1].content))
+            return (*self._first, *self.texts.text(messages[-1].content))
         return self.chat(messages, add_generation_prompt=True)
-
-    def _plain(self, text: str) -> Ids:
-        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
-        return tuple(encoded["input_ids"])
 
     @torch.inference_mode()
     def read(self, rows: Sequence[Ids], micro_batch_tokens: int) -> list[list[float] | None]:
