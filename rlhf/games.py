@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rlhf.data.rows import is_text, shown
 from rlhf.problems import InputError
 
 MAX_ANSWERS = 8
@@ -51,7 +52,7 @@ def read_game(path: str) -> KnownGame:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError([f"{key}: cannot be read ({error.strerror})"]) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError([f"{key}: is not JSON ({error})"]) from error
     wanted = '{"answers": ["rock", ...], "win_prob": [[0.5, ...], ...]}'
     if not isinstance(raw, dict) or {"answers", "win_prob"} - raw.keys():
@@ -70,6 +71,8 @@ def _answer_problems(answers: object) -> list[str]:
         return ["answers must be a list of texts that are not empty"]
     if not 2 <= len(answers) <= MAX_ANSWERS:
         return [f"has {len(answers)} answers; allowed are 2 to {MAX_ANSWERS}"]
+    if not all(is_text(answer) for answer in answers):
+        return ["an answer has half a surrogate pair, which is no character"]
     if len({answer.strip() for answer in answers}) < len(answers):
         return ["two answers are the same"]
     return []
@@ -83,12 +86,17 @@ def _matrix_problems(rows: object, size: int) -> list[str]:
         return [shape]
     if any(isinstance(v, bool) or not isinstance(v, int | float) for row in rows for v in row):
         return [shape]
-    problems = []
+    problems = [
+        f"win_prob[{i}][{j}]={shown(value)}: must be between 0 and 1"
+        for i, row in enumerate(rows)
+        for j, value in enumerate(row)
+        if not 0 <= value <= 1
+    ]
+    if problems:  # whole numbers may be too large to be added
+        return problems
     for i in range(size):
         for j in range(i, size):
-            if not 0 <= rows[i][j] <= 1:
-                problems.append(f"win_prob[{i}][{j}]={rows[i][j]}: must be between 0 and 1")
-            elif abs(rows[i][j] + rows[j][i] - 1) > 1e-6:
+            if abs(rows[i][j] + rows[j][i] - 1) > 1e-6:
                 fix = "0.5" if i == j else f"{1 - rows[i][j]:g}"
                 problems.append(
                     f"win_prob[{j}][{i}]={rows[j][i]}: must be {fix}, since win_prob[{i}][{j}]="

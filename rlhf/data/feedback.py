@@ -1,6 +1,7 @@
 """What `python -m rlhf.feedback` has written, into rows to learn from and held-out ones."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from rlhf.config.data import FeedbackDataConfig
 from rlhf.data.files import Column, FileReader, read_messages, read_text
 from rlhf.data.rendering import Review, Row, Source, complaint_row
+from rlhf.data.rows import shown
 from rlhf.feedback.pairs import next_turn
 from rlhf.problems import InputError
 
@@ -80,8 +82,9 @@ def open_folder(config: FeedbackDataConfig) -> FeedbackFolder:
     """Raises InputError if `data.path` is not what the command writes."""
     path = Path(config.path)
     try:
-        share = json.loads((path / "summary.json").read_text(encoding="utf-8"))["heldout_share"]
-    except (OSError, ValueError, KeyError, TypeError):
+        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+        share = float(summary["heldout_share"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise InputError(
             [
                 f"data.path={path}: must be a folder that python -m rlhf.feedback has written, "
@@ -98,12 +101,20 @@ class _Found:
     remark: str | None
 
 
+def _place(value: object) -> str:
+    """A conversation and a turn of it, as `Origin.id` writes them."""
+    text = read_text(value)
+    if not re.fullmatch(r".*:[0-9]{1,9}", text, re.DOTALL):
+        raise ValueError(f"is {shown(text)}, not a conversation and its turn, such as c17:2")
+    return text
+
+
 class _RemarkReader(FileReader):
     """Reads one file into `found`."""
 
     def __init__(self, file: Path, messages: str, reply: str, remark: str | None) -> None:
         columns: dict[str, Column] = {
-            "id": ("id", "id", read_text),
+            "id": ("id", "id", _place),
             "messages": (messages, messages, read_messages),
             "reply": (reply, reply, read_text),
         }

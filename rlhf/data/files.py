@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config.data import FilesConfig
+from rlhf.data.folders import find_files
 from rlhf.data.rendering import Row
-from rlhf.data.rows import RowReader
+from rlhf.data.rows import RowReader, is_text, shown
 from rlhf.problems import InputError, some
 from rlhf.records import Message
 
@@ -82,12 +83,10 @@ def _split(rows: list[Row], heldout_share: float) -> tuple[list[Row], list[Row]]
 def _read(key: str, path: str, columns: Mapping[str, Column], problems: list[str]) -> list[Row]:
     """Every row under `path`; what is wrong is added to `problems`."""
     root = Path(path)
-    files = sorted(f for f in root.rglob("*") if f.suffix in SUFFIXES) if root.is_dir() else [root]
-    if not root.exists():
-        problems.append(f"data.{key}={path}: no such file or folder; correct the path")
-        return []
-    if not files or files[0].suffix not in SUFFIXES:
-        problems.append(f"data.{key}={path}: give a .jsonl or .parquet file, or a folder of them")
+    try:
+        files = find_files(f"data.{key}", root, SUFFIXES)
+    except InputError as error:
+        problems += error.problems
         return []
     rows = []
     for file in files:
@@ -112,7 +111,7 @@ class FileReader(RowReader):
         try:
             rows = [row for number, record in self._records() if (row := self._row(number, record))]
         except OSError as error:
-            problems.append(f"{self._file}: cannot be read: {error.strerror or error}")
+            problems.append(self._unreadable(error))
             return []
         problems += self._missing()
         problems += [
@@ -164,10 +163,8 @@ def read_text(value: object) -> str:
         raise ValueError(f"must be text, not {type(value).__name__}")
     if not value.strip():
         raise ValueError("is empty")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("has half a surrogate pair, which is no character") from None
+    if not is_text(value):
+        raise ValueError("has half a surrogate pair, which is no character")
     return value
 
 
@@ -190,7 +187,7 @@ def read_messages(value: object) -> tuple[Message, ...]:
         if not isinstance(item, dict) or not {"role", "content"} <= item.keys():
             raise ValueError("must be text, or a list of messages with `role` and `content`")
         if item["role"] not in ROLES:
-            raise ValueError(f"has the role {item['role']!r}; allowed: {', '.join(ROLES)}")
+            raise ValueError(f"has the role {shown(item['role'])}; allowed: {', '.join(ROLES)}")
         messages.append(Message(item["role"], read_text(item["content"])))
     if messages[-1].role != "user":
         raise ValueError(f"must end with a message of the user, not of the {messages[-1].role}")

@@ -1,6 +1,7 @@
 """JSONL and Parquet files into preferences; whatever is wrong is told by file, column and row."""
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -10,6 +11,7 @@ from typing import Any
 
 from rlhf.config.reward import PREFIX, PreferenceFilesConfig
 from rlhf.data.files import SUFFIXES, Column, FileReader, read_messages, read_text
+from rlhf.data.folders import find_files
 from rlhf.problems import InputError
 from rlhf.records import Message
 
@@ -112,14 +114,12 @@ def _read(
 ) -> tuple[list[Example], int]:
     """Every row under `path`, and how many were passed over; what is wrong goes to `problems`."""
     root = Path(path)
-    if not root.exists():
-        problems.append(f"data.{key}={path}: no such file or folder; correct the path")
-        return [], 0
-    # Of a run's directory only its preferences: it has other JSONL files too.
-    folder = root / "preferences" if (root / "preferences").is_dir() else root
-    files = sorted(folder.rglob("*")) if folder.is_dir() else [folder]
-    if not (files := [file for file in files if file.suffix in SUFFIXES]):
-        problems.append(f"data.{key}={path}: give a .jsonl or .parquet file, or a folder of them")
+    try:
+        # Of a run's directory only its preferences: it has other JSONL files too.
+        of_a_run = os.path.isdir(root / "preferences")
+        files = find_files(f"data.{key}", root / "preferences" if of_a_run else root, SUFFIXES)
+    except InputError as error:
+        problems += error.problems
         return [], 0
     known = len(problems)
     readers = [_PreferenceReader(file, columns) for file in files]
@@ -167,13 +167,13 @@ def _example(values: Mapping[str, Any], file: str, number: int) -> Example:
 
 
 def _completion(value: object) -> str:
-    """Text, which may be empty, or the last message of a conversation."""
+    """Text, which may be empty or blank, or the last message of a conversation."""
     if isinstance(value, list):
         last = value[-1] if value else None
         if not isinstance(last, dict) or last.get("role") != "assistant":
             raise ValueError("must be text, or a list of messages that ends with the assistant's")
         value = last.get("content")
-    return "" if value == "" else read_text(value)
+    return _white_or_text(value)
 
 
 def _one_step(value: object) -> tuple[str]:
@@ -205,9 +205,13 @@ def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         kind = "null or missing" if value is None else f"not a number but {type(value).__name__}"
         raise ValueError(f"is {kind}")
-    if not math.isfinite(value):
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        number = math.inf
+    if not math.isfinite(number):
         raise ValueError("is not finite")
-    return float(value)
+    return number
 
 
 def _margin(value: object) -> float:

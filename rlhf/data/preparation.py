@@ -26,8 +26,6 @@ class Preparation:
         """By id of the prompts that have a review."""
         self.overlong: list[str] = []
         self.num_shortened = 0
-        self.num_with_control_tokens = 0
-        """Logged conversations in which a text would become a control token; left out."""
         self._long_replies: list[str] = []
         self._num_unread = 0
         self._empty: list[str] = []
@@ -53,11 +51,6 @@ class Preparation:
     def _reviewed(self, row: Row, review: Review) -> Prompt | None:
         """The longest end of the conversation with which prompt and guided prompt both fit."""
         renderer, limit = self._renderer, self._max_prompt_tokens
-        said = (review.disliked, review.complaint)
-        spoken = tuple(Message("user", text) for text in said if text)
-        if renderer.has_control_tokens((*row.messages, *spoken)):
-            self.num_with_control_tokens += 1
-            return None
         if not renderer.reads_turns:
             self._num_unread += 1
             return None

@@ -42,18 +42,11 @@ class Data:
     """By id of the prompts that users have said something about; grows where there is a feed."""
     num_overlong_dropped: int = 0
     """Prompts of either part that were dropped for their length."""
-    num_with_control_tokens: int = 0
-    """Logged conversations that were dropped, since a text of theirs could end or forge a turn."""
     num_shortened: int = 0
     """Conversations without their first turns, which would not have fitted."""
 
     def notes(self) -> Iterator[str]:
         """What people should know was left out."""
-        if self.num_with_control_tokens:
-            yield (
-                f"{self.num_with_control_tokens} logged conversations are left out: they have "
-                "control tokens"
-            )
         if self.num_shortened:
             yield f"{self.num_shortened} conversations are read without their first turns"
         if self.num_overlong_dropped:
@@ -105,7 +98,6 @@ def load_data(
         demonstrations,
         preparation.feedback,
         num_dropped,
-        preparation.num_with_control_tokens,
         preparation.num_shortened,
     )
 

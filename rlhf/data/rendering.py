@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.config.models import Rendering
+from rlhf.data.encoding import TextEncoder, special_prefix
 from rlhf.feedback.guidance import INSTRUCTION
 from rlhf.models.turns import turn_end
 from rlhf.problems import InputError
@@ -83,6 +83,7 @@ class Renderer:
         self._eos_id: Any = tokenizer.eos_token_id
         self._prefix = special_prefix(tokenizer)
         self._end = turn_end(tokenizer) if self._chat else (self._eos_id,)
+        self._texts = TextEncoder(tokenizer)
 
     def render(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
         """Token ids that end where the completion is to begin; never an end token of ours.
@@ -91,30 +92,16 @@ class Renderer:
         the tokenizer's usual first tokens. Raises ValueError if the template refuses the messages.
         """
         if not self._chat:
-            return (*self._prefix, *self._encode(messages[-1].content))
-        conversation = [message._asdict() for message in messages]
-        try:
-            ids = self._tokenizer.apply_chat_template(
-                conversation, add_generation_prompt=True, return_dict=False
-            )
-        except TemplateError as error:
-            raise ValueError(f"the chat template refuses it: {error}") from error
-        return tuple(ids)
+            return (*self._prefix, *self.text_ids(messages[-1].content))
+        return self._texts.chat(messages, add_generation_prompt=True)
 
     def completion_ids(self, text: str) -> tuple[int, ...]:
         """A demonstration as the policy should emit it: the text, then what ends its turn."""
-        return (*self._encode(text), *self._end)
+        return (*self.text_ids(text), *self._end)
 
     def text_ids(self, text: str) -> tuple[int, ...]:
-        """A part of an answer, such as what a tool wrote."""
-        return tuple(self._encode(text))
-
-    def has_control_tokens(self, messages: tuple[Message, ...]) -> bool:
-        """Whether a text would become a control token, which could end or forge a turn."""
-        if self._tokenizer.split_special_tokens:
-            return False
-        tokens = self._tokenizer.all_special_tokens
-        return any(token in message.content for message in messages for token in tokens)
+        """A part of an answer, such as what a tool wrote; it speaks of control tokens at most."""
+        return self._texts.text(text)
 
     @property
     def reads_turns(self) -> bool:
@@ -128,20 +115,3 @@ class Renderer:
         # Byte-level tokenizers such as GPT-2's give one token every special role.
         others = (self._tokenizer.eos_token_id, self._tokenizer.bos_token_id)
         return None if unknown in others else unknown
-
-    def _encode(self, text: str) -> list[int]:
-        # A text may speak of special tokens, and is not to contain one.
-        encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)
-        return encoded["input_ids"]
-
-
-def special_prefix(tokenizer: Any) -> list[int]:
-    """What the tokenizer puts in front of a text by itself, such as a begin token.
-
-    Found on a probe, because a tokenizer may also append an end token, and does not say which of
-    its special tokens goes where.
-    """
-    plain = tokenizer("1", add_special_tokens=False)["input_ids"]
-    full = tokenizer("1")["input_ids"]
-    starts = (i for i in range(len(full)) if full[i : i + len(plain)] == plain)
-    return full[: next(starts, 0)]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import reprlib
 from codecs import getincrementaldecoder
 from collections.abc import Collection, Iterator
 from functools import partial
@@ -17,7 +18,28 @@ CHUNK_BYTES = 2**20
 MAX_OBJECT_CHARS = 2**24
 """Of one element of a JSON array; what seems longer is a broken one."""
 _OPENING = {before: re.compile(rf"\s*{re.escape(before)}\s*\{{") for before in "[,"}
+_PARQUET_FAULTS = (pa.ArrowException, ValueError, OverflowError)
+"""What pyarrow raises for a broken file, and for values that Python has no type for."""
 _NO_ARRAY = "not JSON; the file must be one array of objects, or one object per line as .jsonl"
+
+
+TOO_DEEP = "JSON that is nested too deeply to be read"
+
+
+def is_text(value: str) -> bool:
+    """Whether it is all characters; JSON can spell halves of a surrogate pair."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(value: object) -> str:
+    """The beginning of a value, for a message."""
+    # A nested value may be too deep for repr.
+    text = reprlib.repr(value) if isinstance(value, list | dict) else repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 class RowReader:
@@ -56,6 +78,8 @@ class RowReader:
                     self._fault(None, "not JSON; each line must be one JSON object", number)
                 except ValueError as error:
                     self._fault(None, str(error), number)
+                except RecursionError:
+                    self._fault(None, TOO_DEEP, number)
                 else:
                     if isinstance(record, dict):
                         self._present |= record.keys()
@@ -78,8 +102,8 @@ class RowReader:
                     self.bytes_read = int(number * share)
         except UnicodeDecodeError:
             self._fault(None, "bad UTF-8 in or soon after this row", number + 1)
-        except pa.ArrowInvalid as error:
-            self._fault(None, f"not readable as Parquet ({error})", number + 1)
+        except _PARQUET_FAULTS as error:
+            self._fault(None, f"not readable as Parquet ({_in_a_line(error)})", number + 1)
 
     def _array(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Numbers, from 1, of the elements of one JSON array, and objects; a fault ends it."""
@@ -99,6 +123,11 @@ class RowReader:
             )
         except ValueError as error:
             self._fault(None, str(error), number + 1)
+        except RecursionError:
+            self._fault(None, TOO_DEEP, number + 1)
+
+    def _unreadable(self, error: OSError) -> str:
+        return f"{self._file}: cannot be read: {error.strerror or _in_a_line(error)}"
 
     def _bad_utf8(self, line: bytes, error: UnicodeDecodeError) -> str:
         """Names the column by the last key before the bad byte."""
@@ -108,6 +137,10 @@ class RowReader:
 
     def _fault(self, column: str | None, what: str, number: int) -> None:
         self._faults.setdefault((column, what), []).append(number)
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 class _Array:

@@ -21,6 +21,7 @@ from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 
+from rlhf.data.folders import find_files
 from rlhf.feedback.labels import Verdict, given_verdict, judging_turns
 from rlhf.feedback.turns import LOG_SUFFIXES, Drop, Logged, LogReader, Turn
 from rlhf.problems import InputError
@@ -69,17 +70,12 @@ class ConversationLog:
 
     def __init__(self, path: Path) -> None:
         """Raises InputError if there is nothing to read."""
-        if not path.exists():
-            raise InputError([f"path={path}: no such file or folder; correct the path"])
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        self._files = [f for f in files if f.suffix in LOG_SUFFIXES and f.is_file()]
-        if not self._files:
-            kinds = ", ".join(LOG_SUFFIXES)
-            raise InputError([f"path={path}: give a file, or a folder of files, of {kinds}"])
+        self._files = find_files("path", path, LOG_SUFFIXES)
         self._readers = [LogReader(file) for file in self._files]
         self._ids: set[bytes] = set()
         self.tally = Tally()
-        self.num_bytes = sum(file.stat().st_size for file in self._files)
+        # A link to nothing is told when it is read.
+        self.num_bytes = sum(file.stat().st_size for file in self._files if file.exists())
 
     @property
     def bytes_read(self) -> int:

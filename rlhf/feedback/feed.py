@@ -51,7 +51,8 @@ class Feed:
         """Complaints of whole conversations, the oldest first, and no more than `most` unless one
         conversation alone has more: as `rlhf.feedback.pairs.Complaint.record` has them."""
         for file in sorted(self._folder.iterdir()):
-            if file.suffix in LOG_SUFFIXES and not file.name.startswith("."):
+            is_log = file.suffix in LOG_SUFFIXES and not file.is_dir()
+            if is_log and not file.name.startswith("."):
                 self._look_at(file)
         taken: list[dict[str, Any]] = []
         while self._waiting and (not taken or len(taken) + len(self._waiting[0]) <= most):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlhf.data.files import read_text
-from rlhf.data.rows import RowReader
+from rlhf.data.rows import RowReader, shown
 from rlhf.problems import some
 
 LOG_SUFFIXES = (".jsonl", ".parquet", ".json")
@@ -81,7 +81,7 @@ class LogReader(RowReader):
         super().__init__(file, {"id", "messages", *_UTTERANCE})
         self.num_rows = 0
         self._other_faults = 0
-        self._unreadable: list[str] = []
+        self._broken: list[str] = []
 
     def conversations(self) -> Iterator[Logged]:
         """In the file's order; a row with a fault is left out, and told in `problems`."""
@@ -103,7 +103,7 @@ class LogReader(RowReader):
                     utterances = utterances or Logged(row)
                     utterances.add(number or 0, read)
         except OSError as error:
-            self._unreadable.append(f"{self._file}: cannot be read: {error.strerror or error}")
+            self._broken.append(self._unreadable(error))
         if utterances is not None:
             yield utterances
 
@@ -116,7 +116,7 @@ class LogReader(RowReader):
         ]
         if self._other_faults:
             told.append(f"{self._file}: other faults in {self._other_faults} more rows")
-        return self._unreadable + told
+        return self._broken + told
 
     def _fault(self, column: str | None, what: str, number: int) -> None:
         if (column, what) in self._faults or len(self._faults) < MAX_KINDS:
@@ -136,9 +136,9 @@ def _read(row: int, record: Mapping[str, Any]) -> tuple[int | None, Logged | Tur
         )
     number, role = record["UtteranceId"], record.get("Role")
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        raise _FieldFault("UtteranceId", f"must be a whole number from 0, not {_shown(number)}")
-    if role not in UTTERANCE_ROLES:
-        raise _FieldFault("Role", f"is {_shown(role)}; allowed: {', '.join(UTTERANCE_ROLES)}")
+        raise _FieldFault("UtteranceId", f"must be a whole number from 0, not {shown(number)}")
+    if not isinstance(role, str) or role not in UTTERANCE_ROLES:
+        raise _FieldFault("Role", f"is {shown(role)}; allowed: {', '.join(UTTERANCE_ROLES)}")
     content = _text(record, "Content", "Content")
     labels = [None, None]
     if role == "User":
@@ -148,16 +148,16 @@ def _read(row: int, record: Mapping[str, Any]) -> tuple[int | None, Logged | Tur
 
 def _turns(messages: object) -> list[Turn]:
     if not isinstance(messages, list):
-        raise _FieldFault("messages", f"must be a list of messages, not {_shown(messages)}")
+        raise _FieldFault("messages", f"must be a list of messages, not {shown(messages)}")
     return [_turn(message) for message in messages]
 
 
 def _turn(message: object) -> Turn:
     if not isinstance(message, dict):
-        raise _FieldFault("messages", f"must hold objects, not {_shown(message)}")
+        raise _FieldFault("messages", f"must hold objects, not {shown(message)}")
     role = message.get("role")
     if role not in ROLES:
-        raise _FieldFault("messages.role", f"is {_shown(role)}; allowed: {', '.join(ROLES)}")
+        raise _FieldFault("messages.role", f"is {shown(role)}; allowed: {', '.join(ROLES)}")
     content = _text(message, "content", "messages.content")
     labels = [_boolean(message, n, f"messages.{n}") for n in ("satisfied", "dissatisfied")]
     if role != "user" and labels != [None, None]:
@@ -187,7 +187,7 @@ def _boolean(record: Mapping[str, Any], key: str, name: str) -> bool | None:
     value = record.get(key)
     if value is None or isinstance(value, bool):
         return value
-    raise _FieldFault(name, f"must be true, false or left out, not {_shown(value)}")
+    raise _FieldFault(name, f"must be true, false or left out, not {shown(value)}")
 
 
 def _id(value: object) -> str | None:
@@ -197,8 +197,3 @@ def _id(value: object) -> str | None:
         return read_text(value)
     except ValueError as error:
         raise _FieldFault("id", f"{error}; give text or a whole number, or leave it out") from None
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
@@ -20,7 +19,7 @@ from transformers import (
 )
 
 from rlhf.batching import micro_batches, unique
-from rlhf.data.rendering import special_prefix
+from rlhf.data.encoding import TextEncoder, special_prefix
 from rlhf.problems import InputError
 from rlhf.records import Message
 
@@ -60,6 +59,7 @@ class Classifier:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self.device).eval()
         self.tokenizer = tokenizer
+        self.texts = TextEncoder(tokenizer)
         self._first = special_prefix(tokenizer)
         self._text_config = model.config.get_text_config()
         self._pad_id: int | None = self._text_config.pad_token_id
@@ -99,15 +99,24 @@ class Classifier:
         text's last token is the row's.
         """
         if not ended:
-            prompt, text = self._begun(messages), self._plain(completion)
+            prompt, text = self._begun(messages), self.texts.text(completion)
             if self.tokenizer.chat_template is None:
                 return self.two_texts(prompt, text)
             return (*prompt, *text) if prompt else ()
         if self.tokenizer.chat_template is None:
-            encoded = self.tokenizer(messages[-1].content, completion, return_token_type_ids=True)
-            ids = tuple(encoded["input_ids"])
-            return Typed(ids, encoded["token_type_ids"]) if self._has_types else ids
+            return self._pair(messages[-1].content, completion)
         return self.chat([*messages, Message("assistant", completion)])
+
+    def _pair(self, first: str, second: str) -> Ids:
+        ids = self.texts.whole(first, second)
+        if not self._has_types:
+            return ids
+        options = {"return_token_type_ids": True, "split_special_tokens": True}
+        types = self.tokenizer(first, second, **options)["token_type_ids"]
+        if len(types) != len(ids):  # a control token in a text was read in two parts
+            begun = len(self.texts.whole(first))
+            types = [0] * begun + [1] * (len(ids) - begun)
+        return Typed(ids, types)
 
     def two_texts(self, first: Ids, second: Ids) -> Ids:
         """One row of both, of which a model with token types sees where the second begins."""
@@ -116,21 +125,16 @@ class Classifier:
 
     def chat(self, messages: Sequence[Message], **options: bool) -> Ids:
         """The conversation by the chat template, which must be there."""
-        turns = [message._asdict() for message in messages]
         try:
-            return tuple(self.tokenizer.apply_chat_template(turns, return_dict=False, **options))
-        except TemplateError:
+            return self.texts.chat(messages, **options)
+        except ValueError:
             return ()
 
     def _begun(self, messages: Sequence[Message]) -> Ids:
         """The prompt as `rlhf.data.rendering` has it; none where the template refuses it."""
         if self.tokenizer.chat_template is None:
-            return (*self._first, *self._plain(messages[-1].content))
+            return (*self._first, *self.texts.text(messages[-1].content))
         return self.chat(messages, add_generation_prompt=True)
-
-    def _plain(self, text: str) -> Ids:
-        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
-        return tuple(encoded["input_ids"])
 
     @torch.inference_mode()
     def read(self, rows: Sequence[Ids], micro_batch_tokens: int) -> list[list[float] | None]:

@@ -126,7 +126,7 @@ def _training_faults(directory: Path, config: ModelJudgeConfig) -> Iterator[str]
         return
     try:
         trained = json.loads(record.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         yield f"its {TRAINING_RECORD} is not JSON ({error}); train the model again"
         return
     kind = _kind(trained)

@@ -46,7 +46,7 @@ class PairLayout:
         """Every two different texts in both orders; empty where the template refuses the prompt."""
         prompt = self._prompt(messages)
         start, join = self._closed(prompt), self._classifier.two_texts
-        closed = [self._closed(self._text(text)) for text in texts]
+        closed = [self._closed(self._classifier.texts.text(text)) for text in texts]
         return {
             (i, j): join((*start, *closed[i]), closed[j]) if prompt else ()
             for i in range(len(texts))
@@ -56,14 +56,8 @@ class PairLayout:
 
     def _prompt(self, messages: Sequence[Message]) -> Ids:
         if self._classifier.tokenizer.chat_template is None:
-            return self._text(messages[-1].content, add_special_tokens=True)
+            return self._classifier.texts.whole(messages[-1].content)
         return self._classifier.chat(messages, add_generation_prompt=True)
-
-    def _text(self, text: str, add_special_tokens: bool = False) -> Ids:
-        encoded = self._classifier.tokenizer(
-            text, add_special_tokens=add_special_tokens, split_special_tokens=True
-        )
-        return tuple(encoded["input_ids"])
 
     def _closed(self, ids: Ids) -> Ids:
         assert self._separator is not None

@@ -173,6 +173,24 @@ def test_plain_rendering_cannot_read_several_turns_and_is_told_so_once():
     assert not made.feedback
 
 
+def test_a_log_may_speak_of_control_tokens():
+    speaking = build_tokenizer(Vocabulary.bytes)
+    speaking.split_special_tokens = False
+    speaking.chat_template = (
+        "{% for m in messages %}{{ m.content }}<eos>{% endfor %}"
+        "{% if add_generation_prompt %}<pad>{% endif %}"
+    )
+    made = preparation(render=Renderer(speaking, Rendering.chat))
+    history = conversation("Why <eos>?", "So.", "What is <pad>?")
+    prompt = made.prompt(reviewed(history=history, disliked="<eos>", complaint="No <eos>!"))
+    (said,) = made.feedback.values()
+    pad, eos = 0, 1
+    assert [id for id in prompt.token_ids if id <= eos] == [eos] * 3 + [pad]
+    assert [id for id in said.guided.token_ids if id <= eos] == [eos] * 5 + [pad]
+    assert [id for id in said.disliked.token_ids if id <= eos] == [eos]  # its own end
+    assert made.problems(can_drop=False) == []
+
+
 def test_what_a_template_refuses_and_what_is_empty_is_told():
     made = preparation()
     strange = (*conversation(QUESTION, "So.", "Why?")[:2], ("tool", "x"), *conversation("Why?"))

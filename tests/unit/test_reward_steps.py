@@ -209,7 +209,7 @@ def test_an_answer_that_has_not_ended_is_not_closed(tmp_path, command):
     messages = (Message("user", "?"),)
     tokenizer = judge._classifier.tokenizer
     whole, begun = (judge._classifier.encode(messages, "<eos>z \n", e) for e in (True, False))
-    assert tokenizer.decode(whole) == "?<eos><eos>z<eos>" and whole[1:3] == (1, 1)
+    assert tokenizer.decode(whole) == "?<eos><eos>z<eos>" and whole.count(1) == 2
     assert tokenizer.decode(begun) == "?<eos>!<eos>z \n" and begun.count(1) == 1
     # Of another kind than steps, so that ends count.
     closed, open_ = judge.score([Answer(messages, "z"), Answer(messages, "z", ended=False)])
