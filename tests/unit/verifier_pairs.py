@@ -21,6 +21,8 @@ KINDS = (
         r"The answer is what the last `####`, `\boxed{}` or `<answer>` marks; words after `####` "
         "are a heading.",
         right=(
+            ("12", "#### \\( 12 \\)"),
+            ("12", "12."),
             ("42", r"so \boxed{42}"),
             ("42", r"so \boxed {42}"),
             ("42", r"so $\boxed{ 42. }$"),
@@ -39,6 +41,8 @@ KINDS = (
             ("42", "#### 42\n\nDone in 3 steps."),
         ),
         wrong=(
+            ("5", "#### 42 eggs, 5 baskets"),
+            ("5", "It is not 5"),
             ("5", r"\boxed{5}, no, \boxed{42}"),
             ("5", r"\boxed{5} or #### 42"),
             ("5", r"#### 5 and then \boxed {42}"),
@@ -62,6 +66,8 @@ KINDS = (
         "Without a mark it is what follows the last `answer is` or `answer:`, else the last "
         "formula or number.",
         right=(
+            ("8", "Each of the 4 friends gets 32/4 = 8 cookies."),
+            ("70000", "His profit was $200,000-$130,000=$70,000."),
             ("36", "She sells 18 eggs at $2 each, so 36 dollars."),
             ("36", "The answer is 36 because 18 * 2 = 36."),
             ("36", "The answer is 36. I checked it 2 times."),
@@ -76,6 +82,8 @@ KINDS = (
             ("3.5", "It takes 3 1/2 hours."),
         ),
         wrong=(
+            ("5", "The answer is not 5."),
+            ("130000", "His profit was $200,000-$130,000=$70,000."),
             ("18", "She sells 18 eggs at $2 each, so 36 dollars."),
             ("18", "The answer is 36 because 18 * 2 = 36."),
             ("2", "The answer is 36. I checked it 2 times."),
@@ -95,6 +103,7 @@ KINDS = (
         "Numbers are compared exactly; commas, thin spaces and blanks may part groups of three "
         "digits, a comma is no decimal point.",
         right=(
+            (r"11,\! 111,\! 111,\! 100", r"\boxed{11111111100}"),
             ("1234", r"\boxed{1\,234}"),
             ("1234", "#### 1 234"),
             ("1234", "#### 1\u202f234"),
@@ -113,6 +122,7 @@ KINDS = (
             ("5", "#### 5 (five)"),
         ),
         wrong=(
+            ("0.333", "#### 1/3"),
             ("1234", r"\boxed{1\,2345}"),
             ("12", "#### 1 2"),
             ("1234", "#### 12 34"),
@@ -181,6 +191,8 @@ KINDS = (
         "unit",
         "Units and currency signs behind or before a number are left out, and not compared.",
         right=(
+            ("45", "#### 45 minutes (0.75 hours)"),
+            ("6", "The answer is 6 pm."),
             ("15", "#### 15 tanks"),
             ("15", "#### 15 costumes"),
             ("15", "#### 15 experts"),
@@ -211,6 +223,8 @@ KINDS = (
             (r"60 \text{ inches}", "#### 60"),
         ),
         wrong=(
+            ("45", "#### 0.75 hours (45 minutes)"),
+            ("6", "The answer is 6:15 pm."),
             ("15", r"\boxed{15 \tan x}"),
             ("15", "#### 15 cos"),
             ("15", "#### 15 pi"),
@@ -243,8 +257,8 @@ KINDS = (
     ),
     Kind(
         "scale",
-        "`hundred` to `trillion`, `dozen`, `squared`, `cubed`, `half` and fractions in words change "
-        "the number.",
+        "`hundred` to `trillion`, `dozen`, `squared`, `cubed`, `half` and fractions in words "
+        "change the number.",
         right=(
             ("5000000", "#### 5 million"),
             ("5000000", "#### $5 million dollars"),
@@ -339,6 +353,9 @@ KINDS = (
         "An equation gives the answer if it holds and names it once: `x = 5`, `m+n = 5`, "
         "`2 + 3 = 5`; not `2x = 10`.",
         right=(
+            ("73", r"\boxed{m + n = 73}"),
+            ("(1,2)", r"\boxed{(x,y) = (1,2)}"),
+            (r"\frac{3}{4}", r"\boxed{P = \frac{3}{4}}"),
             ("5", r"\boxed{x = 5}"),
             ("5", "#### x=5"),
             ("5", r"\boxed{f(2) = 5}"),
@@ -355,6 +372,9 @@ KINDS = (
             ("x^2+y^2=1", r"\boxed{x^2 + y^2 - 1 = 0}"),
         ),
         wrong=(
+            ("5", r"\boxed{|x| = 5}"),
+            ("5", r"\boxed{-x = 5}"),
+            ("x^2=4", r"\boxed{4}"),
             ("5", r"\boxed{4=5}"),
             ("5", r"\boxed{1 \cdot x = 5}"),
             ("5", r"\boxed{2x = 5}"),
@@ -406,6 +426,7 @@ KINDS = (
         "interval",
         "Intervals and their unions have the same ends, open or closed.",
         right=(
+            (r"(-\infty, 2) \cup (3, \infty)", r"\boxed{x < 2 \text{ or } x > 3}"),
             ("[0, 1)", "#### [0, 1)"),
             ("[0,1)", r"\boxed{\left[0, 1\right)}"),
             (r"(-\infty, 3]", r"\boxed{(-\infty,3]}"),
@@ -415,6 +436,7 @@ KINDS = (
             ("[0,1)", r"\boxed{0 \le x < 1}"),
         ),
         wrong=(
+            (r"(-\infty, 2) \cup (3, \infty)", r"\boxed{x < 2 \text{ or } x > 4}"),
             ("[0, 1)", "#### [0, 1]"),
             ("[0,1)", r"\boxed{\left(0, 1\right)}"),
             (r"(-\infty, 3]", r"\boxed{(-\infty,3)}"),
@@ -428,6 +450,9 @@ KINDS = (
         "formula",
         "Formulas are right if they are mathematically equal; upper and lower case differ.",
         right=(
+            (r"\pi r^2 h", r"\boxed{\pi r^2 h}"),
+            (r"\log_2 3", r"\boxed{\frac{\ln 3}{\ln 2}}"),
+            (r"\sin^2 x", r"\boxed{1-\cos^2 x}"),
             ("x+1", "#### x+1"),
             ("x+1", "#### 1 + x"),
             ("(x+1)^2", r"\boxed{x^2+2x+1}"),
@@ -449,6 +474,9 @@ KINDS = (
             (r"2^{10}", "#### 1024"),
         ),
         wrong=(
+            (r"\pi r^2 h", r"\boxed{\pi r^2}"),
+            (r"\frac{1}{2}", r"\boxed{\frac{1}{2} + \binom}"),
+            (r"\frac{1}{2}", r"\boxed{\sum_ \frac{1}{2} ]}"),
             ("x+1", "#### x-1"),
             ("x+1", "#### y+1"),
             ("(x+1)^2", r"\boxed{x^2+1}"),
@@ -475,6 +503,8 @@ KINDS = (
         "A capital letter A to J alone is a choice: boxed, after `####` or `answer is`, or last in "
         "brackets; a text behind it is left out.",
         right=(
+            ("C", "The correct option is C."),
+            ("D", "D. All of the above"),
             ("B", "#### B"),
             ("B", r"\boxed{B}"),
             ("B", r"\boxed{\text{(B)}}"),
@@ -493,6 +523,8 @@ KINDS = (
             ("12", r"\boxed{\textbf{(B)}\ 12}"),
         ),
         wrong=(
+            ("C", "Both (A) and (C) hold."),
+            ("B", "Options A and B are right."),
             ("B", "#### A"),
             ("B", r"\boxed{C}"),
             ("B", r"\boxed{\text{(C)}}"),
