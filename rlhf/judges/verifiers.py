@@ -1,6 +1,10 @@
-"""Verifiers: 1.0 if a completion gives the prompt's answer, 0.0 if not, None if we cannot tell.
+r"""Verifiers: 1.0 if a completion gives the prompt's answer, 0.0 if not, None if we cannot tell.
 
-Mathematics is compared by `math-verify` in a child process. A completion such as `9**9**9` makes
+Mathematics goes by the rules of docs/models_and_data.md, by kind of answer: letters and words in
+`choices.py`, numbers, ratios and times in `quantities.py`, and all else in `formulas.py`, part by
+part; `answers.py` finds the answer in a text.
+
+Formulas are compared by `math-verify` in a child process. A completion such as `9**9**9` makes
 sympy compute for hours inside a single C call, which no timeout within the process ends, and
 math-verify's own is a signal that works in a main thread only. The child has a limit on processor
 time per completion, which the kernel enforces; a completion that exceeds it is wrong.
@@ -17,27 +21,23 @@ import sys
 import threading
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, Pipe
-from typing import Any
 
 from rlhf.config.judges import Check, VerifierConfig
 from rlhf.judges import Group
+from rlhf.judges.answers import final_answer, said
+from rlhf.judges.choices import choice, chosen, worded, wording
+from rlhf.judges.quantities import agree, read
+from rlhf.judges.tidying import tidy
 from rlhf.records import Judgement
 
-MAX_ANSWER_CHARS = 1000
-"""A longer marked answer is wrong; of text without a mark, no more than this is searched."""
 CPU_LIMIT_S = 2
 MEMORY_LIMIT_BYTES = 4 << 30
 DEADLINE_S = 120.0
 """Wall clock, for a child that is stuck without computing."""
 
 _INTEGER = re.compile(r"([+-]?)([0-9]+)")
-_MARKED = re.compile(r"####[ \t]*(?![0-9]+[.)][ \t]+[A-Za-z*])([-+$€£\\(.0-9−][^\n]*)")
-"""What follows `####` and can be an answer; not a heading such as `#### Step 3` or `#### 2. So`."""
-_QUANTITY = re.compile(
-    r"(-?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+))"
-    r"\s*(\\?%)?(?:\s+(?!sin|cos|tan|arc|log|exp|sqrt)[A-Za-z]{3}[A-Za-z ]*)?"
-)
-"""A number, perhaps a percent sign, perhaps a unit in words."""
+_CHOICE = re.compile(r"(?:\([A-J]\)|[A-J][).:])\s+(?=[-$\d\\(.])")
+"""A letter and what it stands for, of which only that is compared with a number or a formula."""
 
 
 class Verifier:
@@ -45,7 +45,7 @@ class Verifier:
 
     def __init__(self, config: VerifierConfig) -> None:
         self._check = config.check
-        self._name = f"verifier/{config.check.value}@1"
+        self._name = f"verifier/{config.check.value}@{2 if config.check is Check.math else 1}"
         self._math = MathProcess() if config.check is Check.math else None
 
     def judge(self, groups: Sequence[Group]) -> list[Judgement]:
@@ -90,39 +90,24 @@ def _integer(text: str) -> str | None:
     return digits if sign != "-" or digits == "0" else f"-{digits}"
 
 
-# --- mathematics: which part of a text is the answer ---------------------------------------------
+# --- mathematics: without a process --------------------------------------------------------------
 
 
-def final_answer(text: str) -> tuple[str, bool] | None:
-    r"""The part of a text to compare, and whether the text marks it as its answer.
-
-    Marked is what follows `####` on its line, or stands in `\boxed{}`, whichever comes last.
-    Without a mark it is the end of the text, cut at white space. None if there is no answer, or
-    one of more than `MAX_ANSWER_CHARS`.
-    """
-    marked = list(_MARKED.finditer(text))
-    boxed = text.rfind("\\boxed{")
-    if boxed >= 0 and (not marked or boxed > marked[-1].start()):
-        answer = _braced(text, boxed + len("\\boxed{"))
-    elif marked:
-        answer = marked[-1][1]
-    elif len(text) <= MAX_ANSWER_CHARS:
-        return (text, False) if text.strip() else None
-    else:
-        # The first word of the cut may lack its beginning: 1018 would become 18.
-        _, space, rest = text[-MAX_ANSWER_CHARS:].partition(" ")
-        return (rest, False) if space and rest.strip() else None
-    return (answer, True) if answer.strip() and len(answer) <= MAX_ANSWER_CHARS else None
-
-
-def _braced(text: str, start: int) -> str:
-    """What stands before the brace that closes one opened before `start`; else all that follows."""
-    depth = 1
-    for end in range(start, min(len(text), start + MAX_ANSWER_CHARS + 1)):
-        depth += (text[end] == "{") - (text[end] == "}")
-        if depth == 0:
-            return text[start:end]
-    return text[start:]
+def judge_plainly(expected: str, text: str) -> float | str:
+    """1.0 or 0.0 where no algebra is needed; else the part of the text to compare."""
+    if letter := choice(expected):
+        return float(chosen(text) == letter)
+    if words := wording(expected):
+        return float(worded(text) == words)
+    found = final_answer(text)
+    if found is None:
+        return 0.0
+    part, marked = found
+    if not marked:
+        part = said(part, equation="=" in expected)
+    part = _CHOICE.sub("", tidy(part), count=1)
+    want, have = read(expected), read(part)
+    return part if want is None or have is None else float(agree(want, have))
 
 
 # --- mathematics: the process that compares ------------------------------------------------------
@@ -140,16 +125,17 @@ class MathProcess:
 
     def score(self, answer: str, text: str) -> float | None:
         """1.0 or 0.0; None if the answer cannot be read, or the child died for a reason of ours."""
-        found, reference = final_answer(text), final_answer(answer)
-        if found is None:
-            return 0.0
+        reference = final_answer(answer)
         # A data set's answer may be a whole solution that marks its end.
         expected = reference[0] if reference and reference[1] else answer
+        judged = judge_plainly(expected, text)
+        if isinstance(judged, float):
+            return judged
         with self._lock:
             if self._child.poll() is not None:
                 self._start()
             try:
-                self._pipe.send_bytes(json.dumps([expected, *found]).encode())
+                self._pipe.send_bytes(json.dumps([expected, judged]).encode())
                 return json.loads(self._receive())
             except (EOFError, OSError):
                 self._child.kill()
@@ -184,45 +170,30 @@ class MathProcess:
 
 def serve(pipe: Connection) -> None:
     """The child: answers requests until its parent is gone, or it has used too much."""
-    from math_verify import verify
+    from rlhf.judges.formulas import readable, same
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # The default action ends the process even in the middle of a C call, which no handler can.
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
-    _parse("1 + 1", marked=True)
+    for limit in (signal.SIGPROF, signal.SIGVTALRM):
+        signal.signal(limit, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {limit})
+    same("x + 1", "1 + x")
     pipe.send_bytes(b"ready")
     while True:
         try:
-            answer, part, marked = json.loads(pipe.recv_bytes())
+            expected, part = json.loads(pipe.recv_bytes())
         except EOFError:
             return
-        score = None
-        if expected := _parse(answer, marked=True):
-            signal.setitimer(signal.ITIMER_PROF, CPU_LIMIT_S)
-            score = float(verify(expected, _parse(part, marked), timeout_seconds=None))
-            signal.setitimer(signal.ITIMER_PROF, 0)
+        # A reference that takes too long ends the process by another signal, and is no score.
+        signal.setitimer(signal.ITIMER_VIRTUAL, CPU_LIMIT_S)
+        known = readable(expected)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, CPU_LIMIT_S)
+        score = float(same(expected, part)) if known else None
+        signal.setitimer(signal.ITIMER_PROF, 0)
         pipe.send_bytes(json.dumps(score).encode())
-
-
-def _parse(text: str, marked: bool) -> list[Any]:
-    """Every reading of an answer as a sympy expression; of `12.5%` there are two."""
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
-
-    def read(text: str, *kinds: Any) -> list[Any]:
-        return parse(text, kinds, fallback_mode="no_fallback", parsing_timeout=None)  # type: ignore[arg-type]
-
-    numbers, latex = ExprExtractionConfig(), LatexExtractionConfig()
-    text = text.replace("−", "-")
-    if not marked:
-        return read(text, latex, numbers)
-    text = text.replace("\\$", "").lstrip(" \t\r$€£*_`+").rstrip(" \t\r$€£*_`.")
-    if quantity := _QUANTITY.fullmatch(text):
-        number, percent = quantity.groups()
-        return read(number, numbers) + (read(f"{number}%", numbers) if percent else [])
-    return read(f"\\boxed{{{text}}}", latex) or read(text, numbers)
 
 
 if __name__ == "__main__":

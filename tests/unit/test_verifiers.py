@@ -6,18 +6,22 @@ import re
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from verifier_pairs import KINDS
 
 from rlhf.config.judges import Check, RewardModelConfig, VerifierConfig
 from rlhf.judges import Group, build_judge, needs_answers, verifiers
+from rlhf.judges.tidying import MATH_NAMES
 from rlhf.judges.verifiers import MathProcess, final_answer, integer_score
 from rlhf.records import Completion, Message, Prompt
 
 GSM8K = Path(__file__).parents[2].parent / "shared" / "data" / "gsm8k" / "test.jsonl"
+DOCS = Path(__file__).parents[2] / "docs" / "models_and_data.md"
 
 
 def prompt(id: str, answer: str | None) -> Prompt:
@@ -127,7 +131,41 @@ def test_final_answer_is_quick_on_megabytes(piece):
     final_answer(piece * (10**6 // len(piece)))
 
 
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("#### [0, 1)", "[0, 1)"),
+        ("#### x+1", "x+1"),
+        ("#### True", "True"),
+        ("#### A", "A"),
+        ("#### Answer: 7", "7"),
+        (r"\boxed {7}", "7"),
+        ("<answer>7</answer> 8", "7"),
+        ("<answer>7", "7"),
+    ],
+)
+def test_what_is_marked_need_not_be_a_number(text, answer):
+    assert final_answer(text) == (answer, True)
+
+
 # --- mathematics: what is equal ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
+def test_pairs_are_judged_by_the_rule_of_their_kind(math, kind):
+    wrong = [pair for pair in kind.right if math.score(*pair) != 1.0]
+    right = [pair for pair in kind.wrong if math.score(*pair) != 0.0]
+    assert (wrong, right) == ([], []), kind.rule
+
+
+def test_of_each_kind_as_many_pairs_are_right_as_wrong():
+    assert [kind.name for kind in KINDS if len(kind.right) != len(kind.wrong)] == []
+    assert all(len(set(kind.right + kind.wrong)) == 2 * len(kind.right) for kind in KINDS)
+
+
+def test_every_rule_is_in_the_documentation():
+    page = " ".join(DOCS.read_text(encoding="utf-8").split())
+    assert [kind.name for kind in KINDS if kind.rule not in page] == []
 
 
 @pytest.mark.parametrize(
@@ -194,6 +232,34 @@ def test_math_cannot_judge_by_an_answer_that_it_cannot_read(math, answer):
     assert math.score(answer, "18") is None
 
 
+@given(
+    number=st.fractions(-1000, 1000, max_denominator=50).filter(lambda it: it.denominator > 1),
+    digits=st.integers(1, 30),
+)
+def test_math_rounds_nothing(math, number, digits):
+    decimal = f"{float(number):.{digits}f}"
+    answer = rf"\frac{{{number.numerator}}}{{{number.denominator}}}"
+    assert math.score(answer, f"#### {number}") == 1.0
+    assert math.score(answer, f"#### {decimal}") == float(Fraction(decimal) == number)
+
+
+@given(
+    number=st.integers(0, 10**6),
+    begins=st.sampled_from(["tan", "cos", "exp", "log", "sin", "arc", "sqrt", "pi"]),
+    ends=st.from_regex("[a-z]{1,8}", fullmatch=True),
+)
+def test_a_unit_is_not_told_by_its_first_letters(math, number, begins, ends):
+    assume(begins + ends not in MATH_NAMES)
+    assert math.score(str(number), f"#### {number} {begins}{ends}") == 1.0
+
+
+@given(st.text(max_size=60), st.sampled_from(["18", "x+1", "B", "Paris", "[0,1)", "1, 2"]))
+@settings(deadline=None)
+def test_any_text_is_right_or_wrong(math, text, answer):
+    assert math.score(answer, text) in (0.0, 1.0)
+    assert math.score(answer, rf"\boxed{{{text}}}") in (0.0, 1.0)
+
+
 @given(number=st.integers(-(10**12), 10**12), delta=st.integers(1, 10**6))
 def test_math_compares_values_however_written(math, number, delta):
     for text in (f"#### {number:,}", rf"\boxed{{{number}}}", f"The answer is {number}."):
@@ -222,15 +288,46 @@ def test_megabytes_are_wrong_at_once(math):
     assert time.monotonic() - begin < 20
 
 
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("answer", ["18", r"\pi", "x", "1, 2", "B", "Paris"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "9^9^9^9",
+        "1e999999999",
+        "9" * 100_000,
+        "9" * 900,
+        "9" * 190 + " cubed",
+        "9" * 100 + "e999",
+        "(" * 400 + "1" + ")" * 400,
+        r"\frac{1}{" * 90 + "1" + "}" * 90,
+        "{" * 400 + "1" + "}" * 400,
+        r"\{" * 300,
+        "1," * 400,
+        "=" * 900,
+        r"\text{" * 150,
+    ],
+)
+def test_hostile_answers_are_wrong(math, answer, part):
+    for text in (part, f"#### {part}", rf"\boxed{{{part}}}", f"<answer>{part}", f"answer: {part}"):
+        assert math.score(answer, text) == 0.0
+
+
+@pytest.mark.timeout(120)
+def test_a_reference_that_takes_too_long_gives_no_score(math):
+    assert math.score("|x" * 40, "#### y+1") is None
+    assert math.score("x+1", "#### 1+x") == 1.0
+
+
 @pytest.mark.timeout(60)
 def test_the_verifiers_own_failure_is_no_score(monkeypatch):
     process = MathProcess()
     try:
         monkeypatch.setattr(verifiers, "DEADLINE_S", 0.2)
         os.kill(process._child.pid, signal.SIGSTOP)
-        assert process.score("18", "#### 18") is None
+        assert process.score("x+1", "#### 1+x") is None
         monkeypatch.undo()
-        assert process.score("18", "#### 18") == 1.0
+        assert process.score("x+1", "#### 1+x") == 1.0
     finally:
         process.close()
 

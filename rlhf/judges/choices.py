@@ -1,0 +1,73 @@
+"""Answers that are words: the letter of a choice, a name, a verdict such as `true`."""
+
+import re
+
+from rlhf.judges.answers import final_answer, statement
+from rlhf.judges.tidying import MATH_NAMES, tidy
+
+_ALONE = r"(?!\W*(?:,|/|\bor\b|\band\b)\W*[A-J]\b)"
+"""Not followed by another letter: `B or C` chooses nothing."""
+_LETTER = re.compile(
+    rf"(?:\(\s*([A-Ja-j])\s*\)[.:]?(?=\s|$)|([A-J])(?:[).:](?=\s|$)|$)|([a-j])$){_ALONE}"
+)
+_STATED = re.compile(r"(?:(?:the|option|choice)\s+)*", re.IGNORECASE)
+_OFFERED = re.compile(
+    r"(?<!\bor )(?<!\band )(?<!\), )"
+    rf"(?:\(([A-J])\)|\b(?:[Oo]ption|[Cc]hoice)(?: is)?[ *]+([A-J])\b)"
+    rf"{_ALONE}"
+)
+_HASHED = re.compile(r"####[ \t]*([^\n#]+)")
+_WORDS = re.compile(r"[^\W\d_]+(?:[ .,'’-]+\w+)*")
+
+
+def choice(reference: str) -> str | None:
+    """The letter A to J that a reference is: a capital alone, or in brackets or before a text."""
+    match = _LETTER.match(tidy(reference))
+    return _letter(match) if match and not match[3] else None
+
+
+def chosen(text: str) -> str | None:
+    """The letter that a text chooses; None if it chooses none, or several."""
+    found = final_answer(text)
+    if found is None:
+        return None
+    part, marked = found
+    if marked:
+        match = _LETTER.match(tidy(part))
+        return _letter(match) if match else None
+    stated = statement(part)
+    if stated and (letter := choice(_STATED.sub("", tidy(stated), count=1))):
+        return letter
+    searched = stated or part
+    offered = list(_OFFERED.finditer(searched))
+    return _letter(offered[-1]) if offered else choice(searched.strip().rpartition("\n")[2])
+
+
+def _letter(match: re.Match[str]) -> str:
+    return next(letter for letter in match.groups() if letter).upper()
+
+
+def wording(reference: str) -> str | None:
+    """A reference of words, such as `Evelyn` or `no solution`, in lower case; else None."""
+    words = _plain_words(reference)
+    first = words.split(" ")[0]
+    if not _WORDS.fullmatch(words) or first in MATH_NAMES:
+        return None
+    return words if len(first) > 2 or first in ("no", "yes") else None
+
+
+def worded(text: str) -> str | None:
+    """What a text answers in words: marked, stated, after `####`, or on its last line."""
+    found = final_answer(text)
+    if found is None:
+        return None
+    part, marked = found
+    if not marked:
+        hashed = _HASHED.findall(part)
+        last = hashed[-1] if hashed else part.strip().rpartition("\n")[2]
+        part = statement(part) or last
+    return _plain_words(part)
+
+
+def _plain_words(text: str) -> str:
+    return " ".join(tidy(text).lower().split())
