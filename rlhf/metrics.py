@@ -218,7 +218,8 @@ def run_summary(
     online_s = _total(rounds, "time/round_s")
     return {
         "status": status,
-        "rounds": len(rounds),
+        # A round whose weights could not be published has no line of its own.
+        "rounds": rounds[-1]["round"] + 1 if rounds else 0,
         "eval": {"before": before[-1] if before else {}, "after": after[-1] if after else {}},
         "throughput": {
             f"{name}_per_s": done[name] / online_s

@@ -55,6 +55,8 @@ class RunTracker:
         kept = self._metrics.read()
         self._earlier_s = kept[-1].get("time/elapsed_s") or 0.0 if kept else 0.0
         self._alerts = Alerts(config, max_logprob_gap)
+        for record in kept:  # what was told before is not told again
+            self._alerts.new({k: v for k, v in record.items() if isinstance(v, int | float)})
         self._closed = False
         self._wandb = WandbRun(directory, config, resolved, name, wandb_id, self.note)
         if self._wandb.is_offline:
@@ -106,6 +108,10 @@ class RunTracker:
         self._closed = True
         self._terminal.close()
         summary = run_summary(self._metrics.read(), status, self._elapsed_s())
+        summary["warnings"] = self._alerts.standing
+        if status == "completed":
+            for warning in summary["warnings"]:
+                self.note(f"completed, but {warning}")
         text = json.dumps(summary, indent=2, allow_nan=False)
         write_atomically(self._directory / "summary.json", text + "\n")
         exit_code = 1 if status == "failed" else 0

@@ -68,3 +68,28 @@ def test_wandb_takes_the_titles():
     found = alerts().new(dict.fromkeys((*metrics, "policy/skipped_steps"), 1.0) | {"a": math.nan})
     assert len(found) == 5
     assert all(len(alert.title) < 64 for alert in found)
+
+
+def test_rounds_without_preferences_are_told_when_there_are_five_in_a_row():
+    watch = alerts()
+    counts = [0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 7, 0]
+    found = [watch.new({"preference/count": count}) for count in counts]
+    assert [len(new) for new in found] == [0] * 9 + [1] + [0] * 3
+    assert found[9][0].text.startswith("no preference in 5 rounds: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "well", "worse"),
+    [
+        ("sampled_accuracy", 0.5, 0.41, 0.39),
+        ("exploitability", 0.1, 0.19, 0.21),
+        ("score_mean", -20.0, -21.9, -22.1),
+    ],
+)
+def test_a_policy_that_is_worse_than_at_first_is_told(name, first, well, worse):
+    watch = alerts()
+    found = [watch.new({f"eval/{name}": value}) for value in (first, well, worse)]
+    assert [len(new) for new in found] == [0, 0, 1]
+    assert watch.standing == [found[2][0].text]
+    watch.new({f"eval/{name}": first})
+    assert watch.standing == []

@@ -97,6 +97,16 @@ def test_it_is_a_tracker(tmp_path: Path) -> None:
     assert tracker is not None
 
 
+def test_a_run_that_ends_badly_says_so(tmp_path: Path) -> None:
+    tracker, shown = start(tmp_path)
+    tracker.log_eval(0, {"sampled_accuracy": 0.5})
+    tracker.log_eval(2, {"sampled_accuracy": 0.25})
+    tracker.close("completed")
+    (warning,) = json.loads((tmp_path / "summary.json").read_text())["warnings"]
+    assert warning.startswith("eval/sampled_accuracy is 0.25, after 0.5 at first: ")
+    assert f"completed, but {warning}" in " ".join(shown.getvalue().split())
+
+
 def test_a_run_leaves_lines_and_a_summary(tmp_path: Path, collected: list[Collected]) -> None:
     tracker, _ = start(tmp_path)
     tracker.log_eval(0, {"score_mean": 0.25, "time/evaluate_s": 0.5})
@@ -118,6 +128,7 @@ def test_a_run_leaves_lines_and_a_summary(tmp_path: Path, collected: list[Collec
         "throughput",
         "counts",
         "time_s",
+        "warnings",
     ]
     assert summary["status"] == "completed"
     assert summary["eval"] == {"before": {"score_mean": 0.25}, "after": {"score_mean": 0.75}}
