@@ -11,12 +11,13 @@ from rlhf.judges.tidying import MATH_NAMES
 MAX_ANSWER_CHARS = 1000
 """A longer marked answer is wrong; of text without a mark, no more than this is searched."""
 
-_BOX = re.compile(r"\\(?:boxed|fbox)[ \t]*\{")
+_BOX = re.compile(r"\\(?:boxed|fbox)[ \t]*(?:\{|(-?\w[\w.,/]*))")
 _TAG, _TAG_END = "<answer>", "</answer>"
 _HASH = re.compile(r"#{4,}([^\n#]*)")
 _STEP = re.compile(r"[0-9]+[.)][ \t]+[A-Za-z*]")
 _ABOUT = re.compile(r"(?:about|approximately|around|roughly|nearly|USD|EUR|GBP)\s*(?=[$€£]?[0-9.])")
-_VERDICT = re.compile(r"(?:true|false|yes|no|none)\b\W*", re.IGNORECASE)
+_VERDICT = re.compile(r"(?:true|false|yes|no|none)\b\W*$", re.IGNORECASE)
+_BOUND = re.compile(r"(?:not|at (?:least|most)|(?:more|less|fewer|greater) than|between)\b", re.I)
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _STATES = re.compile(r"answer\b[^\n.:=]{0,40}?(?:\bis\b[ ]?:?|:|=)[\s*]{0,9}", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\n|(?<! sq)(?<!\b[ap]\.m)(?<!\b[ap])[.!?](?=[\s*]|$)")
@@ -57,24 +58,32 @@ def final_answer(text: str) -> tuple[str, bool] | None:
 def _boxed(text: str) -> tuple[int, str]:
     """Where the last box begins, and what is in it."""
     boxes = list(_BOX.finditer(text))
-    return (boxes[-1].start(), _braced(text, boxes[-1].end())) if boxes else (-1, "")
+    if not boxes:
+        return -1, ""
+    return boxes[-1].start(), boxes[-1][1] or _braced(text, boxes[-1].end())
 
 
 def _tagged(text: str) -> tuple[int, str]:
     """Where the last tag begins, and what follows it; a text often stops at the closing one."""
     start = text.rfind(_TAG)
-    return (start, text[start + len(_TAG) :].partition(_TAG_END)[0]) if start >= 0 else (-1, "")
+    if start < 0:
+        return -1, ""
+    return start, _behind_statement(text[start + len(_TAG) :].partition(_TAG_END)[0])
 
 
 def _hashed(text: str) -> tuple[int, str]:
     """Where the last `####` begins that is no heading, and the answer on its line."""
     for match in reversed(list(_HASH.finditer(text))):
-        line = match[1].lstrip(" \t")
-        if states := list(_STATES.finditer(line[:MAX_ANSWER_CHARS])):
-            line = line[states[-1].end() :]
+        line = _behind_statement(match[1].lstrip(" \t"))
         if line.strip() and not _heading(line[: MAX_ANSWER_CHARS + 1]):
             return match.start(), line
     return -1, ""
+
+
+def _behind_statement(part: str) -> str:
+    """A marked part without a leading `The answer is`."""
+    states = list(_STATES.finditer(part[:MAX_ANSWER_CHARS]))
+    return part[states[-1].end() :] if states else part
 
 
 def _heading(line: str) -> bool:
@@ -82,9 +91,13 @@ def _heading(line: str) -> bool:
     line = _ABOUT.sub("", line.lstrip("*_ "), count=1)
     if _STEP.match(line) or not line:
         return True
-    if not line[0].isalpha() or _VERDICT.fullmatch(line):
+    if not line[0].isalpha() or _VERDICT.match(line) or _BOUND.match(line):
         return False
-    return any(word.lower() not in MATH_NAMES for word in _WORD.findall(line))
+    return not _words(line) <= MATH_NAMES
+
+
+def _words(text: str) -> set[str]:
+    return {word.lower() for word in _WORD.findall(text)}
 
 
 def _braced(text: str, start: int) -> str:
@@ -112,23 +125,26 @@ def statement(text: str) -> str | None:
 
 
 def said(text: str, equation: bool) -> str:
-    """The formula or number that an unmarked text states, or the last one in it; `""` if none.
+    """The formula or number that an unmarked text states, that is its last line, or the last one in
+    it; `""` if none.
 
     Of an equation only what follows the last `=`, unless an equation is what is asked for.
     """
-    stated = statement(text)
-    if stated is None:
+    stated, line = statement(text), text.strip().rpartition("\n")[2]
+    if stated is not None:
+        part = _stated(stated)
+    elif any(map(str.isalnum, line)) and _words(_FORMULA.sub(" ", line)) <= MATH_NAMES:
+        part = _stated(line)
+    else:
         found = _found(text)
         part = found[-1][1] if found else ""
-    else:
-        part = _stated(stated)
     return part if equation else part.rpartition("=")[2]
 
 
 def _stated(stated: str) -> str:
     """All of a statement that is a formula or quantity, else the one in it; of several the first,
     if it stands first, or the last."""
-    words = {word.lower() for word in _WORD.findall(_FORMULA.sub(" ", stated))}
+    words = _words(_FORMULA.sub(" ", stated))
     if words - MATH_NAMES <= {"and", "or"} or read(stated):
         return _FORMULA.sub(lambda match: f" {_content(match)} ", stated)
     found = _found(stated)

@@ -8,13 +8,13 @@ from rlhf.judges.tidying import MATH_NAMES, tidy
 _ALONE = r"(?!\W*(?:,|/|\bor\b|\band\b)\W*[A-J]\b)"
 """Not followed by another letter: `B or C` chooses nothing."""
 _LETTER = re.compile(
-    rf"(?:\(\s*([A-Ja-j])\s*\)[.:]?(?=\s|$)|([A-J])(?:[).:](?=\s|$)|$)|([a-j])$){_ALONE}"
+    rf"(?:\(\s*([A-Ja-j])\s*\)[.:]?(?=\s|$)|([A-J])(?:[).:](?=\s|$)|$)|([a-j])\)?$){_ALONE}"
 )
 _STATED = re.compile(r"(?:(?:the|option|choice)\s+)*", re.IGNORECASE)
 _OFFERED = re.compile(
     r"(?<!\bor )(?<!\band )(?<!\), )"
-    rf"(?:\(([A-J])\)|\b(?:[Oo]ption|[Cc]hoice)(?: is)?[ *]+([A-J])\b)"
-    rf"{_ALONE}"
+    r"(?:\(([A-J])\)|\b(?:[Oo]ption|[Cc]hoice|choose|pick|select)(?: is)?[ *]+([A-J])\b"
+    rf"|\b([A-J]) is (?:correct|right)\b){_ALONE}"
 )
 _HASHED = re.compile(r"####[ \t]*([^\n#]+)")
 _WORDS = re.compile(r"[^\W\d_]+(?:[ .,'’-]+\w+)*")
@@ -32,15 +32,16 @@ def chosen(text: str) -> str | None:
     if found is None:
         return None
     part, marked = found
+    stated = part if marked else statement(part)
+    if stated and (match := _LETTER.match(_STATED.sub("", tidy(stated), count=1))):
+        return _letter(match)
     if marked:
-        match = _LETTER.match(tidy(part))
-        return _letter(match) if match else None
-    stated = statement(part)
-    if stated and (letter := choice(_STATED.sub("", tidy(stated), count=1))):
-        return letter
-    searched = stated or part
-    offered = list(_OFFERED.finditer(searched))
-    return _letter(offered[-1]) if offered else choice(searched.strip().rpartition("\n")[2])
+        return None
+    offered = list(_OFFERED.finditer(stated or part))
+    if offered or stated:
+        return _letter(offered[-1]) if offered else None
+    match = _LETTER.match(tidy(_last_line(part)))
+    return _letter(match) if match else None
 
 
 def _letter(match: re.Match[str]) -> str:
@@ -62,11 +63,13 @@ def worded(text: str) -> str | None:
     if found is None:
         return None
     part, marked = found
-    if not marked:
-        hashed = _HASHED.findall(part)
-        last = hashed[-1] if hashed else part.strip().rpartition("\n")[2]
-        part = statement(part) or last
-    return _plain_words(part)
+    return _plain_words(part if marked else statement(part) or _last_line(part))
+
+
+def _last_line(text: str) -> str:
+    """The last line behind `####`, which is a heading or an answer in words; else the last line."""
+    hashed = _HASHED.findall(text)
+    return hashed[-1] if hashed else text.strip().rpartition("\n")[2]
 
 
 def _plain_words(text: str) -> str:

@@ -23,7 +23,7 @@ _RATIO = re.compile(r":")
 _EQUALS = re.compile(r"(?<![<>!:=\\])=(?!=)")
 _PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])|±")
 _OPENING = re.compile(r"\\?\{|[(\[]")
-_CLOSING = re.compile(r"(?:\\\}|[)\]])$")
+_CLOSING = re.compile(r"(?:\\?\}|[)\]])$")
 _IN = re.compile(r"^\s*[A-Za-z]\s*(?:\\in(?![A-Za-z])|∈)")
 _INEQUALITY = re.compile(r"[<>≤≥]|\\(?:[lg]eq?|[lg]t|[lg]eqslant)(?![A-Za-z])")
 _NAME_PART = re.compile(
@@ -56,7 +56,8 @@ def same(want: str, have: str) -> bool:
         return False
     if kinds <= {LIST, SET} or kinds <= {LIST, UNION}:
         return _same_members(wanted.parts, given.parts)
-    return len(kinds - {LIST}) == 1 and all(map(same, wanted.parts, given.parts))
+    alike = len(kinds) == 1 or (LIST in kinds and not kinds.isdisjoint({"()", "[]"}))
+    return alike and all(map(same, wanted.parts, given.parts))
 
 
 def _same_as_value(want: str, have: str, wanted: Shape, given: Shape) -> bool:

@@ -19,8 +19,10 @@ _REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*\{(\d{1,50})\}")
 _DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?!\.)")
 _POWER = re.compile(r"\^\s*(?:(-?\d+)|\(([^()]*)\))")
 _WORD = re.compile(r"\s*(?<![\\A-Za-z{_])([A-Za-z]{2,})")
-_UNREADABLE = re.compile(r"(?<![_^])\d\s+[.\d]|\d\s*_|(?<![\\A-Za-z{])[A-Za-z]{4,}|:")
-"""Two numbers beside each other, a number with a base, words, ratios."""
+_UNREADABLE = re.compile(
+    r"(?<![_^])\d\s+[.\d]|\d\s*_|(?<![\\A-Za-z{])[A-Za-z]{4,}|:|\.\.|\\[lc]?dots"
+)
+"""Two numbers beside each other, a number with a base, words, ratios, dots."""
 _LETTER = re.compile(
     r"\\(?:begin|end)\{\w+\}|\\[A-Za-z]+|([A-Z])(?:_(?:\{(\w+)\}|(\w)))?|_\{[^{}]*\}|_\w|(i)(?!_)"
 )

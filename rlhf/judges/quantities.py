@@ -24,11 +24,13 @@ _ADDED = {"and a half": Fraction(1, 2), "and a quarter": Fraction(1, 4)}
 _RAISED = {"squared": 2, "cubed": 3}
 _SHORT_UNITS = frozenset(
     (
-        "m", "g", "s", "h", "l", "km", "cm", "mm", "nm", "kg", "mg", "lb", "oz", "ft", "in", "yd",
+        "km", "cm", "mm", "nm", "kg", "mg", "lb", "oz", "ft", "in", "yd",
         "mi", "hr", "ml", "dl", "cl", "am", "pm", "kw", "mw", "hz", "pt", "qt", "gb", "mb", "sq",
-        "cu",
+        "cu", "st", "nd", "rd", "th",
     )
 )  # fmt: skip
+_LETTER_UNITS = frozenset("mgshlLNJWVCKAF")
+"""Known with a blank before them alone: `5 N` is a force, `5N` and `5 n` are products."""
 _NO_UNITS = (MATH_NAMES - {"min", "max"}) | frozenset(
     ("and", "or", "plus", "minus", "divided", "over", "point", "factorial", "choose", "to", "not")
 )
@@ -50,14 +52,14 @@ _AMOUNT = re.compile(
     (?: (?P<whole>\d+)\s+(?P<part>\d+\s*/\s*\d+)(?![\d/]) | (?P<number>{_NUMBER})
         (?: \s*/\s*(?P<divisor>{_NUMBER}) )? )
     (?: [eE](?P<e>[-+]?\d{{1,3}})
-      | \s*(?:x|×|\*|\\times|\\cdot)\s*10\s*\^\s*\{{?\s*(?P<power>-?\d{{1,3}})(?!\d)\s*\}}? )?
+      | \s*(?:[x×*·]|\\times)\s*10\s*\^\s*\{{?\s*(?P<power>-?\d{{1,3}})(?!\d)\s*\}}? )?
     (?P<rest>(?!\d).*)""",
     re.VERBOSE,
 )
 _PERCENT = re.compile(r"\s*(?:\\?%|per ?cent\b|pct\b)")
 _BASE = re.compile(r"(\d[0-9A-F]*)\s*_\s*\{?\s*(\d+|[a-z]+)\s*\}?")
-_RATIO = re.compile(r"(\d+(?:\.\d+)?(?:\s*:\s*\d+(?:\.\d+)?)+)\s*([ap]m)?", re.IGNORECASE)
-_REMARK = re.compile(r"\s\((?!or\b)([^()]*[A-Za-z]{3}[^()]*)\)$")
+_RATIO = re.compile(r"(\d+(?:\.\d+)?(?:\s*(?::|to)\s*\d+(?:\.\d+)?)+)\s*([ap]m)?", re.IGNORECASE)
+_REMARK = re.compile(r"\s\((?!or\b)([^()]*[A-Za-z]{3}[^()]*)\)(?=\s|$)")
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree\b")
 _UNIT_SIGN = re.compile(r"°\s?[CFK]?|[$€£¥₹¢]")
 _UNIT_PART = re.compile(r"[^\W\d_]+|\^\s*\{?\s*-?\d\s*\}?|[\s/·*.,'’-]")
@@ -110,7 +112,7 @@ def read(text: str) -> Plain | None:
     if len(text) > MAX_CHARS:
         return None
     if match := _RATIO.fullmatch(text):
-        numbers = tuple(Fraction(number) for number in re.split(r"\s*:\s*", match[1]))
+        numbers = tuple(Fraction(number) for number in re.split(r"\s*(?::|to)\s*", match[1]))
         return Ratio(numbers, (match[2] or "").lower())
     if match := _BASE.fullmatch(text):
         base = str(_BASES.index(match[2])) if match[2] in _BASES else match[2]
@@ -119,7 +121,7 @@ def read(text: str) -> Plain | None:
 
 
 def _quantity(text: str) -> Quantity | None:
-    plain = _DEGREES.sub("°", _FRACTION.sub(r" \1\2/\3\4", text)).strip()
+    plain = _DEGREES.sub("°", _FRACTION.sub(r" \1\2/\3\4", text)).replace(r"\cdot", "·").strip()
     match = _AMOUNT.fullmatch(re.sub(r"^-\s+", "-", plain))
     if match is None or (match["sign"] and match["sign_behind"]):
         return None
@@ -182,16 +184,16 @@ def is_unit(rest: str) -> bool:
     """
     sign = _UNIT_SIGN.match(rest.strip())
     words = rest.strip()[sign.end() :] if sign else rest
-    letters = [word.lower() for word in _LETTERS.findall(words)]
+    letters = _LETTERS.findall(words)
     if _UNIT_PART.sub("", words) or (not letters and words.strip()):
         return False
     if not letters:
         return True
     first, start = letters[0], words.lstrip()[0]
-    if first in _NO_UNITS or "or" in letters or not (start.isalpha() or start == "/"):
+    if first.lower() in _NO_UNITS or "or" in letters or not (start.isalpha() or start == "/"):
         return False
-    spaced = words[0].isspace() and start != "/"
-    return len(first) >= (3 if spaced or start == "/" else 4) or (
-        (first in _SHORT_UNITS or first.removesuffix("s") in _SHORT_UNITS)
-        and (spaced or len(first) > 1)
-    )
+    if words[0].isspace() and start != "/" and len(first) == 1:
+        return first in _LETTER_UNITS
+    short = {first.lower(), first.lower().removesuffix("s")}
+    long = 3 if words[0].isspace() or start == "/" else 4
+    return len(first) >= long or not short.isdisjoint(_SHORT_UNITS)

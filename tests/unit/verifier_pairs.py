@@ -21,6 +21,8 @@ KINDS = (
         r"The answer is what the last `####`, `\boxed{}` or `<answer>` marks; words after `####` "
         "are a heading.",
         right=(
+            ("5", r"\boxed 5"),
+            ("5", "<answer>The answer is 5</answer>"),
             ("12", "#### \\( 12 \\)"),
             ("12", "12."),
             ("42", r"so \boxed{42}"),
@@ -41,6 +43,8 @@ KINDS = (
             ("42", "#### 42\n\nDone in 3 steps."),
         ),
         wrong=(
+            ("5", "#### at least 5"),
+            ("5", "#### not 5"),
             ("5", "#### 42 eggs, 5 baskets"),
             ("5", "It is not 5"),
             ("5", r"\boxed{5}, no, \boxed{42}"),
@@ -66,6 +70,8 @@ KINDS = (
         "Without a mark it is what follows the last `answer is` or `answer:`, else the last "
         "formula or number.",
         right=(
+            (r"\sqrt{5}", "sqrt(5)"),
+            ("2.5", "2 1/2"),
             ("8", "Each of the 4 friends gets 32/4 = 8 cookies."),
             ("70000", "His profit was $200,000-$130,000=$70,000."),
             ("36", "She sells 18 eggs at $2 each, so 36 dollars."),
@@ -82,6 +88,8 @@ KINDS = (
             ("3.5", "It takes 3 1/2 hours."),
         ),
         wrong=(
+            ("5", "sqrt(5)"),
+            ("5", "5, 5"),
             ("5", "The answer is not 5."),
             ("130000", "His profit was $200,000-$130,000=$70,000."),
             ("18", "She sells 18 eggs at $2 each, so 36 dollars."),
@@ -103,6 +111,8 @@ KINDS = (
         "Numbers are compared exactly; commas, thin spaces and blanks may part groups of three "
         "digits, a comma is no decimal point.",
         right=(
+            ("5", "#### 5 (five) apples"),
+            ("11", "#### 11th floor"),
             (r"11,\! 111,\! 111,\! 100", r"\boxed{11111111100}"),
             ("1234", r"\boxed{1\,234}"),
             ("1234", "#### 1 234"),
@@ -122,6 +132,8 @@ KINDS = (
             ("5", "#### 5 (five)"),
         ),
         wrong=(
+            ("5", r"\boxed{5 \ldots}"),
+            ("11", "#### 11th root of 5"),
             ("0.333", "#### 1/3"),
             ("1234", r"\boxed{1\,2345}"),
             ("12", "#### 1 2"),
@@ -191,6 +203,9 @@ KINDS = (
         "unit",
         "Units and currency signs behind or before a number are left out, and not compared.",
         right=(
+            ("9.8", r"\boxed{9.8 \, \mathrm{m/s^2}}"),
+            ("5", r"\boxed{5\ \text{m}\cdot\text{s}^{-1}}"),
+            (r"1.6\times 10^{-19}", r"\boxed{1.6 \times 10^{-19} \text{ C}}"),
             ("45", "#### 45 minutes (0.75 hours)"),
             ("6", "The answer is 6 pm."),
             ("15", "#### 15 tanks"),
@@ -223,6 +238,9 @@ KINDS = (
             (r"60 \text{ inches}", "#### 60"),
         ),
         wrong=(
+            ("9.8", r"\boxed{9.8m}"),
+            ("5", "#### 5 n"),
+            ("5", "#### 5 km / 2"),
             ("45", "#### 0.75 hours (45 minutes)"),
             ("6", "The answer is 6:15 pm."),
             ("15", r"\boxed{15 \tan x}"),
@@ -396,6 +414,8 @@ KINDS = (
         "Several answers are right if the reference has as many: lists and sets in any order, "
         "pairs in theirs.",
         right=(
+            ("1,2,3", "#### {1, 2, 3}"),
+            ("(2,3)", r"\boxed{x=2, y=3}"),
             ("5, 6", r"\boxed{5, 6}"),
             ("5, 6", r"\boxed{6,5}"),
             ("5, 6", r"\boxed{5 \text{ and } 6}"),
@@ -409,6 +429,8 @@ KINDS = (
             ("1000, 2000", r"\boxed{1000, 2000}"),
         ),
         wrong=(
+            ("[0,1)", "#### 0, 1"),
+            ("5", r"\boxed{x = 5, y = 6}"),
             ("5", r"\boxed{5, 6}"),
             ("6", r"\boxed{5, 6}"),
             ("5", r"\boxed{5 \text{ or } 6}"),
@@ -503,6 +525,10 @@ KINDS = (
         "A capital letter A to J alone is a choice: boxed, after `####` or `answer is`, or last in "
         "brackets; a text behind it is left out.",
         right=(
+            ("B", "<answer>Option B</answer>"),
+            ("B", "Therefore, B is correct."),
+            ("B", "b)"),
+            ("B", "#### B. Paris"),
             ("C", "The correct option is C."),
             ("D", "D. All of the above"),
             ("B", "#### B"),
@@ -523,6 +549,10 @@ KINDS = (
             ("12", r"\boxed{\textbf{(B)}\ 12}"),
         ),
         wrong=(
+            ("B", "<answer>A or B</answer>"),
+            ("B", "B is wrong. The answer is A."),
+            ("B", "A B"),
+            ("B", "#### A. Paris"),
             ("C", "Both (A) and (C) hold."),
             ("B", "Options A and B are right."),
             ("B", "#### A"),
