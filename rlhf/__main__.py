@@ -8,20 +8,21 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from rlhf.checks import config_problems
 from rlhf.config import Config, register_schemas
+from rlhf.overrides import as_hydra_reads, empty_texts
 from rlhf.problems import InputError, RunFailed, Stopped
 
 
@@ -31,10 +32,8 @@ def hydra_main(composed: DictConfig) -> float | None:
         from rlhf.sweep import as_member
 
         return as_member(composed, one_run)
-    try:
+    with told():  # here, or Hydra would repeat the whole command line first
         return one_run(composed)
-    except EXPECTED as error:  # told here, or Hydra would repeat the whole command line first
-        sys.exit(report(error))
 
 
 def one_run(composed: DictConfig, name: str | None = None) -> float:
@@ -72,16 +71,21 @@ def typed(composed: DictConfig) -> Config:
 
 
 def complete(composed: DictConfig) -> Any:
-    """The schema's own dataclass; raises InputError for what is missing."""
+    """The schema's own dataclass; raises InputError for what is missing or must not be empty."""
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise InputError([f"{key}: is required; add {key}=... to the command" for key in missing])
-    return OmegaConf.to_object(composed)
+    config = OmegaConf.to_object(composed)
+    if problems := list(empty_texts(config)):
+        raise InputError(problems)
+    return config
 
 
 def hydra_problem(error: Exception) -> str:
     """One line of what Hydra or OmegaConf found wrong, with the nearest name where it has one."""
     text = str(error)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: is no setting that can be read; write KEY=VALUE"
     if isinstance(error, MissingConfigException) and "Available options" in text:
         wanted = text.split("'")[3]
         group, _, name = wanted.rpartition("/")
@@ -93,7 +97,9 @@ def hydra_problem(error: Exception) -> str:
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
         return _unknown_key(str(cause.full_key), cause.object_type)
-    return text.split("\n")[0] + (f" ({cause})".replace("\n", " ") if cause else "")
+    key = getattr(error, "full_key", None)
+    where = f"{key}: " if key else ""
+    return where + text.split("\n")[0] + (f" ({cause})".replace("\n", " ") if cause else "")
 
 
 def _unknown_key(key: str, schema: Any) -> str:
@@ -112,8 +118,25 @@ def main() -> None:
     if "--dry-run" in sys.argv:
         sys.argv.remove("--dry-run")
         sys.argv += ["dry_run=true", *LEAVES_NOTHING]
+    begin(hydra_main, Config)
+
+
+def begin(hydra_main: Callable[[], Any], schema: type) -> None:
+    """A command of Hydra's, whose overrides are read as people type them."""
     with told():
-        hydra_main()
+        sys.argv[1:] = as_hydra_reads(sys.argv[1:], schema)
+        try:
+            hydra_main()
+        except HydraException:  # some of which are OSErrors
+            raise
+        except OSError as error:
+            frames = traceback.walk_tb(error.__traceback__)
+            if any(frame.f_code.co_name == "hydra_main" for frame, _ in frames):
+                raise
+            # Hydra makes the folder of its log, `outputs/...` as a rule, before ours begins.
+            raise InputError(
+                [f"hydra.run.dir: {error.filename} cannot be written ({error.strerror})"]
+            ) from error
 
 
 LEAVES_NOTHING = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout")

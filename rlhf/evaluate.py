@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from os.path import expanduser
 from pathlib import Path
 
 import yaml
@@ -23,6 +24,7 @@ from rlhf.__main__ import checked, told
 from rlhf.assembly import answering, make_evaluation, start_judge, start_rollout
 from rlhf.config import CONF, Config, register_schemas
 from rlhf.inputs import Inputs, read_inputs
+from rlhf.overrides import as_hydra_reads, quoted
 from rlhf.problems import InputError
 from rlhf.roles import allotments, paths_by_role, roles
 from rlhf.run_directory import OVERRIDES
@@ -35,7 +37,7 @@ def evaluate(directory: Path, overrides: list[str]) -> Metrics:
         raise InputError([f"run={directory}: not the directory of a finished run (no policy/)"])
     _require_whole_data(overrides)
     stored = yaml.safe_load((directory / OVERRIDES).read_text())
-    own = [f"run.dir={directory}", f"model.path={directory / 'policy'}"]
+    own = [quoted("run.dir", directory), quoted("model.path", directory / "policy")]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("train", [*stored, *own, *overrides])
     config = checked(composed)
@@ -82,7 +84,10 @@ def main() -> None:
     with told():
         if len(runs) != 1:
             raise InputError(["run=DIR: say which run, once: python -m rlhf.evaluate run=DIR"])
-        directory = Path(runs[0]).absolute()
+        if not runs[0]:
+            raise InputError(["run=: is empty; name a run (is a variable of the shell unset?)"])
+        directory = Path(expanduser(runs[0])).absolute()
+        overrides = as_hydra_reads(overrides, Config)
         metrics = evaluate(directory, overrides)
     (directory / "evaluation.json").write_text(json.dumps(metrics, indent=2) + "\n")
     for name, value in sorted(metrics.items()):

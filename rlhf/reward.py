@@ -6,6 +6,7 @@ Every key, its default and its meaning: `rlhf/config/reward.py`.
 """
 
 import json
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
-from rlhf.__main__ import complete, told
+from rlhf.__main__ import begin, complete, told
 from rlhf.checks import plain
 from rlhf.config import register_schemas
 from rlhf.config.reward import JUDGE_OF, Kind, RewardTrainingConfig
@@ -41,7 +42,8 @@ def register_reward_schemas() -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="reward")
 def hydra_main(composed: DictConfig) -> float:
-    return run(typed(composed))
+    with told():  # here, or Hydra would repeat the whole command line first
+        return run(typed(composed))
 
 
 def typed(composed: DictConfig) -> RewardTrainingConfig:
@@ -135,14 +137,14 @@ def write_model(directory: Path, classifier: "Classifier", record: Mapping[str, 
 def _overrides(config: RewardTrainingConfig) -> str:
     """What to add to `python -m rlhf`."""
     temperature = f" judge.temperature={config.temperature}" if config.kind is Kind.gpm else ""
-    return f"judge={JUDGE_OF[config.kind]} judge.path={config.output}{temperature}"
+    path = shlex.quote(f"judge.path={config.output}")
+    return f"judge={JUDGE_OF[config.kind]} {path}{temperature}"
 
 
 def main() -> None:
     """Exit codes: 0 finished; 2 the input was wrong; 1 it failed while running."""
     register_reward_schemas()
-    with told():
-        hydra_main()
+    begin(hydra_main, RewardTrainingConfig)
 
 
 if __name__ == "__main__":

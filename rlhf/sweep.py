@@ -180,7 +180,7 @@ def _write(path: Path, record: dict[str, Any]) -> None:
 def main() -> None:
     """Exit codes: 0, or 2 if there is no sweep; it may still be going on."""
     with told():
-        if len(sys.argv) != 2:
+        if len(sys.argv) != 2 or not sys.argv[1]:
             raise InputError(["DIR: say which sweep: python -m rlhf.sweep DIR"])
         directory = Path(sys.argv[1]).absolute()
         if not (directory / MEMBERS).is_dir():

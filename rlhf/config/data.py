@@ -3,10 +3,9 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from omegaconf import MISSING
-
 from rlhf.config.feedback import LabelSource
 from rlhf.config.numbers import number
+from rlhf.config.texts import location, name
 from rlhf.feedback.guidance import INSTRUCTION
 
 
@@ -41,18 +40,18 @@ class Overlong(Enum):
 class FilesConfig(DataConfig):
     """Prompts in JSONL or Parquet."""
 
-    path: str = MISSING
-    heldout_path: str | None = None
+    path: str = location()
+    heldout_path: str | None = location(None)
     """Without it, `heldout_share` of the rows are held out."""
     heldout_share: float = number(0.05, above=0, below=1)
-    prompt_column: str = "prompt"
+    prompt_column: str = name("prompt")
     """Text, or a list of chat messages with `role` and `content`."""
-    answer_column: str | None = None
-    answer_marker: str | None = None
+    answer_column: str | None = name()
+    answer_marker: str | None = name()
     """If given, the answer is what follows it in the column: `####` in GSM8K."""
-    demonstration_column: str | None = None
+    demonstration_column: str | None = name()
     """A model answer, for `warmup`."""
-    id_column: str | None = None
+    id_column: str | None = name()
     """Without it, rows are numbered."""
     overlong: Overlong = Overlong.error
     """What to do with prompts beyond `rollout.max_prompt_tokens`."""
@@ -62,9 +61,9 @@ class FilesConfig(DataConfig):
 class FeedbackDataConfig(DataConfig):
     """What users said of logged replies, as `python -m rlhf.feedback` has written it."""
 
-    path: str = MISSING
+    path: str = location()
     """The folder that was its `out`."""
-    feed: str | None = None
+    feed: str | None = location(None)
     """A folder of log files: those that appear in it while the run goes on are used too."""
     label: LabelSource = LabelSource.given
     """Who labels what is in `feed`: its own labels, or rules."""
@@ -90,7 +89,7 @@ class SimulatedUsersConfig(DataConfig):
 class GameDataConfig(DataConfig):
     """One question, asked again and again, with the answers of a known game."""
 
-    game: str = MISSING
+    game: str = location()
     """Its file: that of `judge.game`, if the judge is to know the answers."""
     prompt: str = "play:"
     base: list[float] = field(default_factory=list)

@@ -9,6 +9,7 @@ from rlhf.config.judges import LLMJudgeConfig
 from rlhf.config.models import DType, RolloutConfig
 from rlhf.config.numbers import number
 from rlhf.config.run import ClusterConfig, PlacementConfig
+from rlhf.config.texts import location
 
 
 class LabelSource(Enum):
@@ -24,9 +25,9 @@ class LabelSource(Enum):
 class FeedbackConfig:
     """The whole configuration of `python -m rlhf.feedback`."""
 
-    path: str = MISSING
+    path: str = location()
     """A .jsonl, .parquet or .json file of conversations, or a folder of them."""
-    out: str = MISSING
+    out: str = location()
     """The folder that is written; it must be empty or absent."""
     label: LabelSource = LabelSource.given
     heldout_share: float = number(0.05, above=0, below=1)

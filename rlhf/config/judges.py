@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from omegaconf import MISSING
-
 from rlhf.config.numbers import number
+from rlhf.config.texts import location, name
 
 
 class Check(Enum):
@@ -32,29 +31,29 @@ class VerifierConfig(JudgeConfig):
 
 @dataclass
 class RewardModelConfig(JudgeConfig):
-    path: str = MISSING
+    path: str = location()
     """A Hugging Face sequence-classification model with one label. An answer that has not ended is
     scored at the last token of its text, as `python -m rlhf.reward kind=steps` teaches."""
     max_tokens: int = number(4096, at_least=1)
     """Prompt and completion together; a longer one is a judge failure."""
     micro_batch_tokens: int = number(16384, at_least=1)
-    dtype: str = "auto"
+    dtype: str = name("auto")
 
 
 @dataclass
 class PairModelConfig(JudgeConfig):
-    path: str = MISSING
+    path: str = location()
     """A Hugging Face sequence-classification model with one label, that reads a prompt and two
     completions: the logit of preferring the first (as PairRM)."""
     max_tokens: int = number(4096, at_least=1)
     """Prompt and both completions together; a longer pair is a judge failure."""
     micro_batch_tokens: int = number(16384, at_least=1)
-    dtype: str = "auto"
+    dtype: str = name("auto")
 
 
 @dataclass
 class GPMConfig(JudgeConfig):
-    path: str = MISSING
+    path: str = location()
     """A Hugging Face sequence-classification model with an even number of labels: a preference
     embedding of prompt and completion (general preference model)."""
     temperature: float = number(0.1, above=0)
@@ -62,7 +61,7 @@ class GPMConfig(JudgeConfig):
     max_tokens: int = number(4096, at_least=1)
     """Prompt and completion together; a longer one is a judge failure."""
     micro_batch_tokens: int = number(16384, at_least=1)
-    dtype: str = "auto"
+    dtype: str = name("auto")
 
 
 @dataclass
@@ -73,14 +72,14 @@ class LLMJudgeConfig(JudgeConfig):
     Either `path`, by rollout workers of its own, or `endpoint`.
     """
 
-    path: str | None = None
+    path: str | None = location(None)
     """A Hugging Face directory or hub id, run on the engine of `rollout`."""
-    endpoint: str | None = None
+    endpoint: str | None = name()
     """Base URL of an OpenAI-compatible server, such as http://judge:8000/v1; its key is read from
     the environment variable AGON_JUDGE_API_KEY."""
-    model: str | None = None
+    model: str | None = name()
     """The model's name at the endpoint."""
-    template: str | None = None
+    template: str | None = location(None)
     """A text file with {prompt}, {first} and {second}, that ends by asking for A or B; by default
     that of `rlhf.judges.template`."""
     user_guided: bool = False
@@ -109,6 +108,6 @@ class SimulatedUserJudgeConfig(JudgeConfig):
 
 @dataclass
 class GameConfig(JudgeConfig):
-    game: str = MISSING
+    game: str = location()
     """A JSON file {"answers": [...], "win_prob": [[...], ...]}: a known game; a relative path is
     one from the working directory, or else from Agon's own folder."""

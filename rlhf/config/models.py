@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from omegaconf import MISSING
-
 from rlhf.config.numbers import number
+from rlhf.config.texts import location
 
 
 class DType(Enum):
@@ -22,7 +21,7 @@ class Rendering(Enum):
 
 @dataclass
 class ModelConfig:
-    path: str = MISSING
+    path: str = location()
     """A Hugging Face directory, or a hub id where the network allows."""
     dtype: DType = DType.bfloat16
     rendering: Rendering = Rendering.auto
@@ -39,7 +38,7 @@ class Vocabulary(Enum):
 class TinyModelConfig(ModelConfig):
     """A small Llama, made from nothing."""
 
-    path: str = "tiny"
+    path: str = location("tiny")
     dtype: DType = DType.float32
     vocabulary: Vocabulary = Vocabulary.arithmetic
     game: str = ""

@@ -8,6 +8,7 @@ from omegaconf import MISSING
 from rlhf.config.data import Overlong
 from rlhf.config.models import ModelConfig, Schedule
 from rlhf.config.numbers import number
+from rlhf.config.texts import location, name
 
 
 class Kind(Enum):
@@ -49,27 +50,27 @@ class Margin(Enum):
 class PreferenceFilesConfig:
     """Preferences in JSONL or Parquet; rows that have something in `dropped` are passed over."""
 
-    path: str = MISSING
+    path: str = location()
     """A file, a folder of files, or the directory of a run, whose own preferences are then read."""
-    heldout_path: str | None = None
+    heldout_path: str | None = location(None)
     """Without it, the rows of `heldout_share` of the prompts are held out."""
     heldout_share: float = number(0.05, above=0, below=1)
-    prompt_column: str = "prompt"
+    prompt_column: str = name("prompt")
     """Text, or a list of chat messages with `role` and `content`."""
-    chosen_column: str = "chosen"
+    chosen_column: str = name("chosen")
     """Text, or a list of chat messages of which the last is the assistant's; for kind=steps text,
     or a list of texts: the answer's steps, which are joined as they stand. Step i of one side is
     compared with step i of the other, up to the shorter side's last."""
-    rejected_column: str | None = "rejected"
+    rejected_column: str | None = name("rejected")
     """Only kind=regression can do without."""
-    prefix_column: str = PREFIX
+    prefix_column: str = name(PREFIX)
     """How the answers of both sides begin: text or null. Both sides go on from there, and
     kind=steps compares the steps after it. Files may lack it if it is `prefix`."""
-    margin_column: str | None = None
+    margin_column: str | None = name()
     """How much better the chosen side is, at least 0; for kind=bradley_terry."""
-    chosen_score_column: str | None = None
+    chosen_score_column: str | None = name()
     """What kind=regression fits."""
-    rejected_score_column: str | None = None
+    rejected_score_column: str | None = name()
     """The same, of the other side."""
     overlong: Overlong = Overlong.error
     """What to do with rows beyond `max_tokens`."""
@@ -80,7 +81,7 @@ class RewardTrainingConfig:
     """The whole configuration of `python -m rlhf.reward`."""
 
     kind: Kind = Kind.bradley_terry
-    output: str = "${hydra:runtime.output_dir}/model"
+    output: str = location("${hydra:runtime.output_dir}/model")
     """The folder that the trained model becomes; it must be empty or absent."""
     model: ModelConfig = MISSING
     """What to start from: any causal language model or sequence classifier. Its head is new."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from rlhf.config.numbers import number
+from rlhf.config.texts import location, name
 
 
 class Resume(Enum):
@@ -17,7 +18,7 @@ class Resume(Enum):
 
 @dataclass
 class RunConfig:
-    dir: str = "${hydra:runtime.output_dir}"
+    dir: str = location("${hydra:runtime.output_dir}")
     """Where everything the run leaves behind goes; on storage that all nodes share."""
     resume: Resume = Resume.auto
     checkpoint_every: int = number(50, at_least=0)
@@ -74,7 +75,7 @@ class WarmupConfig:
 
 @dataclass
 class ClusterConfig:
-    address: str | None = None
+    address: str | None = name()
     """`auto` or an address joins a running Ray cluster; without one, Ray starts here."""
     threads_per_worker: int = number(1, at_least=1)
     """Threads that a worker computes with on CPUs; more pay off from some millions of weights."""
@@ -101,8 +102,8 @@ class WandbMode(Enum):
 @dataclass
 class TrackingConfig:
     wandb: WandbMode = WandbMode.offline
-    project: str = "agon"
-    group: str | None = None
+    project: str = name("agon")
+    group: str | None = name()
     """Runs of one group stand together in wandb; a sweep's members get its directory's name."""
     table_every: int = number(10, at_least=1)
     """Rounds between tables of sample completions and of sample preferences."""

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from rlhf.__main__ import complete, told
+from rlhf.__main__ import begin, complete, told
 from rlhf.checks import out_of_range, unknown_keys
 from rlhf.config import register_schemas
 from rlhf.config.feedback import FeedbackConfig, LabelSource
@@ -42,7 +42,8 @@ WINDOW = 4
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="feedback")
 def hydra_main(composed: DictConfig) -> float:
-    return run(typed(composed))
+    with told():  # here, or Hydra would repeat the whole command line first
+        return run(typed(composed))
 
 
 def typed(composed: DictConfig) -> FeedbackConfig:
@@ -155,8 +156,7 @@ def main() -> None:
     """Exit codes: 0 finished; 2 the input was wrong; 1 it failed while running."""
     register_schemas()
     ConfigStore.instance().store(name="feedback_schema", node=FeedbackConfig)
-    with told():
-        hydra_main()
+    begin(hydra_main, FeedbackConfig)
 
 
 if __name__ == "__main__":

@@ -46,8 +46,6 @@ def command(
         except SystemExit as stop:
             assert isinstance(stop.code, int)
             code = stop.code
-        told = capsys.readouterr().err.splitlines(keepends=True)
-        # Hydra adds the command's own words.
-        return code, "".join(t for t in told if not t.startswith("Error executing job with"))
+        return code, capsys.readouterr().err
 
     return run

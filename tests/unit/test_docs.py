@@ -23,9 +23,11 @@ from ray.scripts.scripts import cli as ray_cli
 from rlhf import reward
 from rlhf.__main__ import typed
 from rlhf.checks import config_problems
-from rlhf.config import register_schemas
+from rlhf.config import Config, register_schemas
 from rlhf.config.feedback import FeedbackConfig
+from rlhf.config.reward import RewardTrainingConfig
 from rlhf.feedback import __main__ as feedback
+from rlhf.overrides import as_hydra_reads
 from rlhf.problems import InputError
 from rlhf.reward import register_reward_schemas
 
@@ -78,6 +80,13 @@ def documented() -> Iterator[tuple[str, list[str]]]:
 COMMANDS = list(documented())
 
 
+def settings() -> Iterator[str]:
+    """What stands in a line as `key=value`, of keys with a dot."""
+    for page in PAGES:
+        for code in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", page.read_text()):
+            yield from re.findall(r"(?:^| )([a-z]+\.[a-z_.]+=(?:\"[^\"]*\"|[^ =]+))(?= |$)", code)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def hydra():
     register_schemas()
@@ -97,6 +106,13 @@ def test_the_pages_hold_commands_of_every_kind():
 )
 def test_a_documented_command_can_be_typed(command: list[str], monkeypatch):
     check(command, monkeypatch)
+
+
+@pytest.mark.parametrize("setting", sorted(set(settings())))
+def test_a_setting_can_be_copied_from_a_line_into_a_shell(setting: str):
+    (word,) = shlex.split(setting, comments=True)
+    (read,) = as_hydra_reads([word], Config) if "," not in word else [word]
+    OverridesParser.create().parse_override(read)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +237,9 @@ def check_python(rest: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         check_training(["experiment=demo", *own])
     elif module in ("rlhf.reward", "rlhf.feedback"):
         with refused():
-            composed = compose(module.removeprefix("rlhf."), arguments)
+            schema = RewardTrainingConfig if module == "rlhf.reward" else FeedbackConfig
+            overrides = as_hydra_reads(arguments, schema)
+            composed = compose(module.removeprefix("rlhf."), overrides)
             (reward if module == "rlhf.reward" else feedback).typed(composed)
     else:
         file = ROOT / module.replace(".", "/")
@@ -232,8 +250,9 @@ def check_python(rest: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 def check_training(overrides: list[str]) -> None:
     """As `python -m rlhf` composes and checks them; of a sweep every run."""
     overrides = [word.replace("--dry-run", "dry_run=true") for word in overrides]
-    swept = [word for word in overrides if word not in ("-m", "--multirun")]
     with refused():
+        overrides = as_hydra_reads(overrides, Config)
+        swept = [word for word in overrides if word not in ("-m", "--multirun")]
         for run in runs(swept) if swept != overrides else [swept]:
             problems = config_problems(typed(compose("train", ["run.dir=/tmp/run", *run])))
             if problems := [problem for problem in problems if not ABSENT.search(problem)]:

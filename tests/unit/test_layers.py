@@ -104,6 +104,7 @@ def test_each_module_can_be_imported_by_itself_and_brings_no_actor_nor_engine():
                 "rlhf/reward.py",
                 "rlhf/sweep.py",
                 "rlhf/feedback/__main__.py",
+                "rlhf/overrides.py",
                 "rlhf/report/recipe.py",
                 "rlhf/config/*.py",
             ],

@@ -1,0 +1,143 @@
+"""The words of a command line, as people type them, into overrides as Hydra reads them.
+
+Hydra's grammar knows numbers, lists, sweeps and more, and refuses `#`, `=`, `ü` and others outside
+of quotes, which a shell takes away. Where the schema says that a value is text, it is text: what
+the grammar would refuse, or take for something else, is put in quotes here.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from os.path import expanduser
+from types import UnionType
+from typing import Any, get_args, get_type_hints
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException
+
+from rlhf.config import SCHEMAS
+from rlhf.config.texts import FILLED, LOCATION
+from rlhf.problems import InputError
+
+_WORD = re.compile(r"(?P<key>\+{0,2}(?P<name>[A-Za-z_][\w.@/:]*))=(?P<value>.*)", re.DOTALL)
+_HYDRA_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+_STRUCTURED = re.compile(r"""["'()\[\]{}\\]""")
+"""With these a comma may be something else than the end of a sweep's value."""
+
+
+def as_hydra_reads(words: Sequence[str], schema: type) -> list[str]:
+    """Flags and all, in order; `schema` is the configuration's.
+
+    Raises InputError, naming key and value, for what cannot be meant one way only.
+    """
+    sweeping = any(word in ("-m", "--multirun") for word in words)
+    texts = dict(_texts(schema))
+    read, problems = [], []
+    for word in words:
+        try:
+            read.append(_read(word, texts, sweeping))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return read
+
+
+def quoted(key: str, value: object) -> str:
+    """The override that gives a key exactly this text."""
+    return f"{key}={QuotedString(str(value), Quote.single).with_quotes()}"
+
+
+def empty_texts(section: Any, prefix: str = "") -> Iterator[str]:
+    """One line for each text of a configuration that is empty, and must not be."""
+    for field in dataclasses.fields(section):
+        key, value = f"{prefix}{field.name}", getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from empty_texts(value, f"{key}.")
+        elif value == "" and FILLED in field.metadata:
+            yield _is_empty(key)
+
+
+def _is_empty(key: str) -> str:
+    return f"{key}=: is empty; give it a value (is a variable of the shell unset?)"
+
+
+def _texts(schema: type, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """The keys that hold text whatever is chosen from the groups, and whether it is a place."""
+    if not prefix:
+        yield from ((key, True) for key in _HYDRA_FOLDERS)
+    hints = get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        key, hint = f"{prefix}{field.name}", hints[field.name]
+        if _is_text(hint):
+            yield key, LOCATION in field.metadata
+        elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            choices = () if prefix else SCHEMAS.get(field.name, {}).values()
+            for variant in (hint, *(one for one in choices if hint in one.__mro__)):
+                yield from _texts(variant, f"{key}.")
+
+
+def _is_text(hint: Any) -> bool:
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return {str}.issuperset(set(kinds) - {type(None)})
+
+
+def _read(word: str, texts: dict[str, bool], sweeping: bool) -> str:
+    parts = _WORD.fullmatch(word)
+    if parts is None:  # a flag, a deletion, or nothing that Hydra knows
+        return word
+    key, value, is_place = parts["key"], parts["value"], texts.get(parts["name"])
+    if not value and parts["name"] in _HYDRA_FOLDERS:
+        raise InputError([_is_empty(key)])
+    if is_place is None:
+        return _other(word, key, value, sweeping)
+    home = expanduser if is_place else str
+    override = _parsed(word)
+    if override is not None and (sweeping or not override.is_sweep_override()):
+        return word if _stays(override, value) else quoted(key, home(value))
+    if sweeping and "," in value:
+        if _STRUCTURED.search(value):
+            raise InputError([_needs_quotes(key, value)])
+        each = [quoted(key, home(one.strip())) for one in value.split(",")]
+        return f"{key}={','.join(one.removeprefix(f'{key}=') for one in each)}"
+    return quoted(key, home(value))
+
+
+def _stays(override: Override, value: str) -> bool:
+    """Whether Hydra takes it for this text, for nothing, or for a sweep of texts."""
+    bare = value.strip()
+    if bare != value and bare[:1] not in ("'", '"'):
+        return False
+    return override.is_sweep_override() or isinstance(override.value(), str | QuotedString | None)
+
+
+def _other(word: str, key: str, value: str, sweeping: bool) -> str:
+    """A group, or a key that holds no text."""
+    override = _parsed(word)
+    if override is not None:
+        if override.is_sweep_override() and not sweeping:
+            raise InputError(
+                [
+                    f"{key}={value}: has several values; add -m for a sweep, or give one (a list "
+                    f"is written '{key}=[{value}]')"
+                ]
+            )
+        return word
+    if value.startswith(("[", "{")) or "," in value:
+        raise InputError([_needs_quotes(key, value)])
+    return quoted(key, value)
+
+
+def _needs_quotes(key: str, value: str) -> str:
+    return (
+        f"{key}={value}: cannot be read; put each text in quotes, and all of it in quotes for the "
+        f'shell, such as \'{key}=["#"]\' for a list or \'{key}="a,b","c"\' for a sweep'
+    )
+
+
+def _parsed(word: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException:
+        return None
