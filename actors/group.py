@@ -1,16 +1,29 @@
 """Starting Ray actors, calling many at once with a deadline, and asking them for items."""
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import (
+    GetTimeoutError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    UnserializableException,
+)
 
 from rlhf.dispatch import WorkerDied
-from rlhf.problems import InputError, RunFailed
+from rlhf.problems import InputError, RunFailed, one_line
+
+UNKNOWN = "unknown"
+"""The node of a worker that has not said where it is."""
+_ADDRESS = re.compile(r"\bip[:=] ?([^\s,)]+)")
+_FAILED_START = re.compile(r"^\S*\bCannotStart: (\{.*\})$", re.MULTILINE)
 
 
 class WorkerFailed(RunFailed):
@@ -36,25 +49,65 @@ class Worker:
 
     name: str
     handle: ActorHandle
-    node_id: str = field(default="unknown")
+    node_id: str = field(default=UNKNOWN)
 
     async def call(self, requests: Sequence[Any]) -> AsyncIterator[list[tuple[int, Any]]]:
         """Serves the dispatcher: streams the actor's `serve(requests)`."""
         try:
             async for chunk in self.handle.serve.remote(requests):
                 yield await chunk
-        except (RayActorError, RayTaskError) as error:
+        except (RayActorError, RayTaskError, UnserializableException) as error:
             raise self.described(error) from error
 
-    def described(self, error: RayActorError | RayTaskError) -> Exception:
+    def described(self, error: RayError) -> Exception:
         """What to raise instead: the worker's name, its node, and the cause."""
-        where = f"{self.name} on node {self.node_id[:8]}"
         if isinstance(error, RayActorError):
-            # Its last line is the cause, also of an actor that could not be created.
-            return WorkerDied(f"{where}: {str(error).strip().splitlines()[-1].strip()}")
-        if isinstance(error.cause, InputError):
-            return error.cause
-        return WorkerFailed(f"{where}: {type(error.cause).__name__}: {error.cause}\n{error}")
+            return self._lost(str(error))
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, InputError):
+            return cause
+        # Of an error that cannot be sent, there is the text alone.
+        told = one_line(cause) if cause else str(error).strip().splitlines()[-1].strip()
+        return WorkerFailed(f"{self.name} on node {self.node_id[:8]}: {told}\n{error}")
+
+    def _lost(self, text: str) -> Exception:
+        """By what Ray says of the actor."""
+        if told := _FAILED_START.findall(text):
+            failed = json.loads(told[-1])
+            if failed["problems"]:
+                return InputError(failed["problems"])
+            return WorkerDied(f"{self.name} on node {failed['node'][:8]}: {failed['cause']}")
+        # Below the cause, Ray may say once more that an actor whose constructor died never ran.
+        lines = [line.strip() for line in text.splitlines() if "actor never ran" not in line]
+        address = _ADDRESS.search(text) if self.node_id == UNKNOWN else None
+        node = address[1] if address else self.node_id[:8]
+        return WorkerDied(f"{self.name} on node {node}: {next(filter(None, reversed(lines)))}")
+
+
+class CannotStart(Exception):
+    """A worker's constructor failed; where and why, as JSON in one line.
+
+    Of an actor that could not be created, Ray hands over the text of the error and nothing else.
+    """
+
+
+def telling(actor: type) -> type:
+    """The same actor, whose constructor says in one line where and why it failed."""
+
+    class Telling(actor):
+        def __init__(self, *arguments: Any) -> None:
+            try:
+                super().__init__(*arguments)
+            except Exception as error:  # whatever it is, it goes on, in other words
+                told = {
+                    "node": ray.get_runtime_context().get_node_id(),
+                    "cause": one_line(error),
+                    "problems": error.problems if isinstance(error, InputError) else None,
+                }
+                raise CannotStart(json.dumps(told)) from error
+
+    Telling.__name__ = Telling.__qualname__ = actor.__name__
+    return Telling
 
 
 def start_workers(
@@ -70,7 +123,7 @@ def start_workers(
         "TRANSFORMERS_VERBOSITY": "error",
         **(env or {}),
     }
-    remote = ray.remote(actor)
+    remote = ray.remote(telling(actor))
     options = {
         "num_cpus": allotment.num_cpus,
         "num_gpus": allotment.num_gpus,
@@ -101,7 +154,7 @@ async def call_all(
         try:
             async with asyncio.timeout(timeout_s):
                 return await getattr(worker.handle, method).remote(*arguments)
-        except (RayActorError, RayTaskError) as error:
+        except (RayActorError, RayTaskError, UnserializableException) as error:
             raise worker.described(error) from error
         except (TimeoutError, GetTimeoutError) as error:
             cause = f"{worker.name} did not finish `{method}` within {timeout_s:g} s"

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,11 @@ from vllm.model_executor.model_loader.reload import (
 )
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
 
-from actors import cuda_ipc
+from actors import cuda_ipc, vllm_faults
 from actors.rollout import Draft, Drafts, GenerationRequest
+from actors.vllm_faults import Faults
 from rlhf.config.models import DType, Transport, VllmRolloutConfig
 from rlhf.dispatch import Failure
 from rlhf.records import Tokens
@@ -87,7 +90,13 @@ class VllmEngine:
             enable_chunked_prefill=None if on_gpu else False,
             disable_log_stats=True,
         )
-        self._engine = AsyncLLM.from_engine_args(arguments)
+        self._faults = Faults()
+        try:
+            self._engine = AsyncLLM.from_engine_args(arguments)
+        except RuntimeError as error:  # its process failed, and this one does not know why
+            raise self._faults.named("vLLM did not start", error) from error
+        finally:
+            self._faults.hide()
         self._end_token_ids = list(end_token_ids)
 
     async def generate(
@@ -146,8 +155,17 @@ class VllmEngine:
 
     async def _last_output(self, token_ids: Sequence[int], parameters: SamplingParams) -> Any:
         prompt = {"prompt_token_ids": list(token_ids)}
-        outputs = self._engine.generate(prompt, parameters, request_id=uuid4().hex)
-        return [output async for output in outputs][-1]
+        with self._telling():
+            outputs = self._engine.generate(prompt, parameters, request_id=uuid4().hex)
+            return [output async for output in outputs][-1]
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Of an engine that has ended, says why."""
+        try:
+            yield
+        except EngineDeadError as error:
+            raise self._faults.named("vLLM's engine has ended", error) from error
 
     async def logprobs(self, rows: Sequence[Tokens]) -> list[list[float]]:
         return list(await asyncio.gather(*(self._row_logprobs(row) for row in rows)))
@@ -178,13 +196,19 @@ class VllmEngine:
 
     async def sleep(self) -> None:
         # At level 2 the weights are let go too: every wake is followed by the policy's new ones.
-        await self._engine.sleep(level=2)
+        with self._telling():
+            await self._engine.sleep(level=2)
 
     async def wake(self) -> None:
-        await self._engine.wake_up()
+        with self._telling():
+            await self._engine.wake_up()
 
     async def weight_transfer(self, step: str, argument: Any = None) -> None:
         """`init`, `start`, `update`, `finish`: generation stands still from start to finish."""
+        with self._telling():
+            await self._weight_transfer(step, argument)
+
+    async def _weight_transfer(self, step: str, argument: Any) -> None:
         engine = self._engine
         if step == "init":
             await engine.init_weight_transfer_engine(WeightTransferInitRequest(argument))
@@ -289,3 +313,6 @@ class IpcTransfer(LayerwiseTransfer):
 
 WeightTransferEngineFactory.register_engine(FILE_TRANSFER, FileTransfer)
 WeightTransferEngineFactory.register_engine(IPC_TRANSFER, IpcTransfer)
+
+# This module is what vLLM's processes import of ours, before they read a model.
+vllm_faults.listen()

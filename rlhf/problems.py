@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+MAX_ERROR_CHARS = 1000
+"""Of an error's own text in a line of ours."""
+
 
 class InputError(Exception):
     """What the user gave cannot be used; `main` prints the problems and exits with 2."""
@@ -38,3 +41,13 @@ def some(values: Sequence[object], limit: int = 5) -> str:
     """The first few values, for a message, with dots if there are more."""
     shown = ", ".join(str(value) for value in values[:limit])
     return f"{shown}, ..." if len(values) > limit else shown
+
+
+def one_line(error: BaseException) -> str:
+    """What kind of error it is and what it says, for a message or a log of one line; of a group,
+    the first.
+    """
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    told = " ".join(str(error).split())[:MAX_ERROR_CHARS]
+    return f"{type(error).__name__}: {told}" if told else type(error).__name__

@@ -28,8 +28,9 @@ def write_writing_model(
     """The byte model, that goes on with `text` wherever one of its characters stands; with the
     marks of a thought as tokens.
 
-    Where the text ends, it ends its answer, or, if that is the end of a thought, says A, about
-    five times as likely as B. No token stands twice in the text, unless it is to go in circles.
+    Where the text ends, it ends its answer, or, if that is the end of a thought, says A or B, of
+    which A's logit is higher by 1.6. No token stands twice in the text, unless it is to go in
+    circles.
     """
     tokenizer, model = _begun(byte_model, **shape)
     tokenizer.split_special_tokens = False
@@ -41,6 +42,9 @@ def write_writing_model(
     a, b = tokenizer.convert_tokens_to_ids(["A", "B"])
     ids = tokenizer(text)["input_ids"]
     with torch.no_grad():
+        # The text's end is orthogonal to all else.
+        model.model.embed_tokens.weight[:, 0] = 0
+        model.model.embed_tokens.weight[ids[-1]] = torch.eye(model.config.hidden_size)[0]
         embedded = torch.nn.functional.normalize(model.model.embed_tokens.weight, dim=-1)
         model.model.embed_tokens.weight.copy_(embedded)
         # Without its layers' outputs, a model sees the last token alone.
@@ -51,6 +55,7 @@ def write_writing_model(
         for token, following in pairwise(ids):
             model.lm_head.weight[following] += 4 * embedded[token]
         if ids.count(ids[-1]) == 1 and text.rstrip().endswith("</think>"):
+            # The last norm makes a state as long as the root of its width, which is 8.
             model.lm_head.weight[a] += 1.5 * embedded[ids[-1]]
             model.lm_head.weight[b] += 1.3 * embedded[ids[-1]]
             for letter in {a, b} - set(ids):

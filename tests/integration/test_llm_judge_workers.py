@@ -1,6 +1,7 @@
 """Rollout workers as a judge: their two letters' probabilities are those of the model itself."""
 
 import asyncio
+import math
 import re
 import shutil
 from pathlib import Path
@@ -104,16 +105,6 @@ async def test_probabilities_are_the_model_s_own(kind, plain_model, chat_model):
     assert all(row[:3].count(None) == 0 for row in missing.win_prob[:3])
 
 
-def letter_odds(directory: Path, text: str) -> float:
-    """P(A) against B behind a text, by the model itself."""
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    labels = [tokenizer.convert_tokens_to_ids(label) for label in "AB"]
-    with torch.inference_mode():
-        logits = model(input_ids=torch.tensor([tokenizer(text)["input_ids"]])).logits[0, -1]
-    return logits[labels].softmax(-1)[0].item()
-
-
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
@@ -129,11 +120,10 @@ async def test_a_model_that_thinks_is_read_after_its_thought(
 ):
     directory = write_writing_model(byte_model, tmp_path / "judge", text, template)
     (comparison,) = await judged(directory, group("a", "4", "5"), engine=engine)
-    after = letter_odds(directory, text)
     # It prefers whatever stands first, equally in both orders.
+    after = 1 / (1 + math.exp(-1.6))
     assert comparison.win_prob == ((0.5, 0.5), (0.5, 0.5))
-    assert comparison.order_disagreement == pytest.approx(abs(after - (1 - after)), abs=1e-4)
-    assert after > 0.8 and letter_odds(directory, text[0]) < 0.6
+    assert comparison.order_disagreement == pytest.approx(2 * after - 1, abs=1e-4)
 
 
 @pytest.mark.usefixtures("ray_session")
