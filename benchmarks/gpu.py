@@ -10,6 +10,7 @@ trains 79 million weights from nothing on sums of several steps.
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -46,8 +47,8 @@ LEARNING = [
     "experiment=steps_whole", "placement=colocated", "rollout=vllm", "model.dtype=bfloat16",
     "model.num_layers=12", "model.width=640", "model.num_heads=10", "rollout.max_prompt_tokens=16",
     "rollout.max_completion_tokens=24", "rollout.gpu_memory_utilization=0.4",
-    "objective.anchor=previous", "round.prompts=256", "algorithm.rule=all_pairs", "num_rounds=30",
-    "warmup.learning_rate=3e-4", "policy.learning_rate=3e-5", "eval.every=10",
+    "objective.anchor=previous", "round.prompts=256", "algorithm.rule=all_pairs", "num_rounds=20",
+    "warmup.steps=800", "warmup.learning_rate=3e-4", "policy.learning_rate=3e-5", "eval.every=10",
     "tracking=disabled",
 ]  # fmt: skip
 
@@ -91,6 +92,8 @@ def start_ray() -> None:
 
 def vllm_alone(out: Path) -> dict[str, Any]:
     """vLLM's own offline batch, in its quickest form and as Agon asks: seeded, with logprobs."""
+    # Forked, the engine would wait for threads that this process had.
+    os.environ["VLLM_WORKER_MULTIPROCESSING_METHOD"] = "spawn"
     from vllm import LLM, SamplingParams
 
     length = PROMPT_TOKENS + MAX_TOKENS

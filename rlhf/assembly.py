@@ -5,7 +5,10 @@ What may know actors and clusters is listed in tests/unit/test_layers.py.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
+
+from packaging.version import Version
 
 from actors.group import Allotment, Worker, start_workers, wait_ready
 from actors.judge import JudgeService, JudgeWorker
@@ -63,6 +66,7 @@ from rlhf.judges.endpoint import endpoint_judge
 from rlhf.judges.model_files import ModelJudgeConfig
 from rlhf.metrics import ACCURACY, SATISFACTION
 from rlhf.objectives import anchors_needed
+from rlhf.problems import InputError
 from rlhf.records import Collected, Sampling
 from rlhf.roles import needs_reference_workers
 from rlhf.selection import HardestSchedule
@@ -74,6 +78,7 @@ from rlhf.tree.process_reward import ProcessReward
 from rlhf.tree.store import TreeStore
 
 PROBE_TOKENS = 16
+FIRST_VLLM_WITH_NCCL_SENDER = "0.32"
 
 
 # --- services ------------------------------------------------------------------------------------
@@ -156,6 +161,23 @@ def transport(config: Config) -> Transport:
     if not config.placement.gpus or not isinstance(config.rollout, VllmRolloutConfig):
         return Transport.object_store
     return Transport.ipc if config.placement.colocated else Transport.nccl
+
+
+def require_transport(config: Config) -> None:
+    """Raises InputError where the vLLM that is installed here lacks the sending side."""
+    if transport(config) is not Transport.nccl:
+        return
+    try:
+        found = metadata.version("vllm")
+    except metadata.PackageNotFoundError:
+        return  # the driver's machine need not have it
+    if Version(found) < Version(FIRST_VLLM_WITH_NCCL_SENDER):
+        raise InputError(
+            [
+                f"weights.transport=nccl: needs vLLM {FIRST_VLLM_WITH_NCCL_SENDER} or newer, and "
+                f"{found} is installed; upgrade it, or set weights.transport=object_store"
+            ]
+        )
 
 
 def sleeps(config: Config) -> bool:

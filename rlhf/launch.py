@@ -21,6 +21,7 @@ from rlhf.assembly import (
     make_publisher,
     make_schedule,
     max_logprob_gap,
+    require_transport,
     sleeps,
     start_anchors,
     start_judge,
@@ -68,6 +69,7 @@ def launch(config: Config, overrides: list[str], name: str | None = None) -> flo
             print(f"{directory}: the run there is finished; a larger num_rounds goes on")
             return objective_value(evaluation)
         checkpoint = begin_or_resume(directory, config.run.resume, plain(config))
+        require_transport(config)
         inputs = read_inputs(config, directory)
         wanted = roles(config, inputs.model_path)
         with session(cluster.address, wanted, cluster.start_timeout_s) as reservation:
@@ -113,6 +115,7 @@ def show_plan(config: Config) -> None:
         print(f"{directory}: the run there is finished; nothing would be done")
         return
     refuse_other_run(directory, config.run.resume, plain(config))
+    require_transport(config)
     with tempfile.TemporaryDirectory() as scratch:
         wanted = roles(config, read_inputs(config, Path(scratch)).model_path)
     try:

@@ -34,7 +34,8 @@ def _start(directory: Path, module: str, *words: str) -> subprocess.Popen:
         stderr=subprocess.STDOUT,
         text=True,
         cwd=directory.parent,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])},
     )
 
 

@@ -1,5 +1,6 @@
 """Which workers a configuration asks for, and where they go."""
 
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,10 @@ from hydra import compose, initialize_config_dir
 
 from cluster.placement import Node, make_plan
 from rlhf.__main__ import typed
+from rlhf.assembly import require_transport
 from rlhf.config import register_schemas
 from rlhf.config.models import TinyModelConfig
+from rlhf.problems import InputError
 from rlhf.roles import allotments, paths_by_role, roles
 from rlhf.tiny import build_tiny_model
 
@@ -90,3 +93,14 @@ def test_what_workers_read_on_their_nodes(model, tmp_path):
     assert hub["rollout"] == [tmp_path]
     judged = config(f"model.path={model}", "judge=reward_model", f"judge.path={tmp_path}")
     assert paths_by_role(judged, tmp_path, model)["judge"] == [tmp_path]
+
+
+@pytest.mark.parametrize("version, fits", [("0.26.0", False), ("0.32.0", True)])
+def test_nccl_needs_a_vllm_that_can_send(model, monkeypatch, version, fits):
+    monkeypatch.setattr(metadata, "version", lambda name: version)
+    apart = config("placement=disaggregated", "rollout=vllm", f"model.path={model}")
+    require_transport(config("placement=colocated", f"model.path={model}"))
+    if fits:
+        return require_transport(apart)
+    with pytest.raises(InputError, match=r"vLLM 0\.32 or newer, and 0\.26\.0 is installed"):
+        require_transport(apart)
