@@ -1,4 +1,7 @@
-"""Tiny models of many architectures, from their own configurations."""
+"""Tiny models of many architectures, from their own configurations.
+
+`python tests/models/architectures.py` prints the table of docs/models_and_data.md.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -121,3 +124,23 @@ ARCHITECTURES = {
     "bert": Architecture(
         "BERT", _of("BertConfig", SIZES), refused="reads both ways"),
 }  # fmt: skip
+
+ON_VLLM = ("llama", "qwen3_moe", "mixtral")
+"""Published to on vLLM's CPU engine too, by `tests/models/test_on_vllm.py`."""
+
+
+def table() -> str:
+    """In Markdown, by what the tests beside this file show."""
+    lines = ["| architecture | trained and exported | sampled from |", "| --- | --- | --- |"]
+    for name, one in ARCHITECTURES.items():
+        if one.refused:
+            lines.append(f"| {one.title} | refused: {one.refused} | |")
+            continue
+        engines = [] if one.recurrent else ["`rollout=transformers`"]
+        engines += ["`rollout=vllm`"] if name in ON_VLLM else []
+        lines.append(f"| {one.title} | yes | {', '.join(engines) or 'not tried on vLLM'} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import ARCHITECTURES
+from architectures import ARCHITECTURES, table
 from transformers import AutoModel, AutoModelForCausalLM
 
 from actors.rollout import GenerationRequest
@@ -145,3 +145,8 @@ def test_what_is_not_supported_is_refused_in_one_line(name: str, tmp_path: Path)
     (line,) = refused.value.problems
     assert line.startswith(f"model.path={tmp_path / 'model'}: ")
     assert ARCHITECTURES[name].refused in line
+
+
+def test_the_page_has_the_table_that_these_tests_show():
+    page = (Path(__file__).parents[2] / "docs" / "models_and_data.md").read_text()
+    assert table() in page
