@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = {"python", "make", "ray", "sbatch"}
 """What is checked beyond being spelled as a shell would have it."""
-OTHERS = {"cd", "docker", "git", "kubectl", "scancel", "pip", "wandb"}
+OTHERS = {"cd", "docker", "export", "git", "kubectl", "scancel", "source", "pip", "wandb"}
 ABSENT = re.compile(r"no such (file|directory)|does not exist")
 """A path in an example is nobody's."""
 
