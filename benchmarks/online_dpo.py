@@ -3,7 +3,7 @@
 `make bench`, or `python benchmarks/online_dpo.py [rounds]`. All three start from the same weights
 and ask the same task on the same machine, one after another; the ratios are what to look at.
 
-- Agon: the demo, 64 prompts x 8 completions, all pairs, through Ray actors.
+- Agon: the demo with plain DPO, 64 prompts x 8 completions, all pairs, through Ray actors.
 - bare: the same round in one process without Ray or DeepSpeed: sampling by Agon's own batched
   engine, scoring, the DPO loss on all pairs, torch's AdamW.
 - TRL: 256 prompts x 2 completions per step, so the same number of completions.
@@ -42,7 +42,7 @@ WARM_ROUNDS = 3
 def agon(directory: Path, rounds: int) -> float:
     """Rounds per second of the demo's online phase, from its own metrics."""
     command = [sys.executable, "-m", "rlhf", "experiment=demo", f"run.dir={directory}"]
-    command += [f"num_rounds={rounds}", "eval.every=0", "tracking=disabled"]
+    command += ["algorithm=online_dpo", f"num_rounds={rounds}", "eval.every=0", "tracking=disabled"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     online = [line for line in lines if WARM_ROUNDS <= line["round"] < rounds - 1]

@@ -24,6 +24,7 @@ from rlhf.config.models import (
     Transport,
     WeightsConfig,
 )
+from rlhf.config.objectives import DPOConfig, GPOConfig, IPOConfig
 from rlhf.config.run import PlacementConfig, RoundConfig, WarmupConfig
 from rlhf.problems import InputError
 
@@ -110,6 +111,20 @@ def test_every_schema_has_an_option_that_uses_it():
     for group, schemas in SCHEMAS.items():
         for name in schemas:
             assert f"/schema/{group}/{name}@" in used
+
+
+@pytest.mark.parametrize(
+    ("choices", "expected"),
+    [
+        ([], DPOConfig(nll_coef=1.0)),
+        (["algorithm=online_dpo"], DPOConfig()),
+        (["objective=dpo"], DPOConfig()),
+        (["algorithm=gpo"], GPOConfig()),
+        (["algorithm=online_rpo", "objective=ipo"], IPOConfig()),
+    ],
+)
+def test_another_algorithm_in_the_demo_brings_its_own_objective(choices, expected):
+    assert typed(composed("experiment=demo", *choices)).objective == expected
 
 
 def test_a_configuration_is_plain_values_for_files(demo):
