@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlhf.data.files import read_text
+from rlhf.data.messages import read_text
 from rlhf.data.rows import RowReader, shown
 from rlhf.problems import some
 
