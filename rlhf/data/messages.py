@@ -6,7 +6,7 @@ from rlhf.data.rows import is_text, shown
 from rlhf.records import Message
 
 ROLES = ("system", "user", "assistant")
-_CALLS = ("tool_calls", "function_call")
+CALLS = ("tool_calls", "function_call")
 
 
 def read_text(value: object) -> str:
@@ -47,7 +47,7 @@ def read_turns(value: Sequence[object]) -> tuple[Message, ...]:
             raise ValueError("must be text, or a list of messages with `role` and `content`")
         if item["role"] not in ROLES:
             raise ValueError(f"has the role {shown(item['role'])}; allowed: {', '.join(ROLES)}")
-        if calls := [name for name in _CALLS if item.get(name)]:
+        if calls := [name for name in CALLS if item.get(name)]:
             raise ValueError(
                 f"has a message with `{calls[0]}`, which are not read; write calls into `content`"
             )
