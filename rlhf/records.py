@@ -41,6 +41,13 @@ class Prompt:
         return self.messages[-1].content
 
 
+def transcript(messages: Sequence[Message]) -> str:
+    """A conversation as one text, for readers without a chat template; a single turn as it is."""
+    if len(messages) == 1:
+        return messages[0].content
+    return "\n\n".join(f"{message.role}: {message.content}" for message in messages)
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How completions are drawn."""

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rlhf.config.reward import PROMPT_MESSAGES
 from rlhf.records import USER, Collected, Completion
 
 _SIDE_TYPES = {
@@ -22,11 +23,14 @@ _SIDE_TYPES = {
     "_mixture": pa.float32(),
 }
 
+_MESSAGE = pa.struct({"role": pa.string(), "content": pa.string()})
+
 SCHEMA = pa.schema(
     [
         pa.field("round", pa.int32(), nullable=False),
         pa.field("prompt_id", pa.string(), nullable=False),
         pa.field("prompt", pa.string(), nullable=False),
+        pa.field(PROMPT_MESSAGES, pa.list_(_MESSAGE)),
         pa.field("prefix", pa.string(), nullable=False),
         *(pa.field(f"chosen{name}", kind) for name, kind in _SIDE_TYPES.items()),
         *(pa.field(f"rejected{name}", kind) for name, kind in _SIDE_TYPES.items()),
@@ -39,6 +43,7 @@ SCHEMA = pa.schema(
 )
 """One row per preference and per `Dropped`: `dropped` is null for what is trained on, else the
 reason. A dropped row has the judge's own scores, no `weight`, and null for a side that it lacks.
+`prompt` is the last turn; a conversation of several is whole in `prompt_messages`, else null.
 In a search tree `prefix` is how the answer begins, and either side goes on from there."""
 
 
@@ -74,6 +79,8 @@ def read(directory: Path) -> pa.Table:
 def preference_rows(round: int, one: Collected) -> Iterator[dict[str, Any]]:
     """One prompt's rows by the names of SCHEMA; a name that is absent is null."""
     same = {"round": round, "prompt_id": one.prompt.id, "prompt": one.prompt.text, "prefix": ""}
+    if len(one.prompt.messages) > 1:
+        same[PROMPT_MESSAGES] = [message._asdict() for message in one.prompt.messages]
     for preference in one.preferences:
         yield {
             **same,

@@ -39,6 +39,10 @@ PREFIX = "prefix"
 """The column that has how both answers begin, as in the files of a run."""
 
 
+PROMPT_MESSAGES = "prompt_messages"
+"""The column in which a run keeps the conversation, where a prompt is one of several turns."""
+
+
 class Margin(Enum):
     subtract = "subtract"
     """-log σ(r_chosen - r_rejected - margin)."""
@@ -58,7 +62,8 @@ class PreferenceFilesConfig:
     prompt_column: str = name("prompt")
     """Text, or a list of chat messages with `role` and `content`."""
     chosen_column: str = name("chosen")
-    """Text, or a list of chat messages of which the last is the assistant's; for kind=steps text,
+    """Text, or a list of chat messages of which the last is the assistant's; those before it may
+    repeat the prompt or go on from it, and are the same on both sides. For kind=steps text,
     or a list of texts: the answer's steps, which are joined as they stand. Step i of one side is
     compared with step i of the other, up to the shorter side's last."""
     rejected_column: str | None = name("rejected")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config.data import FeedbackDataConfig
-from rlhf.data.files import Column, FileReader, read_messages, read_text
+from rlhf.data.files import Column, FileReader
+from rlhf.data.messages import read_messages, read_text
 from rlhf.data.rendering import Review, Row, Source, complaint_row
 from rlhf.data.rows import shown
 from rlhf.feedback.pairs import next_turn

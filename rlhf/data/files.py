@@ -14,12 +14,11 @@ from typing import Any
 
 from rlhf.config.data import FilesConfig
 from rlhf.data.folders import find_files
+from rlhf.data.messages import read_messages, read_text
 from rlhf.data.rendering import Row
-from rlhf.data.rows import RowReader, is_text, shown
+from rlhf.data.rows import RowReader
 from rlhf.problems import InputError, some
-from rlhf.records import Message
 
-ROLES = ("system", "user", "assistant")
 SUFFIXES = (".jsonl", ".parquet")
 _SEPARATOR = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
@@ -156,18 +155,6 @@ class FileReader(RowReader):
 # --- values --------------------------------------------------------------------------------------
 
 
-def read_text(value: object) -> str:
-    if value is None:
-        raise ValueError("is null or missing")
-    if not isinstance(value, str):
-        raise ValueError(f"must be text, not {type(value).__name__}")
-    if not value.strip():
-        raise ValueError("is empty")
-    if not is_text(value):
-        raise ValueError("has half a surrogate pair, which is no character")
-    return value
-
-
 def _scalar(value: object) -> str:
     """Text, or a whole number written as one."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -175,23 +162,6 @@ def _scalar(value: object) -> str:
     if isinstance(value, float):
         raise ValueError("must be text or a whole number, not float; write it as text")
     return read_text(value)
-
-
-def read_messages(value: object) -> tuple[Message, ...]:
-    if not isinstance(value, list):
-        return (Message("user", read_text(value)),)
-    if not value:
-        raise ValueError("is a conversation without messages")
-    messages = []
-    for item in value:
-        if not isinstance(item, dict) or not {"role", "content"} <= item.keys():
-            raise ValueError("must be text, or a list of messages with `role` and `content`")
-        if item["role"] not in ROLES:
-            raise ValueError(f"has the role {shown(item['role'])}; allowed: {', '.join(ROLES)}")
-        messages.append(Message(item["role"], read_text(item["content"])))
-    if messages[-1].role != "user":
-        raise ValueError(f"must end with a message of the user, not of the {messages[-1].role}")
-    return tuple(messages)
 
 
 def _answer(value: object, marker: str | None) -> str:

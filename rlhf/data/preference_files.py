@@ -7,15 +7,29 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from rlhf.config.reward import PREFIX, PreferenceFilesConfig
-from rlhf.data.files import SUFFIXES, Column, FileReader, read_messages, read_text
+from rlhf.config.reward import PREFIX, PROMPT_MESSAGES, PreferenceFilesConfig
+from rlhf.data.files import SUFFIXES, Column, FileReader
 from rlhf.data.folders import find_files
+from rlhf.data.messages import (
+    read_messages,
+    read_reply,
+    white_or_text,
+    whole_conversation,
+)
 from rlhf.problems import InputError
 from rlhf.records import Message
 
 _DROPPED = "dropped"
+_OTHER_PROMPT = (
+    "has another conversation before its last turn than column {!r}; give the same one, or the "
+    "last turn alone"
+)
+_OTHER_SIDE = (
+    "differs from column {!r} before the last turn; both sides must answer the same conversation, "
+    "so cut both where they part"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +58,12 @@ class Example:
         """Both answers after each step that both have, but for those that are still equal."""
         begun = ([self.prefix + text for text in accumulate(steps)] for steps in self.sides)
         return [both for both in zip(*begun, strict=False) if len(set(both)) > 1]
+
+
+class _Side(NamedTuple):
+    before: tuple[Message, ...]
+    """The turns that the file repeats before the answer, or has between prompt and answer."""
+    steps: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +95,7 @@ def read_examples(config: PreferenceFilesConfig, in_steps: bool = False) -> Exam
 
 
 def _columns(
-    config: PreferenceFilesConfig, read_side: Callable[[object], tuple[str, ...]]
+    config: PreferenceFilesConfig, read_side: Callable[[object], _Side]
 ) -> dict[str, Column]:
     wanted = {
         "messages": ("prompt_column", config.prompt_column, read_messages),
@@ -137,7 +157,8 @@ class _PreferenceReader(FileReader):
     """Reads one file into `examples`."""
 
     def __init__(self, file: Path, columns: Mapping[str, Column]) -> None:
-        super().__init__(file, {**columns, _DROPPED: (_DROPPED, _DROPPED, str)}, prefix="")
+        extra = {name: (name, name, str) for name in (_DROPPED, PROMPT_MESSAGES)}
+        super().__init__(file, {**columns, **extra}, prefix="")
         self._fields = columns
         self.examples: list[Example] = []
         self.num_passed_over = 0
@@ -146,8 +167,33 @@ class _PreferenceReader(FileReader):
         if record.get(_DROPPED):
             self.num_passed_over += 1
             return
-        if values := self._values(number, record, self._fields):
-            self.examples.append(_example(values, str(self._file), number))
+        _, prompt, _ = self._fields["messages"]
+        if prompt == "prompt" and record.get(PROMPT_MESSAGES) is not None:  # a run's own file
+            record = {**record, prompt: record[PROMPT_MESSAGES]}
+        if (values := self._values(number, record, self._fields)) is None:
+            return
+        if messages := self._conversation(values, number):
+            example = _example({**values, "messages": messages}, str(self._file), number)
+            self.examples.append(example)
+
+    def _conversation(self, values: Mapping[str, Any], number: int) -> tuple[Message, ...] | None:
+        """What both sides answer; None if that is not one conversation, which is noted."""
+        prompt, whole = values["messages"], {}
+        for side in (side for side in ("chosen", "rejected") if side in values):
+            whole[side] = whole_conversation(prompt, values[side].before)
+            if whole[side] is None:
+                other = self._fields["messages"][1]
+                self._fault(self._fields[side][1], _OTHER_PROMPT.format(other), number)
+                return None
+        longest = max(whole.values(), key=len)
+        for side, messages in whole.items():
+            # A side without turns of its own answers the prompt, be it in a longer conversation.
+            fits = not values[side].before and longest[-len(prompt) :] == prompt
+            if messages != longest and not fits:
+                column, other = self._fields["rejected"][1], self._fields["chosen"][1]
+                self._fault(column, _OTHER_SIDE.format(other), number)
+                return None
+        return longest
 
     def _missing(self) -> Iterator[str]:
         # What a run's files have, and others need not.
@@ -156,7 +202,7 @@ class _PreferenceReader(FileReader):
 
 
 def _example(values: Mapping[str, Any], file: str, number: int) -> Example:
-    sides = tuple(values[side] for side in ("chosen", "rejected") if side in values)
+    sides = tuple(values[side].steps for side in ("chosen", "rejected") if side in values)
     scores = ("chosen_score", "rejected_score")
     targets = tuple(values[score] for score in scores if score in values)
     margin = values.get("margin")
@@ -166,39 +212,26 @@ def _example(values: Mapping[str, Any], file: str, number: int) -> Example:
 # --- values --------------------------------------------------------------------------------------
 
 
-def _completion(value: object) -> str:
-    """Text, which may be empty or blank, or the last message of a conversation."""
-    if isinstance(value, list):
-        last = value[-1] if value else None
-        if not isinstance(last, dict) or last.get("role") != "assistant":
-            raise ValueError("must be text, or a list of messages that ends with the assistant's")
-        value = last.get("content")
-    return _white_or_text(value)
+def _one_step(value: object) -> _Side:
+    before, reply = read_reply(value)
+    return _Side(before, (reply,))
 
 
-def _one_step(value: object) -> tuple[str]:
-    return (_completion(value),)
-
-
-def _steps(value: object) -> tuple[str, ...]:
+def _steps(value: object) -> _Side:
     """One step as text, which may be empty, or a list of steps, which may not."""
     if not isinstance(value, list):
-        return (_white_or_text(value),)
+        return _Side((), (white_or_text(value),))
     if not value:
         raise ValueError("is a list without steps")
     if not all(isinstance(step, str) for step in value):
         raise ValueError("must be text, or a list of texts, one per step")
     if "" in value:
         raise ValueError("has an empty step; leave it out")
-    return tuple(map(_white_or_text, value))
+    return _Side((), tuple(map(white_or_text, value)))
 
 
 def _prefix(value: object) -> str:
-    return "" if value is None else _white_or_text(value)
-
-
-def _white_or_text(value: object) -> str:
-    return value if isinstance(value, str) and not value.strip() else read_text(value)
+    return "" if value is None else white_or_text(value)
 
 
 def _number(value: object) -> float:

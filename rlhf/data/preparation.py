@@ -27,7 +27,7 @@ class Preparation:
         self.overlong: list[str] = []
         self.num_shortened = 0
         self._long_replies: list[str] = []
-        self._num_unread = 0
+        self._unread: list[str] = []
         self._empty: list[str] = []
         self._unknown: list[str] = []
         self._refused: list[str] = []
@@ -38,6 +38,9 @@ class Preparation:
 
     def prompt(self, row: Row) -> Prompt | None:
         """None if the row cannot be used; `problems` says why."""
+        if len(row.messages) > 1 and not self._renderer.reads_turns:
+            self._unread.append(row.origin)
+            return None
         try:
             if row.review is None:
                 ids = self._renderer.render(row.messages)
@@ -52,7 +55,7 @@ class Preparation:
         """The longest end of the conversation with which prompt and guided prompt both fit."""
         renderer, limit = self._renderer, self._max_prompt_tokens
         if not renderer.reads_turns:
-            self._num_unread += 1
+            self._unread.append(row.origin)
             return None
         replies = {
             text: renderer.completion_ids(text) for text in (review.disliked, review.liked) if text
@@ -118,11 +121,12 @@ class Preparation:
                 f"model: {len(self._unknown)} prompts have characters that its vocabulary lacks "
                 f"(ids {some(self._unknown)}); use model.vocabulary=bytes or another model"
             )
-        if self._num_unread:
+        if self._unread:
             found.append(
-                f"model.rendering: {self._num_unread} conversations of several turns need a chat "
-                "template, and plain rendering reads their last turn alone; use a model with a "
-                "template (model.chat=true gives the tiny one its own)"
+                f"model.rendering: {len(self._unread)} conversations of several turns need a chat "
+                f"template, and plain rendering reads single texts ({some(self._unread)}); use a "
+                "model with a template (model.chat=true gives the tiny one its own), or give each "
+                "prompt as one text"
             )
         if self._refused:
             found.append(

@@ -88,11 +88,14 @@ class Renderer:
     def render(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
         """Token ids that end where the completion is to begin; never an end token of ours.
 
-        By the chat template with its generation prompt, or plainly: the last message alone, behind
-        the tokenizer's usual first tokens. Raises ValueError if the template refuses the messages.
+        By the chat template with its generation prompt, or plainly: one message behind the
+        tokenizer's usual first tokens. Raises ValueError if the template refuses the messages, or
+        if there are several and no template.
         """
         if not self._chat:
-            return (*self._prefix, *self.text_ids(messages[-1].content))
+            if len(messages) != 1:
+                raise ValueError("plain rendering reads one message, not a conversation")
+            return (*self._prefix, *self.text_ids(messages[0].content))
         return self._texts.chat(messages, add_generation_prompt=True)
 
     def completion_ids(self, text: str) -> tuple[int, ...]:
@@ -105,7 +108,7 @@ class Renderer:
 
     @property
     def reads_turns(self) -> bool:
-        """Whether a conversation is read with all of its turns, not with its last one alone."""
+        """Whether a conversation can be read, and not only a single message."""
         return self._chat
 
     @property

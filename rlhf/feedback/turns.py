@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlhf.data.files import read_text
+from rlhf.data.messages import CALLS, read_text
 from rlhf.data.rows import RowReader, shown
 from rlhf.problems import some
 
@@ -165,7 +165,9 @@ def _turn(message: object) -> Turn:
             "messages.satisfied",
             f"or `dissatisfied` is on a message of the {role}; put it on the user's turn after it",
         )
-    return Turn(role, content, *labels)
+    # A call beside the text is a tool's business, even where no tool answers.
+    called = any(message.get(name) for name in CALLS)
+    return Turn("tool" if called else role, content, *labels)
 
 
 # --- values --------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from transformers import (
 from rlhf.batching import micro_batches, unique
 from rlhf.data.encoding import TextEncoder, special_prefix
 from rlhf.problems import InputError
-from rlhf.records import Message
+from rlhf.records import Message, transcript
 
 Ids = tuple[int, ...]
 """One row's tokens; none where the chat template refuses the conversation. It may be `Typed`."""
@@ -91,8 +91,8 @@ class Classifier:
         return cls(model, tokenizer, max_tokens)
 
     def encode(self, messages: Sequence[Message], completion: str, ended: bool = True) -> Ids:
-        """The conversation and its completion by the chat template, or, if there is none, the last
-        message and the completion as the tokenizer's pair of texts.
+        """The conversation and its completion by the chat template, or, if there is none, as the
+        tokenizer's pair of texts, of which the first has several turns one below the other.
 
         A completion that has not `ended` stands as a policy has it while it writes: the prompt up
         to where the answer begins, then the text so far, and nothing that closes it, so that the
@@ -104,7 +104,7 @@ class Classifier:
                 return self.two_texts(prompt, text)
             return (*prompt, *text) if prompt else ()
         if self.tokenizer.chat_template is None:
-            return self._pair(messages[-1].content, completion)
+            return self._pair(transcript(messages), completion)
         return self.chat([*messages, Message("assistant", completion)])
 
     def _pair(self, first: str, second: str) -> Ids:
@@ -133,7 +133,7 @@ class Classifier:
     def _begun(self, messages: Sequence[Message]) -> Ids:
         """The prompt as `rlhf.data.rendering` has it; none where the template refuses it."""
         if self.tokenizer.chat_template is None:
-            return (*self._first, *self.texts.text(messages[-1].content))
+            return (*self._first, *self.texts.text(transcript(messages)))
         return self.chat(messages, add_generation_prompt=True)
 
     @torch.inference_mode()

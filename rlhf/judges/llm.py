@@ -19,7 +19,7 @@ from rlhf.batching import unique
 from rlhf.config.judges import LLMJudgeConfig
 from rlhf.judges.template import Template, load_template
 from rlhf.problems import InputError
-from rlhf.records import Comparison, Completion, Prompt
+from rlhf.records import Comparison, Completion, Prompt, transcript
 
 CACHE_SIZE = 1 << 16
 """Answers that are remembered: about 10 MiB."""
@@ -112,9 +112,7 @@ def _both_orders(
 
 def conversation(prompt: Prompt) -> str:
     """What was asked, as the judge reads it: with the turns before it, if there were any."""
-    if len(prompt.messages) == 1:
-        return prompt.text
-    return "\n\n".join(f"{message.role}: {message.content}" for message in prompt.messages)
+    return transcript(prompt.messages)
 
 
 def llm_judge_problems(config: LLMJudgeConfig) -> Iterator[str]:

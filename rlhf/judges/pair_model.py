@@ -12,7 +12,7 @@ from rlhf.judges import Group
 from rlhf.judges.classifiers import Classifier, Ids
 from rlhf.judges.model_files import find_model, fingerprint
 from rlhf.problems import InputError
-from rlhf.records import Comparison, Message
+from rlhf.records import Comparison, Message, transcript
 
 Places = tuple[int, int]
 """Of the completion that is read first, and of the other."""
@@ -24,8 +24,8 @@ class PairLayout:
     The row is the prompt, the first completion and the second, each closed by the tokenizer's
     separator (its end token if it has none), which no completion's text can contain. The prompt is
     rendered by the chat template up to where the assistant speaks; without a template, it is the
-    last message behind the tokenizer's usual first tokens. A model with token types sees in them
-    where the second completion begins.
+    text of its turns behind the tokenizer's usual first tokens. A model with token types sees in
+    them where the second completion begins.
     """
 
     def __init__(self, classifier: Classifier, key: str) -> None:
@@ -56,7 +56,7 @@ class PairLayout:
 
     def _prompt(self, messages: Sequence[Message]) -> Ids:
         if self._classifier.tokenizer.chat_template is None:
-            return self._classifier.texts.whole(messages[-1].content)
+            return self._classifier.texts.whole(transcript(messages))
         return self._classifier.chat(messages, add_generation_prompt=True)
 
     def _closed(self, ids: Ids) -> Ids:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from rlhf.judges.llm import Chooser
-from rlhf.records import Completion, Prompt
+from rlhf.records import Completion, Prompt, transcript
 
 QUESTION = """\
 A task is shown below, and the beginning of an answer to it, which may break off after any step. \
@@ -52,5 +52,5 @@ class SelfEvaluation:
         solution = ""
         if self._see_solution and prompt.answer is not None:
             solution = SOLUTION.format(solution=self._clean(prompt.answer))
-        asked, answer = self._clean(prompt.text), self._clean(text)
+        asked, answer = self._clean(transcript(prompt.messages)), self._clean(text)
         return QUESTION.format(prompt=asked, solution=solution, answer=answer)

@@ -73,9 +73,10 @@ def test_an_input_error_survives_its_way_between_processes():
 # --- rendering -----------------------------------------------------------------------------------
 
 
-def test_plain_rendering_is_the_last_message_alone(renderer):
-    messages = (Message("system", "Be brief."), *question("1+1="))
-    assert renderer.render(messages) == tuple(tokenizer()("1+1=")["input_ids"])
+def test_plain_rendering_is_one_message_and_cuts_no_conversation(renderer):
+    assert renderer.render(question("1+1=")) == tuple(tokenizer()("1+1=")["input_ids"])
+    with pytest.raises(ValueError, match="reads one message, not a conversation"):
+        renderer.render((Message("system", "Be brief."), *question("1+1=")))
 
 
 @pytest.mark.parametrize("special", ["<pad> $A", "<pad> $A <eos>"])
@@ -228,6 +229,30 @@ def test_conversations(tmp_path):
     data = load(FilesConfig(path=path, heldout_path=path), chat, needs_answers=False)
     assert data.train[0].messages == (Message("system", "Be brief."), Message("user", "hi"))
     assert data.train[0].token_ids == chat.render(data.train[0].messages)
+
+
+def test_conversations_that_plain_rendering_would_cut_are_told_by_their_rows(tmp_path, renderer):
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+    path = write(tmp_path / "x.jsonl", [{"prompt": p} for p in ([turns[1]], turns, turns)])
+    config = FilesConfig(path=path, heldout_path=path)
+    (problem,) = refusal(config, renderer, needs_answers=False)
+    assert problem.startswith("model.rendering: 4 conversations of several turns need a chat")
+    assert f"single texts ({path} row 2, {path} row 3, {path} row 2, " in problem
+
+
+def test_a_blank_turn_is_a_turn_and_a_call_is_not_passed_over(tmp_path):
+    chat = Renderer(tokenizer(CHAT), Rendering.auto)
+    asked = {"role": "user", "content": "hi"}
+    blank = [{"role": "system", "content": ""}, asked]
+    path = write(tmp_path / "x.jsonl", [{"prompt": blank}])
+    data = load(FilesConfig(path=path, heldout_path=path), chat, needs_answers=False)
+    assert data.train[0].messages == (Message("system", ""), Message("user", "hi"))
+    calls = {"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}
+    rows = [{"prompt": [asked, calls, asked]}, {"prompt": [{"role": "user", "content": " "}]}]
+    config = files(write(tmp_path / "y.jsonl", rows), answer_column=None)
+    problems = refusal(config, chat, needs_answers=False)
+    assert "has a message with `tool_calls`, which are not read" in problems[0]
+    assert "column 'prompt' is empty; 1 rows: 2" in problems[1]
 
 
 def test_the_split_depends_on_ids_alone(tmp_path, renderer):

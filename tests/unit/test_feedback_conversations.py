@@ -118,6 +118,7 @@ def test_a_missing_label_is_not_a_false_one(tmp_path, satisfied, dissatisfied, s
         ([*GOOD, ("system", "s")], "system_inside"),
         ([("system", "s"), ("system", "s"), *GOOD], "system_inside"),
         ([GOOD[0], ("tool", "{}"), GOOD[1]], "tool_message"),
+        ([GOOD[0], ("assistant", "So.", {"tool_calls": [{"name": "f"}]}), GOOD[2]], "tool_message"),
         ([GOOD[0], ("assistant", None), GOOD[2]], "empty_message"),
         ([GOOD[0], ("assistant", " \n"), GOOD[2]], "empty_message"),
         ([("user", "q", {"dissatisfied": True}), GOOD[1]], "label_without_reply"),

@@ -106,13 +106,13 @@ def test_a_declared_padding_token_is_used(tmp_path):
         assert score == pytest.approx(alone(directory, ids), abs=1e-5)
 
 
-def test_without_a_template_prompt_and_completion_are_a_text_pair(tmp_path):
+def test_without_a_template_conversation_and_completion_are_a_text_pair(tmp_path):
     directory = write(tmp_path / "rm", template=None)
     judge = build_judge(RewardModelConfig(path=str(directory)))
     tokenizer = AutoTokenizer.from_pretrained(directory)
     scores = judge.judge(GROUPS)[0].scores
     for completion, score in zip(GROUPS[0].completions, scores, strict=True):
-        ids = tokenizer("1+1?", completion.text)["input_ids"]
+        ids = tokenizer("system: Judge.\n\nuser: 1+1?", completion.text)["input_ids"]
         assert score == pytest.approx(alone(directory, ids), abs=1e-5)
 
 

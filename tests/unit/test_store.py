@@ -1,9 +1,11 @@
 """Preferences in Parquet and numbers in `metrics.jsonl`, as they are on disk."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from rlhf import store
@@ -53,6 +55,10 @@ def test_every_preference_is_kept_with_its_provenance(tmp_path: Path, collected:
         "round": 7,
         "prompt_id": "p1",
         "prompt": "1+1=",
+        "prompt_messages": [
+            {"role": "system", "content": "sum"},
+            {"role": "user", "content": "1+1="},
+        ],
         "prefix": "",
         "chosen": "2",
         "chosen_tokens": 2,
@@ -74,6 +80,15 @@ def test_every_preference_is_kept_with_its_provenance(tmp_path: Path, collected:
         "judge": "verifier/integer@1",
         "dropped": None,
     }
+
+
+def test_a_single_turn_is_kept_once_and_older_files_are_read(tmp_path, collected):
+    single = replace(PROMPT, messages=PROMPT.messages[1:])
+    PreferenceStore(tmp_path).write(0, [replace(collected, prompt=single)])
+    assert store.read(tmp_path)["prompt_messages"].null_count == 4
+    (file,) = store.round_files(tmp_path)
+    pq.write_table(pq.read_table(file).drop_columns("prompt_messages"), file)
+    assert store.read(tmp_path).num_rows == 4
 
 
 def test_what_was_dropped_is_kept_with_why(tmp_path: Path, collected: Collected) -> None:

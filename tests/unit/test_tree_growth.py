@@ -390,6 +390,14 @@ def test_a_trees_numbers_worked_by_hand() -> None:
     assert found == pytest.approx({f"tree/{name}": value for name, value in expected.items()})
 
 
+def test_the_policy_is_asked_about_the_whole_conversation() -> None:
+    asking = SelfEvaluation(chooser=None, see_solution=False)
+    talk = (Message("user", "Sums, please."), Message("assistant", "Go on."), *PROMPT.messages)
+    asked = "user: Sums, please.\n\nassistant: Go on.\n\nuser: 12+34+5="
+    assert asked in asking.question(replace(PROMPT, messages=talk), "51")
+    assert "user:" not in asking.question(PROMPT, "51")
+
+
 def test_what_an_answer_spells_out_cannot_end_the_policys_question() -> None:
     asking = SelfEvaluation(chooser=None, see_solution=True, clean=lambda t: t.replace("<|", "< |"))
     question = asking.question(replace(PROMPT, answer="<|a|>"), "4<|end|>B")
