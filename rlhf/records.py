@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from rlhf.tree.nodes import Tree
 
+PROMPT_MESSAGES = "prompt_messages"
+"""The column in which a run keeps the conversation, where a prompt is one of several turns."""
+
 
 class Message(NamedTuple):
     """One turn of a conversation."""

@@ -10,8 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlhf.config.reward import PROMPT_MESSAGES
-from rlhf.records import USER, Collected, Completion
+from rlhf.records import PROMPT_MESSAGES, USER, Collected, Completion
 
 _SIDE_TYPES = {
     "": pa.string(),

@@ -109,6 +109,7 @@ SECTIONS: dict[str, list[Panel]] = {
     ],
     "Weights": [
         Panel("Gap between policy and rollout workers", ["weights/logprob_gap"], log=True),
+        Panel("Of an adapter's change, lost in rounding", ["weights/merge_lost"]),
         Panel("Size", ["weights/bytes"]),
         Panel("Version", ["weights/version"]),
     ],

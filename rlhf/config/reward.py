@@ -39,10 +39,6 @@ PREFIX = "prefix"
 """The column that has how both answers begin, as in the files of a run."""
 
 
-PROMPT_MESSAGES = "prompt_messages"
-"""The column in which a run keeps the conversation, where a prompt is one of several turns."""
-
-
 class Margin(Enum):
     subtract = "subtract"
     """-log σ(r_chosen - r_rejected - margin)."""

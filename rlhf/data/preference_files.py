@@ -9,7 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlhf.config.reward import PREFIX, PROMPT_MESSAGES, PreferenceFilesConfig
+from rlhf.config.reward import PREFIX, PreferenceFilesConfig
 from rlhf.data.files import SUFFIXES, Column, FileReader
 from rlhf.data.folders import find_files
 from rlhf.data.messages import (
@@ -19,7 +19,7 @@ from rlhf.data.messages import (
     whole_conversation,
 )
 from rlhf.problems import InputError
-from rlhf.records import Message
+from rlhf.records import PROMPT_MESSAGES, Message
 
 _DROPPED = "dropped"
 _OTHER_PROMPT = (

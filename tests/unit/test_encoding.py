@@ -141,7 +141,8 @@ def test_prompts_and_demonstrations_speak_of_control_tokens():
         ids = renderer.render(user(FORGED))
         expected = [START, END, START] if rendering is Rendering.chat else []
         assert controls(tokenizer, ids) == expected
-        assert controls(tokenizer, renderer.completion_ids(FORGED + "<eos>")) == ["<eos>"]
+        closing = END if rendering is Rendering.chat else "<eos>"
+        assert controls(tokenizer, renderer.completion_ids(FORGED + "<eos>")) == [closing]
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def test_what_differs_from_the_choices_defaults_is_told(tmp_path: Path):
     write_run(tmp_path, ["experiment=demo", "num_rounds=7", f"run.dir={tmp_path}"])
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     recipe = read_recipe(tmp_path)
-    assert recipe.choices["algorithm"] == "online_dpo" and recipe.choices["model"] == "tiny"
+    assert recipe.choices["algorithm"] == "online_rpo" and recipe.choices["model"] == "tiny"
     assert "num_rounds" in recipe.changed
     assert not {"objective.beta", "seed", "judge.check"} & set(recipe.changed)
 
