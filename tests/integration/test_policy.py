@@ -120,6 +120,22 @@ async def test_a_resumed_policy_ends_bit_for_bit_where_an_unbroken_one_does(
     assert len(unbroken) == len(resumed)
 
 
+@pytest.mark.parametrize(
+    "dtype, least, most", [(DType.bfloat16, 0.5, 1.0), (DType.float32, 0.0, 1e-3)]
+)
+async def test_what_rounding_takes_of_an_adapter_s_change_is_measured(
+    tiny_model, dtype, least, most
+):
+    async with policy(tiny_model, dtype, lora_rank=4, learning_rate=1e-6) as service:
+        await service.update(batch(0))
+        await service.put_weights(as_saved=True)
+        lost = await service.merge_lost()
+    assert lost is not None and least <= lost <= most
+    async with policy(tiny_model, dtype, learning_rate=1e-6) as service:
+        await service.put_weights(as_saved=True)
+        assert await service.merge_lost() is None
+
+
 async def test_a_checkpoint_of_two_ranks_loads_into_one_of_another_stage(tiny_model, tmp_path):
     async with policy(tiny_model, zero_stage=3, num_ranks=2) as service:
         await train_and_save(service, tmp_path / "two", range(2))
