@@ -148,7 +148,7 @@ def test_gsm8k_goes_through_with_a_reward_model(tmp_path, gsm8k, byte_model):
         (["data=files", "data.path=/nowhere.jsonl", "warmup.steps=0"], ["/nowhere.jsonl"]),
         (["rollout.max_prompt_tokens=3"], ["prompts are longer", "rollout.max_prompt_tokens=3"]),
         (["cluster=auto"], ["cluster.address=auto: no Ray cluster answers"]),
-        (["cluster.address=''"], ["cluster.address=: is no address"]),
+        (["cluster.address=''"], ["cluster.address=: is empty"]),
         (["cluster.address=127.0.0.1:1"], ["no Ray cluster answers at 127.0.0.1:1"]),
         (["cluster.address=ray://head:10001"], ["cluster.address=ray://head:10001: Ray's client"]),
     ],
