@@ -82,6 +82,8 @@ def _weight_shapes(directory: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _cache_numbers(config: Any) -> int:
+    if not hasattr(config, "num_attention_heads"):  # a recurrent state does not grow with tokens
+        return 0
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return 2 * config.num_hidden_layers * heads * width

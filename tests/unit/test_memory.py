@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM
 
 from rlhf.config.models import DType, Optimizer, PolicyConfig
 from rlhf.memory import (
@@ -90,3 +90,9 @@ def test_the_cache_of_some_tokens():
 def test_a_judge_s_dtype_is_its_own_unless_told(small):
     assert dtype_bytes(small, "auto") == 4
     assert dtype_bytes(small, "bfloat16") == 2
+
+
+def test_a_recurrent_state_does_not_grow_with_tokens(tmp_path):
+    config = MambaConfig(vocab_size=32, hidden_size=16, state_size=4, num_hidden_layers=1)
+    MambaForCausalLM(config).save_pretrained(tmp_path)
+    assert cache_bytes(causal_shape("model.path", str(tmp_path)), DType.float32, 1000) == 0
