@@ -4,6 +4,7 @@ import json
 
 import pytest
 from commands import SMALL, run
+from letter_models import write_letter_model
 
 from rlhf.store import read, read_metrics
 
@@ -66,7 +67,8 @@ def test_the_initial_policy_plays_too(tmp_path, game, algorithm, mixtures):
 
 
 def test_a_language_model_judges_a_training_run(tmp_path, byte_model):
-    overrides = ["algorithm=sppo", "judge=llm", f"judge.path={byte_model}", "objective.step_size=5"]
+    judge = write_letter_model(byte_model, tmp_path / "letters")
+    overrides = ["algorithm=sppo", "judge=llm", f"judge.path={judge}", "objective.step_size=5"]
     run(tmp_path / "run", *SMALL, *overrides, "num_rounds=2", "algorithm.num_completions=3")
     rounds = read_metrics(tmp_path / "run" / "metrics.jsonl")[1:]
     assert len(rounds) == 2
@@ -76,4 +78,4 @@ def test_a_language_model_judges_a_training_run(tmp_path, byte_model):
         assert record["judge/invalid_rate"] == 0
         assert record["policy/anchor_gap"] < 1e-4
     table = [row for row in read(tmp_path / "run").to_pylist() if row["dropped"] is None]
-    assert table and all(0 < row["win_prob"] < 1 and "bytes" in row["judge"] for row in table)
+    assert table and all(0 < row["win_prob"] < 1 and "letters" in row["judge"] for row in table)
