@@ -3,7 +3,7 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -298,7 +298,7 @@ class FileTransfer(LayerwiseTransfer):
     update_info_cls = FileUpdate
 
     def receive_weights(self, update_info: FileUpdate) -> None:
-        self.model.load_weights(safetensors.torch.load_file(update_info.path).items())
+        take(self.model, safetensors.torch.load_file(update_info.path).items())
 
 
 class IpcTransfer(LayerwiseTransfer):
@@ -308,7 +308,16 @@ class IpcTransfer(LayerwiseTransfer):
 
     def receive_weights(self, update_info: IpcUpdate) -> None:
         weights = cuda_ipc.read(update_info.handles, update_info.tensors, self.device)
-        self.model.load_weights(weights)
+        take(self.model, weights)
+
+
+def take(model: torch.nn.Module, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Loads them; a head that is tied to the embedding comes too, for models that have a layer
+    of their own by that name, and Gemma 2 and BLOOM have none."""
+    has_head = any(name.rpartition(".")[2] == "lm_head" for name, _ in model.named_modules())
+    model.load_weights(  # type: ignore[operator]
+        (name, value) for name, value in weights if has_head or name != "lm_head.weight"
+    )
 
 
 WeightTransferEngineFactory.register_engine(FILE_TRANSFER, FileTransfer)

@@ -24,6 +24,7 @@ from rlhf.checks import config_problems
 from rlhf.config import Config, register_schemas
 from rlhf.overrides import as_hydra_reads, empty_texts
 from rlhf.problems import InputError, RunFailed, Stopped
+from rlhf.standard_streams import outlast_terminal
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -123,6 +124,7 @@ def main() -> None:
 
 def begin(hydra_main: Callable[[], Any], schema: type) -> None:
     """A command of Hydra's, whose overrides are read as people type them."""
+    outlast_terminal()
     with told():
         sys.argv[1:] = as_hydra_reads(sys.argv[1:], schema)
         try:

@@ -13,7 +13,7 @@ from rlhf.config import Config
 from rlhf.config.algorithms import AlgorithmConfig, DriftConfig, StepValue, TreeConfig
 from rlhf.config.data import FeedbackDataConfig
 from rlhf.config.judges import GameConfig, LLMJudgeConfig
-from rlhf.config.models import TinyModelConfig, TransformersRolloutConfig
+from rlhf.config.models import TinyModelConfig, VllmRolloutConfig
 from rlhf.config.reward import Kind
 from rlhf.config.tools import PythonConfig, ToolsConfig
 from rlhf.data.feedback import open_folder
@@ -24,7 +24,7 @@ from rlhf.feedback.feed import Feed, FeedSchedule, Ledger
 from rlhf.games import read_game
 from rlhf.judges import needs_answers
 from rlhf.judges.model_files import ModelJudgeConfig, find_model, trained_kind
-from rlhf.models.checks import is_recurrent, require_causal, vocabulary_faults
+from rlhf.models.checks import require_causal, sampling_faults, vocabulary_faults
 from rlhf.models.loading import read_config, read_tokenizer
 from rlhf.problems import InputError, some
 from rlhf.records import Prompt
@@ -82,11 +82,9 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     if isinstance(config.judge, LLMJudgeConfig):
         check_llm_judge(config.judge)
     problems += [f"model.path={path}: {fault}" for fault in vocabulary_faults(tokenizer, model)]
-    if isinstance(config.rollout, TransformersRolloutConfig) and is_recurrent(model):
-        problems.append(
-            f"model.path={path}: {model.model_type} keeps a recurrent state, which rollout="
-            "transformers cannot share among a prompt's completions; set rollout=vllm"
-        )
+    on_vllm = isinstance(config.rollout, VllmRolloutConfig)
+    faults = sampling_faults(model, on_vllm, config.placement.gpus)
+    problems += [f"model.path={path}: {fault}" for fault in faults]
     longest = config.rollout.max_prompt_tokens + config.rollout.max_completion_tokens
     limit = getattr(model, "max_position_embeddings", longest)
     if longest > limit:

@@ -36,6 +36,8 @@ class StopRequest:
             for one, handler in before.items():
                 loop.remove_signal_handler(one)
                 signal.signal(one, handler or signal.SIG_DFL)
+            if self._asked.is_set():  # whoever asked may be gone, and has nothing to be told
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def ask(self) -> None:
         """Asks once more, if it has been asked already, to no effect."""

@@ -147,6 +147,28 @@ def is_recurrent(config: Any) -> bool:
     return bool(getattr(model, "_is_stateful", False))
 
 
+def sampling_faults(config: Any, on_vllm: bool, on_gpus: bool) -> Iterator[str]:
+    """Why rollout workers cannot sample from the model, or not take over what was published."""
+    kind = config.model_type
+    if is_recurrent(config) and not on_vllm:
+        yield (
+            f"{kind} keeps a recurrent state, which rollout=transformers cannot share among a "
+            "prompt's completions; set rollout=vllm, on GPUs"
+        )
+    elif is_recurrent(config) and not on_gpus:
+        yield (
+            f"{kind} keeps a recurrent state, which rollout=vllm can sample with on GPUs alone; "
+            "set placement.gpus=true"
+        )
+    elif on_vllm and not on_gpus and getattr(config, "kv_lora_rank", None):
+        yield (
+            f"{kind} has latent attention, whose weights rollout=vllm takes over on GPUs alone; "
+            "set placement.gpus=true or rollout=transformers"
+        )
+    elif on_vllm and kind == "bloom":
+        yield "bloom's head has no name that rollout=vllm can load; set rollout=transformers"
+
+
 def vocabulary_faults(tokenizer: Any, config: Any) -> Iterator[str]:
     """Tokens that a text or the chat template can become and the model does not know.
 

@@ -1,8 +1,13 @@
 """Starting runs as people do: from the command line."""
 
+import fcntl
 import os
+import pty
+import select
 import subprocess
 import sys
+import termios
+import threading
 from pathlib import Path
 
 SMALL = [
@@ -23,6 +28,56 @@ def start(directory: Path, *overrides: str, module: str = "rlhf") -> subprocess.
     return _start(directory, module, *overrides, f"run.dir={directory}")
 
 
+class Terminal:
+    """A terminal of its own, on which a run is started, and whose output is read as it comes."""
+
+    def __init__(self, directory: Path, *overrides: str) -> None:
+        self._screen, keyboard = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "rlhf", *overrides, f"run.dir={directory}"],
+            stdin=keyboard,
+            stdout=keyboard,
+            stderr=keyboard,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            cwd=directory.parent,
+            env=_environment(),
+        )
+        os.close(keyboard)
+        self._is_open = True
+        self._output = b""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def press_ctrl_c(self) -> None:
+        os.write(self._screen, b"\x03")
+
+    def close(self) -> None:
+        """As when its window is closed, or a connection is lost."""
+        self._is_open = False
+        self._reader.join(30)
+        os.close(self._screen)
+
+    def finish(self, code: int, timeout_s: float = 60) -> str:
+        try:
+            found = self.process.wait(timeout_s)
+        finally:
+            self.process.kill()
+            if self._is_open:
+                self.close()
+        output = self._output.decode(errors="replace")
+        assert found == code, output
+        return output
+
+    def _read(self) -> None:
+        while self._is_open:
+            if select.select([self._screen], [], [], 0.1)[0]:
+                try:
+                    self._output += os.read(self._screen, 65536)
+                except OSError:  # nobody holds its other side any more
+                    return
+
+
 def start_sweep(directory: Path, *overrides: str) -> subprocess.Popen:
     return _start(directory, "rlhf", "-m", *overrides, f"hydra.sweep.dir={directory}")
 
@@ -34,9 +89,12 @@ def _start(directory: Path, module: str, *words: str) -> subprocess.Popen:
         stderr=subprocess.STDOUT,
         text=True,
         cwd=directory.parent,
-        env=os.environ
-        | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])},
+        env=_environment(),
     )
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
 
 
 def finish(process: subprocess.Popen, code: int = 0, timeout_s: float = 400) -> str:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import SMALL, finish, run, start
+from commands import SMALL, Terminal, finish, run, start
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, LlamaConfig
 
@@ -177,16 +177,47 @@ def test_a_dry_run_shows_who_would_go_where_and_leaves_nothing(tmp_path):
 
 
 def test_a_run_that_is_asked_to_stop_keeps_what_it_has_and_goes_on(tmp_path):
-    settings = [*SMALL, "num_rounds=30", "run.checkpoint_every=100"]
-    stopped = start(tmp_path / "run", *settings)
-    until_round(tmp_path / "run", 3)
+    directory, settings = tmp_path / "run", [*SMALL, "num_rounds=90", "run.checkpoint_every=100"]
+    stopped = start(directory, *settings)
+    until_round(directory, 3)
     stopped.send_signal(signal.SIGTERM)
     output = finish(stopped, code=143, timeout_s=60)
     assert "stopped after" in output and "Traceback" not in output
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "stopped"
-    assert "resuming from" in run(tmp_path / "run", *settings)
-    again = run(tmp_path / "run", *settings)
+    done = kept(directory, at_least=3)
+
+    terminal = Terminal(directory, *settings)
+    until_round(directory, done + 1)
+    terminal.press_ctrl_c()  # which all of its processes hear
+    output = terminal.finish(code=143)
+    assert "resuming from" in output and "stopped after" in output and "Traceback" not in output
+    done = kept(directory, at_least=done + 1)
+
+    terminal = Terminal(directory, *settings)
+    until_round(directory, done + 1)
+    terminal.close()  # and nothing can be written to it any more
+    terminal.finish(code=143)
+    done = kept(directory, at_least=done + 1)
+
+    piped = start(directory, *settings)
+    until_round(directory, done + 1)
+    assert piped.stdout is not None
+    piped.stdout.close()
+    assert piped.wait(60) == 143
+    kept(directory, at_least=done + 1)
+
+    assert "resuming from" in run(directory, *settings)
+    assert [one["round"] for one in read_metrics(directory / "metrics.jsonl")] == [*range(-1, 90)]
+    again = run(directory, *settings)
     assert "the run there is finished" in again and "starting workers" not in again
+
+
+def kept(directory: Path, at_least: int) -> int:
+    """How many rounds a run that was stopped has kept."""
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["status"] == "stopped" and summary["rounds"] >= at_least
+    newest = (directory / "checkpoints" / "LATEST").read_text()
+    assert newest == f"round_{summary['rounds']:06}"
+    return summary["rounds"]
 
 
 def test_a_stop_before_the_first_round_ends_at_once(tmp_path):

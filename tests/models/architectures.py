@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import transformers as hf
 
+from rlhf.models.checks import sampling_faults
+
 
 class Architecture(NamedTuple):
     """One kind of model, small."""
@@ -17,8 +19,6 @@ class Architecture(NamedTuple):
     """Its configuration, by the size of the vocabulary."""
     refused: str = ""
     """Words of the refusal, for what is not supported."""
-    recurrent: bool = False
-    """Trained on, but not sampled from by `rollout=transformers`."""
 
 
 SIZES = {
@@ -37,7 +37,7 @@ EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 64}
 UNTIED = {"tie_word_embeddings": False}
 TIED = {"tie_word_embeddings": True}
 LATENT = {
-    "q_lora_rank": 32, "kv_lora_rank": 32, "qk_rope_head_dim": 32, "qk_nope_head_dim": 32,
+    "q_lora_rank": 32, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 32,
     "v_head_dim": 32, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1,
 }  # fmt: skip
 
@@ -85,7 +85,7 @@ ARCHITECTURES = {
                              topk_group=1)),
     "deepseek_v3": Architecture(
         "DeepSeek-V3", _of("DeepseekV3Config", SIZES, KV, EXPERTS, UNTIED, LATENT,
-                           n_routed_experts=4)),
+                           n_routed_experts=4, topk_method="noaux_tc")),
     "deepseek_v2": Architecture(
         "DeepSeek-V2", _of("DeepseekV2Config", SIZES, KV, EXPERTS, UNTIED, LATENT,
                            n_routed_experts=4, topk_method="greedy")),
@@ -112,12 +112,10 @@ ARCHITECTURES = {
     "cohere": Architecture("Command R", _of("CohereConfig", SIZES, GROUPED, TIED)),
     "mamba": Architecture(
         "Mamba", _of("MambaConfig", hidden_size=64, state_size=8, num_hidden_layers=2,
-                     pad_token_id=0, bos_token_id=1, eos_token_id=1),
-        recurrent=True),
+                     pad_token_id=0, bos_token_id=1, eos_token_id=1)),
     "jamba": Architecture(
         "Jamba", _of("JambaConfig", SIZES, KV, num_experts=2, attn_layer_period=2,
-                     attn_layer_offset=1, mamba_d_state=8, use_mamba_kernels=False),
-        recurrent=True),
+                     attn_layer_offset=1, mamba_d_state=8, use_mamba_kernels=False)),
     "t5": Architecture(
         "T5", _of("T5Config", d_model=64, d_ff=64, num_layers=1, num_heads=2, d_kv=32),
         refused="is an encoder with a decoder"),
@@ -125,8 +123,15 @@ ARCHITECTURES = {
         "BERT", _of("BertConfig", SIZES), refused="reads both ways"),
 }  # fmt: skip
 
-ON_VLLM = ("llama", "qwen3_moe", "mixtral")
-"""Published to on vLLM's CPU engine too, by `tests/models/test_on_vllm.py`."""
+
+def engines(name: str) -> list[str]:
+    """Those of `rollout=` that sample from it on CPUs."""
+    config = ARCHITECTURES[name].make(100)
+    fit = {
+        "transformers": not list(sampling_faults(config, on_vllm=False, on_gpus=False)),
+        "vllm": not list(sampling_faults(config, on_vllm=True, on_gpus=False)),
+    }
+    return [engine for engine, fits in fit.items() if fits and not ARCHITECTURES[name].refused]
 
 
 def table() -> str:
@@ -136,9 +141,8 @@ def table() -> str:
         if one.refused:
             lines.append(f"| {one.title} | refused: {one.refused} | |")
             continue
-        engines = [] if one.recurrent else ["`rollout=transformers`"]
-        engines += ["`rollout=vllm`"] if name in ON_VLLM else []
-        lines.append(f"| {one.title} | yes | {', '.join(engines) or 'not tried on vLLM'} |")
+        fit = ", ".join(f"`rollout={engine}`" for engine in engines(name))
+        lines.append(f"| {one.title} | yes | {fit or 'not on CPUs'} |")
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
-"""`python tests/models/on_vllm.py NAME ...`: a tiny model of each on vLLM's CPU engine, published
-to; prints one JSON line each with the mean gap in nats per token before and after."""
+"""`python tests/models/on_vllm.py NAME`: a tiny model of it on vLLM's CPU engine, published to;
+prints a JSON line with the mean gap in nats per token before, after, and had it not been published.
+"""
 
 import asyncio
 import json
@@ -24,7 +25,7 @@ from rlhf.records import Tokens
 ROWS = [Tokens((5, 6, 7), tuple(range(8, 24))), Tokens((40, 30, 20, 10), tuple(range(60, 76)))]
 
 
-async def published(name: str, directory: Path) -> dict[str, float | str]:
+async def published(name: str, directory: Path) -> dict[str, float]:
     with quietly():
         folder = build(name, directory / "model")
         policy = load_causal(folder, torch.float32).eval()
@@ -32,11 +33,13 @@ async def published(name: str, directory: Path) -> dict[str, float | str]:
     ends = end_token_ids(read_tokenizer(folder), read_generation_config(folder))
     engine = VllmEngine(str(folder), DType.float32, config, ends, Transport.object_store, 1)
     try:
-        found: dict[str, float | str] = {"name": name, "before": await gap(engine, policy)}
+        found = {"before": await gap(engine, policy)}
         with torch.no_grad():
             for parameter in policy.parameters():
                 parameter.add_(0.03 * torch.randn_like(parameter))
-        weights = dict(as_saved(policy, named(policy).items()))
+        # Tied weights travel under both of their names.
+        weights = {n: value.clone() for n, value in as_saved(policy, named(policy).items())}
+        found["unpublished"] = await gap(engine, policy)
         await engine.load_weights([weights], 1)
         return found | {"after": await gap(engine, policy)}
     finally:
@@ -53,6 +56,5 @@ async def gap(engine: VllmEngine, policy) -> float:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        with tempfile.TemporaryDirectory() as scratch:
-            print(json.dumps(asyncio.run(published(name, Path(scratch)))), flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        print(json.dumps(asyncio.run(published(sys.argv[1], Path(scratch)))), flush=True)

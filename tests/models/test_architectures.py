@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, table
+from architectures import ARCHITECTURES, engines, table
 from transformers import AutoModel, AutoModelForCausalLM
 
 from actors.rollout import GenerationRequest
@@ -24,7 +24,7 @@ from rlhf.config.models import (
 )
 from rlhf.data.rendering import Renderer
 from rlhf.logprobs import completion_logprobs, pad, row_logprobs
-from rlhf.models.checks import is_recurrent, require_causal
+from rlhf.models.checks import is_recurrent, require_causal, sampling_faults
 from rlhf.models.loading import (
     load_causal,
     quietly,
@@ -39,8 +39,8 @@ from rlhf.records import Message, Sampling, Tokens
 from rlhf.tiny import build_tiny_model
 
 CPU = torch.device("cpu")
-SAMPLED = [name for name, one in ARCHITECTURES.items() if not (one.refused or one.recurrent)]
-RECURRENT = [name for name, one in ARCHITECTURES.items() if one.recurrent]
+SAMPLED = [name for name in ARCHITECTURES if "transformers" in engines(name)]
+RECURRENT = [name for name, one in ARCHITECTURES.items() if not (engines(name) or one.refused)]
 REFUSED = [name for name, one in ARCHITECTURES.items() if one.refused]
 
 
@@ -145,6 +145,24 @@ def test_what_is_not_supported_is_refused_in_one_line(name: str, tmp_path: Path)
     (line,) = refused.value.problems
     assert line.startswith(f"model.path={tmp_path / 'model'}: ")
     assert ARCHITECTURES[name].refused in line
+
+
+@pytest.mark.parametrize(
+    ("name", "on_vllm", "on_gpus", "words"),
+    [
+        ("mamba", False, True, "mamba keeps a recurrent state, which rollout=transformers cannot"),
+        ("jamba", True, False, "with on GPUs alone; set placement.gpus=true"),
+        ("deepseek_v3", True, False, "latent attention, whose weights rollout=vllm takes over on"),
+        ("bloom", True, True, "bloom's head has no name that rollout=vllm can load; set rollout="),
+        ("mamba", True, True, None),
+        ("deepseek_v3", True, True, None),
+        ("deepseek_v3", False, False, None),
+        ("bloom", False, False, None),
+    ],
+)
+def test_what_cannot_be_sampled_from_is_refused_where_it_cannot(name, on_vllm, on_gpus, words):
+    faults = list(sampling_faults(ARCHITECTURES[name].make(100), on_vllm, on_gpus))
+    assert [words in fault for fault in faults] == ([] if words is None else [True])
 
 
 def test_the_page_has_the_table_that_these_tests_show():

@@ -1,0 +1,58 @@
+"""Standard output and error that outlast the terminal or pipe behind them.
+
+Once that is gone, every write to it fails, and a run of hours would end of a line that nobody
+reads, before it could keep what it has.
+"""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO, TypeVar, cast
+
+Result = TypeVar("Result")
+_GONE = (errno.EIO, errno.EPIPE)
+
+
+def outlast_terminal() -> None:
+    """From now on, a write to what is gone is dropped, and means the same as its SIGHUP."""
+    if not isinstance(sys.stdout, _Lasting):
+        sys.stdout, sys.stderr = (cast(TextIO, _Lasting(s)) for s in (sys.stdout, sys.stderr))
+
+
+class _Lasting:
+    """A stream that writes to nowhere once there is nobody to read it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        return self._lastingly(lambda: self._stream.write(text))
+
+    def flush(self) -> None:
+        self._lastingly(self._stream.flush)
+
+    def _lastingly(self, act: Callable[[], Result]) -> Result:
+        try:
+            return act()
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+        self._give_up()
+        return act()
+
+    def _give_up(self) -> None:
+        """For both streams, if they lead to the same place: it is told of once."""
+        gone = os.fstat(self._stream.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                if os.path.samestat(os.fstat(stream.fileno()), gone):
+                    os.dup2(nowhere, stream.fileno())
+        finally:
+            os.close(nowhere)
+        os.kill(os.getpid(), signal.SIGHUP)
