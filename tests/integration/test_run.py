@@ -220,6 +220,20 @@ def kept(directory: Path, at_least: int) -> int:
     return summary["rounds"]
 
 
+def test_a_policy_that_has_collapsed_or_diverged_is_told_of(tmp_path):
+    settings = [*SMALL, "num_rounds=8", "warmup.steps=100"]
+    output = run(tmp_path / "collapsed", *settings, "policy.learning_rate=1e4")
+    assert "completed, but no preference in 7 rounds" in output
+    summary = json.loads((tmp_path / "collapsed" / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert any("the policy has collapsed" in warning for warning in summary["warnings"])
+
+    output = run(tmp_path / "diverged", *settings, "policy.learning_rate=1e12", code=1)
+    assert "failed: the policy of version 1 has log-probabilities that are not finite" in output
+    assert "lower policy.learning_rate" in output and "weights are not the policy" not in output
+    assert not list((tmp_path / "diverged" / "checkpoints").glob("round_*"))
+
+
 def test_a_stop_before_the_first_round_ends_at_once(tmp_path):
     settings = [*SMALL, "warmup.steps=100000", "warmup.stop_loss=null"]
     stopped = start(tmp_path / "run", *settings)
