@@ -72,7 +72,7 @@ def load_causal(path: Any, dtype: torch.dtype, **options: Any) -> Any:
     )
     model, loading = loaded
     if faults := list(name_faults(loading)):
-        raise InputError([f"model.path={path}: {fault}" for fault in faults])
+        raise InputError([f"{path}: {fault}" for fault in faults])
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
