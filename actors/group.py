@@ -17,7 +17,7 @@ from ray.exceptions import (
     UnserializableException,
 )
 
-from rlhf.dispatch import WorkerDied
+from rlhf.collecting.dispatch import WorkerDied
 from rlhf.problems import InputError, RunFailed, one_line
 
 UNKNOWN = "unknown"

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 import ray
 
 from actors.group import Worker
+from rlhf.collecting.dispatch import Dispatcher
 from rlhf.config.judges import JudgeConfig
-from rlhf.dispatch import Dispatcher
-from rlhf.judges import Group, build_judge
+from rlhf.judges import build_judge
+from rlhf.judges.groups import Group
 from rlhf.records import Completion, Prompt, Verdict
 
 

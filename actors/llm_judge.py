@@ -12,9 +12,9 @@ from dataclasses import replace
 from actors.group import Allotment, Worker, call_all, start_workers
 from actors.question_reader import QuestionReader
 from actors.rollout import RolloutService, RolloutWorker
+from rlhf.collecting.dispatch import Dispatcher
 from rlhf.config.judges import LLMJudgeConfig
 from rlhf.config.models import DType, RolloutConfig, Transport, VllmRolloutConfig
-from rlhf.dispatch import Dispatcher
 from rlhf.judges.endpoint import check_endpoint
 from rlhf.judges.labels import MIN_LABEL_PROBABILITY, preference
 from rlhf.judges.llm import LLMJudge

@@ -6,8 +6,8 @@ from actors.group import Worker
 from actors.llm_judge import calls_per_worker
 from actors.question_reader import QuestionReader
 from actors.rollout import RolloutService
+from rlhf.collecting.dispatch import RequestFailed
 from rlhf.config.models import RolloutConfig
-from rlhf.dispatch import RequestFailed
 from rlhf.feedback.labeller import NoAnswer
 from rlhf.judges.thoughts import TEMPERATURE
 from rlhf.records import Completion, Prompt, Sampling

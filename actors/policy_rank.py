@@ -12,10 +12,11 @@ import ray
 import torch
 from torch import Tensor
 
-from rlhf.batching import optimizer_steps, rank_micro_batches, together, unique
 from rlhf.config.models import LOGPROB_NOISE, DType, Optimizer, PolicyConfig, Transport
 from rlhf.config.objectives import KTOConfig, ObjectiveConfig
-from rlhf.logprobs import completion_logprobs, pad
+from rlhf.learning.logprobs import completion_logprobs, pad
+from rlhf.learning.schedules import learning_rate, step_progress
+from rlhf.models.batching import optimizer_steps, rank_micro_batches, together, unique
 from rlhf.models.saving import save_causal
 from rlhf.objectives import (
     Judged,
@@ -30,10 +31,9 @@ from rlhf.objectives.diagnostics import PAIR_METRICS, has_dpo_weight, pair_metri
 from rlhf.objectives.setwise import distance_from_anchor
 from rlhf.problems import RunFailed
 from rlhf.records import Preference, PreferenceBatch, Tokens
-from rlhf.schedules import learning_rate, step_progress
 from rlhf.seeds import derive_seed
 from rlhf.stages import Metrics
-from rlhf.tensor_files import TensorReader, TensorWriter
+from rlhf.storage.tensor_files import TensorReader, TensorWriter
 
 
 class StaleAnchor(RunFailed):

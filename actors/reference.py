@@ -7,9 +7,9 @@ import ray
 import torch
 
 from actors.group import Worker
+from rlhf.collecting.dispatch import Dispatcher
 from rlhf.config.models import DType, ReferenceConfig
-from rlhf.dispatch import Dispatcher
-from rlhf.logprobs import sum_logprobs
+from rlhf.learning.logprobs import sum_logprobs
 from rlhf.models.loading import load_causal
 from rlhf.records import Tokens
 

@@ -1,15 +1,16 @@
 """Rollout workers: one inference engine each, which samples, and says how likely tokens are."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import ray
 import safetensors.torch
 from ray.actor import ActorHandle
-from torch import Tensor
 
+from actors.engine import Draft, Drafts, Engine, GenerationRequest
 from actors.group import Worker, call_all
+from rlhf.collecting.dispatch import Dispatcher, Failure, WorkerDied
 from rlhf.config.models import (
     DType,
     RolloutConfig,
@@ -17,55 +18,9 @@ from rlhf.config.models import (
     Transport,
     VllmRolloutConfig,
 )
-from rlhf.dispatch import Dispatcher, Failure, WorkerDied
 from rlhf.models.loading import read_generation_config, read_tokenizer
 from rlhf.models.turns import end_token_ids
 from rlhf.records import Completion, Prompt, Sampling, Tokens
-
-
-class GenerationRequest(NamedTuple):
-    """What a worker needs to know of a prompt."""
-
-    prompt_id: str
-    token_ids: tuple[int, ...]
-    sampling: Sampling
-    seed: int
-    """Completion i is drawn with `seed + i`."""
-    num_prefix_tokens: int = 0
-    """How many of `token_ids`, at their end, begin the answer."""
-
-
-class Draft(NamedTuple):
-    """A completion as an engine makes it, before it is decoded."""
-
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    truncated: bool
-    stopped: bool = False
-    """It ends with the token that completed a text of `Sampling.stop`."""
-    num_cached_tokens: int = 0
-
-
-Drafts = tuple[Draft, ...]
-"""One request's completions."""
-
-
-class Engine(Protocol):
-    """An inference engine. `actors.vllm_engine` and `actors.transformers_engine` are such."""
-
-    def generate(
-        self, requests: Sequence[GenerationRequest]
-    ) -> AsyncIterator[list[tuple[int, Drafts | Failure]]]:
-        """Yields finished requests by index, as they finish."""
-        ...
-
-    async def load_weights(self, weights: Sequence[Mapping[str, Tensor]], version: int) -> None:
-        """Replaces every weight; requests under way go on with the new ones."""
-        ...
-
-    async def logprobs(self, rows: Sequence[Tokens]) -> list[list[float]]:
-        """Per-token nats of every row's completion under the unmodified policy."""
-        ...
 
 
 class RolloutWorker:

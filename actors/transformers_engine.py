@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, StopStringCriteria
 
-from actors.rollout import Draft, Drafts, GenerationRequest
-from rlhf.batching import micro_batches
+from actors.engine import Draft, Drafts, GenerationRequest
+from rlhf.collecting.dispatch import Failure
 from rlhf.config.models import DType, TransformersRolloutConfig
-from rlhf.dispatch import Failure
-from rlhf.logprobs import row_logprobs
+from rlhf.learning.logprobs import row_logprobs
+from rlhf.models.batching import micro_batches
 from rlhf.models.loading import load_causal
 from rlhf.records import Sampling, Tokens
 

@@ -39,10 +39,10 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from actors import cuda_ipc, vllm_faults
-from actors.rollout import Draft, Drafts, GenerationRequest
+from actors.engine import Draft, Drafts, GenerationRequest
 from actors.vllm_faults import Faults
+from rlhf.collecting.dispatch import Failure
 from rlhf.config.models import DType, Transport, VllmRolloutConfig
-from rlhf.dispatch import Failure
 from rlhf.records import Tokens
 
 FILE_TRANSFER = "agon_file"

@@ -20,8 +20,8 @@ import numpy as np
 from runs import run_once
 from scipy.optimize import linprog
 
-from rlhf.games import KnownGame, exploitability_bias, read_game
-from rlhf.store import read_metrics
+from rlhf.storage.store import read_metrics
+from rlhf.toys.games import KnownGame, exploitability_bias, read_game
 
 RECIPES = {
     "game": "INPO",

@@ -37,7 +37,7 @@ from rlhf.config.models import (
 )
 from rlhf.config.objectives import DPOConfig
 from rlhf.records import Completion, Preference, PreferenceBatch, Prompt, Sampling, SidePair
-from rlhf.tiny import build_tiny_model
+from rlhf.toys.tiny import build_tiny_model
 
 NUM_PROMPTS, PROMPT_TOKENS, SAMPLES, MAX_TOKENS = 512, 64, 8, 256
 PAIRS, PAIR_PROMPT, PAIR_COMPLETION = 64, 128, 256

@@ -20,17 +20,17 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from actors.rollout import GenerationRequest
+from actors.engine import GenerationRequest
 from actors.transformers_engine import TransformersEngine
-from rlhf.batching import unique
+from rlhf.asking.prompts import PromptSchedule, load_data
 from rlhf.config.data import ArithmeticConfig
 from rlhf.config.models import DType, Rendering, TransformersRolloutConfig
 from rlhf.config.objectives import DPOConfig
 from rlhf.config.tools import ToolsConfig
-from rlhf.data.prompts import PromptSchedule, load_data
 from rlhf.data.rendering import Renderer
 from rlhf.judges.verifiers import integer_score
-from rlhf.logprobs import completion_logprobs, pad
+from rlhf.learning.logprobs import completion_logprobs, pad
+from rlhf.models.batching import unique
 from rlhf.models.turns import end_token_ids
 from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
 from rlhf.records import Sampling, Tokens

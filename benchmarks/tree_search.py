@@ -32,7 +32,7 @@ from rlhf.config.models import (
     Vocabulary,
 )
 from rlhf.records import Message, Prompt, Sampling
-from rlhf.tiny import build_tiny_model
+from rlhf.toys.tiny import build_tiny_model
 from rlhf.tree.expansion import Grower
 from rlhf.tree.nodes import Tree
 

@@ -16,7 +16,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 from runs import T_95, interval, listed, run_once
 
-from rlhf.store import read_metrics
+from rlhf.storage.store import read_metrics
 
 METHODS = {
     "drift": ("DRIFT", ()),

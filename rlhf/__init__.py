@@ -1,1 +1,1 @@
-"""The algorithm: prompts to preferences to losses, with no process or engine in sight."""
+"""The algorithm: prompts to preferences to losses; `launching` alone knows processes."""

@@ -4,11 +4,11 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
-from rlhf.anchors import Anchors
-from rlhf.metrics import collection_metrics
+from rlhf.learning.anchors import Anchors
 from rlhf.progress import kept
 from rlhf.stages import Checkpoints, Collector, Evaluation, Policy, Publisher, Stop, Store, Tracker
-from rlhf.timing import Stopwatch
+from rlhf.watching.metrics import collection_metrics
+from rlhf.watching.timing import Stopwatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations
 from math import isfinite
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from rlhf.tree.nodes import Tree
+from typing import NamedTuple, Protocol
 
 PROMPT_MESSAGES = "prompt_messages"
 """The column in which a run keeps the conversation, where a prompt is one of several turns."""
@@ -278,6 +275,13 @@ class Dropped:
     rejected: Completion | None = None
 
 
+class Search(Protocol):
+    """A search tree as far as everybody knows it; the whole of it is `rlhf.tree.nodes.Tree`."""
+
+    num_tokens: int
+    """Generated, duplicates and look-aheads included."""
+
+
 @dataclass(frozen=True, slots=True)
 class Collected:
     """Everything that came of one prompt in one round."""
@@ -289,7 +293,7 @@ class Collected:
     """None if no judge was asked."""
     preferences: tuple[Preference, ...]
     dropped: tuple[Dropped, ...]
-    tree: "Tree | None" = None
+    tree: Search | None = None
     """What was searched; `completions` are then its whole answers."""
 
     @property

@@ -1,7 +1,7 @@
 """`python -m rlhf.workspace ENTITY/PROJECT`: panels for Agon's runs, as a saved view in wandb.
 
-Every metric of `rlhf.metric_names` that runs of the project may have is in one of its panels. The
-view is new each time, and changes nothing in views that people have made.
+Every metric of `rlhf.watching.metric_names` that runs of the project may have is in one of its
+panels. The view is new each time, and changes nothing in views that people have made.
 """
 
 import sys
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from rlhf.__main__ import told
-from rlhf.metric_names import METRICS, ROLES
-from rlhf.panels import STAGES
+from rlhf.launching.command_line import told
 from rlhf.problems import InputError
-from rlhf.tracking_wandb import WANDB_FAILURES
+from rlhf.watching.metric_names import METRICS, ROLES
+from rlhf.watching.panels import STAGES
+from rlhf.watching.tracking_wandb import WANDB_FAILURES
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -157,7 +157,7 @@ def save(workspace: "Workspace") -> str:
 
 
 def metrics_of(panel: Panel) -> list[str]:
-    """The names in `rlhf.metric_names.METRICS` that the panel shows."""
+    """The names in `rlhf.watching.metric_names.METRICS` that the panel shows."""
     return [name for one in panel.metrics for name in METRICS if fnmatchcase(name, one)]
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from rlhf.collecting.pairing import pair
 from rlhf.config.algorithms import OnlineDPOConfig
-from rlhf.pairing import pair
 from rlhf.records import Collected, Prompt, Sampling
 from rlhf.stages import Judge, Rollout
 

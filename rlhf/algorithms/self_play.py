@@ -4,8 +4,8 @@ import asyncio
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 
+from rlhf.collecting.matching import compared, match
 from rlhf.config.algorithms import SelfPlayConfig
-from rlhf.matching import compared, match
 from rlhf.records import Collected, Completion, Prompt, Sampling
 from rlhf.stages import Judge, Rollout
 

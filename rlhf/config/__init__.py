@@ -1,7 +1,8 @@
 """Every key of the configuration: its type, its default, its range, and what it means.
 
 Defaults live here and are the vetted setting; the YAML files under `conf/` state differences.
-`rlhf.checks` walks these dataclasses and reports everything that is wrong with them at once.
+`rlhf.launching.checks` walks these dataclasses and reports everything that is wrong with them at
+once.
 """
 
 from dataclasses import dataclass, field

@@ -6,7 +6,13 @@ from enum import Enum
 from rlhf.config.feedback import LabelSource
 from rlhf.config.numbers import number
 from rlhf.config.texts import location, name
-from rlhf.feedback.guidance import INSTRUCTION
+
+INSTRUCTION = (
+    "Answer my earlier message once more, and take into account what I have just said. Give the "
+    "improved answer alone: no apology, and no mention of your earlier answer or of my remark."
+)
+"""What a guided conversation asks for; replies that refer to what is not in the bare prompt would
+teach the policy to refer to nothing."""
 
 
 @dataclass
@@ -76,7 +82,7 @@ class FeedbackDataConfig(DataConfig):
 
 @dataclass
 class SimulatedUsersConfig(DataConfig):
-    """A log of users with a hidden wish, and new users to please (`rlhf.simulated_users`)."""
+    """A log of users with a hidden wish, and new users to please (`rlhf.toys.users`)."""
 
     num_conversations: int = number(4000, at_least=1)
     num_heldout: int = number(512, at_least=1)

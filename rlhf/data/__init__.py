@@ -1,1 +1,1 @@
-"""Where prompts come from, and how they become tokens."""
+"""Rows of files, and how their messages become tokens."""

@@ -5,9 +5,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from rlhf.config.data import INSTRUCTION
 from rlhf.config.models import Rendering
 from rlhf.data.encoding import TextEncoder, special_prefix
-from rlhf.feedback.guidance import INSTRUCTION
 from rlhf.models.turns import turn_end
 from rlhf.problems import InputError
 from rlhf.records import Message

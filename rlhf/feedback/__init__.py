@@ -1,1 +1,1 @@
-"""What users said of the replies they got: logs of conversations into complaints."""
+"""What users said of the replies they got: labels, and complaints to learn from."""

@@ -2,7 +2,7 @@
 
 Writes complaints and seed pairs, one JSON object per line, of the conversations to train on and of
 those held out, and `summary.json`. Every key: `rlhf/config/feedback.py`; the logs:
-`rlhf/feedback/conversations.py`.
+`rlhf/conversations/log.py`.
 """
 
 import json
@@ -16,24 +16,23 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from rlhf.__main__ import begin, complete, told
-from rlhf.checks import out_of_range, unknown_keys
-from rlhf.config import register_schemas
+from rlhf.config import CONF, register_schemas
 from rlhf.config.feedback import FeedbackConfig, LabelSource
+from rlhf.conversations.labels import Verdict
+from rlhf.conversations.log import LISTED, Conversation, ConversationLog
+from rlhf.conversations.turns import Drop
 from rlhf.feedback import rules
-from rlhf.feedback.conversations import LISTED, Conversation, ConversationLog
 from rlhf.feedback.extraction import Extraction, table
-from rlhf.feedback.labels import Verdict
 from rlhf.feedback.settings import label_problems
-from rlhf.feedback.turns import Drop
-from rlhf.output_folder import complete_folder, output_problems
+from rlhf.launching.checks import out_of_range, unknown_keys
+from rlhf.launching.command_line import begin, complete, told
 from rlhf.problems import InputError
-from rlhf.terminal import Terminal
+from rlhf.storage.output_folder import complete_folder, output_problems
+from rlhf.watching.terminal import Terminal
 
 if TYPE_CHECKING:
     from rlhf.feedback.labeller import Writer
 
-CONF = Path(__file__).parents[2] / "conf"
 SHOWN_EVERY = 1000
 """Conversations between two updates of the progress, where no model is asked."""
 WINDOW = 4
@@ -100,8 +99,7 @@ def _read(
 def _ask_model(
     config: FeedbackConfig, extraction: Extraction, terminal: Terminal
 ) -> dict[str, Any]:
-    # Imported here, so that nobody else waits for an HTTP client.
-    from rlhf.feedback.access import use_model
+    # Imported where it is needed, so that nobody else waits for an HTTP client, or for Ray.
     from rlhf.feedback.labeller import LLMLabeller, run_in_order
 
     judge, record = config.judge, {}
@@ -120,7 +118,14 @@ def _ask_model(
         labeller.check()
         record.update(labeller.record())
 
-    use_model(config, use, terminal.print)
+    if judge.endpoint is not None:
+        from rlhf.feedback.access import use_endpoint
+
+        use_endpoint(judge, use)
+    else:
+        from rlhf.launching.labelling import use_workers
+
+        use_workers(config, use, terminal.print)
     return record
 
 

@@ -1,4 +1,4 @@
-"""How label=llm reaches its model: an endpoint here, workers in `rlhf.feedback.workers`."""
+"""How label=llm reaches a model at an endpoint; one on workers: `rlhf.launching.labelling`."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,7 +6,6 @@ from contextlib import aclosing
 
 import httpx
 
-from rlhf.config.feedback import FeedbackConfig
 from rlhf.config.judges import LLMJudgeConfig
 from rlhf.feedback.labeller import NoAnswer, Writer
 from rlhf.feedback.question import ANSWER_TOKENS, parse, trivial_question
@@ -100,17 +99,12 @@ def _is_cut(reply: httpx.Response) -> bool:
         return False
 
 
-def use_model(config: FeedbackConfig, use: Use, note: Callable[[str], None]) -> None:
-    """Reaches the model, tries it out, and runs `use` with it, in an event loop of its own.
+def use_endpoint(config: LLMJudgeConfig, use: Use) -> None:
+    """Tries the endpoint out, and runs `use` with it, in an event loop of its own.
 
-    Raises InputError if it cannot be a labeller; of workers, before any of them starts.
+    Raises InputError if it cannot be a labeller.
     """
-    if config.judge.endpoint is not None:
-        asyncio.run(_use_endpoint(config.judge, use))
-        return
-    from rlhf.feedback.workers import use_workers
-
-    use_workers(config, use, note)
+    asyncio.run(_use_endpoint(config, use))
 
 
 async def _use_endpoint(config: LLMJudgeConfig, use: Use) -> None:

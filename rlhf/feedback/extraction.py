@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rlhf.config.feedback import FeedbackConfig, LabelSource
-from rlhf.feedback.conversations import Conversation, ConversationLog
-from rlhf.feedback.labels import Agreements, Satisfaction, Verdict
-from rlhf.feedback.pairs import (
+from rlhf.conversations.labels import Agreements, Satisfaction, Verdict
+from rlhf.conversations.log import Conversation, ConversationLog
+from rlhf.conversations.pairs import (
     Complaint,
     Praise,
     SeedPair,

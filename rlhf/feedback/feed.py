@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config.feedback import LabelSource
+from rlhf.conversations.labels import Satisfaction
+from rlhf.conversations.log import Conversation, ConversationLog
+from rlhf.conversations.pairs import complaints, is_heldout
+from rlhf.conversations.turns import LOG_SUFFIXES
 from rlhf.data.rendering import Review, Row, complaint_row
 from rlhf.feedback import rules
-from rlhf.feedback.conversations import Conversation, ConversationLog
-from rlhf.feedback.labels import Satisfaction
-from rlhf.feedback.pairs import complaints, is_heldout
-from rlhf.feedback.turns import LOG_SUFFIXES
 from rlhf.problems import InputError
 from rlhf.records import Message, Prompt
 from rlhf.stages import Schedule
@@ -49,7 +49,7 @@ class Feed:
 
     def take(self, most: int) -> list[dict[str, Any]]:
         """Complaints of whole conversations, the oldest first, and no more than `most` unless one
-        conversation alone has more: as `rlhf.feedback.pairs.Complaint.record` has them."""
+        conversation alone has more: as `rlhf.conversations.pairs.Complaint.record` has them."""
         for file in sorted(self._folder.iterdir()):
             is_log = file.suffix in LOG_SUFFIXES and not file.is_dir()
             if is_log and not file.name.startswith("."):

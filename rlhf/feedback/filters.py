@@ -2,9 +2,9 @@
 
 import re
 
+from rlhf.collecting.similarity import similarity
 from rlhf.config.algorithms import Filter
 from rlhf.records import Completion, DropReason
-from rlhf.similarity import similarity
 
 _ROLE = re.compile(
     r"(?:^|\n)\s*(?:\*\*|#+ ?)?(?:user|assistant|human|system|ai)(?:\*\*)?\s*:"

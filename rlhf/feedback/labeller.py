@@ -5,8 +5,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol, TypeVar
 
-from rlhf.feedback.conversations import Conversation
-from rlhf.feedback.labels import Satisfaction, Verdict, judging_turns
+from rlhf.conversations.labels import Satisfaction, Verdict, judging_turns
+from rlhf.conversations.log import Conversation
 from rlhf.feedback.question import VERSION, fitting_question, parse
 from rlhf.problems import RunFailed
 

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 
-from rlhf.feedback.labels import Satisfaction
+from rlhf.conversations.labels import Satisfaction
 from rlhf.records import Message
 
 ANSWER_TOKENS = 64

@@ -8,7 +8,7 @@ rules find is incomplete; measure them on your own labels (`label=rules` prints 
 
 import re
 
-from rlhf.feedback.labels import Satisfaction, Verdict, judging_turns
+from rlhf.conversations.labels import Satisfaction, Verdict, judging_turns
 from rlhf.records import Message
 
 OPENING_CHARS = 300

@@ -1,7 +1,6 @@
 """What decides how good completions are; each judge runs inside a worker process."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
 
 from rlhf.config.judges import (
     GameConfig,
@@ -12,23 +11,7 @@ from rlhf.config.judges import (
     SimulatedUserJudgeConfig,
     VerifierConfig,
 )
-from rlhf.records import Completion, Prompt, Verdict
-
-
-class Group(NamedTuple):
-    """The completions of one prompt that are judged together."""
-
-    prompt: Prompt
-    completions: tuple[Completion, ...]
-
-
-class GroupJudge(Protocol):
-    """Judges groups, called by one worker for whatever became ready together."""
-
-    def judge(self, groups: Sequence[Group]) -> Sequence[Verdict]:
-        """One per group, in order; None in place of a number where the judge itself failed."""
-        ...
-
+from rlhf.judges.groups import GroupJudge
 
 # Imported where they are built: a verifier's worker needs no torch, a reward model's no sympy.
 

@@ -18,8 +18,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rlhf.batching import micro_batches, unique
 from rlhf.data.encoding import TextEncoder, special_prefix
+from rlhf.models.batching import micro_batches, unique
 from rlhf.problems import InputError
 from rlhf.records import Message, transcript
 

@@ -5,9 +5,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from rlhf.config.judges import GameConfig
-from rlhf.games import read_game
-from rlhf.judges import Group
+from rlhf.judges.groups import Group
 from rlhf.records import Comparison
+from rlhf.toys.games import read_game
 
 
 class GameJudge:

@@ -6,13 +6,13 @@ Zhang et al. 2024, arXiv 2410.02197. It can hold cycles, and K completions take 
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from rlhf.config.judges import GPMConfig
-from rlhf.judges import Group
 from rlhf.judges.classifiers import Classifier
-from rlhf.judges.model_files import find_model, fingerprint
+from rlhf.judges.groups import Group
+from rlhf.models.files import find_model, fingerprint
 from rlhf.records import Comparison
-from rlhf.reward_losses import skew_score, unit
 
 
 class GPM:
@@ -53,3 +53,18 @@ class GPM:
             for j, value in zip(known, row, strict=True):
                 matrix[i][j] = value
         return Comparison(tuple(map(tuple, matrix)), self._name)
+
+
+def unit(embedding_BD: Tensor) -> Tensor:
+    """Divided by the L2 norm; not a number where that is 0."""
+    return embedding_BD / embedding_BD.norm(dim=-1, keepdim=True)
+
+
+def skew_score(first_BD: Tensor, second_BD: Tensor) -> Tensor:
+    """Σ_k (a_2k b_2k+1 - a_2k+1 b_2k): positive where the first is preferred, and so that
+    exchanging the two sides negates it. Leading dimensions broadcast.
+    """
+    turned_BD = (
+        first_BD[..., 0::2] * second_BD[..., 1::2] - first_BD[..., 1::2] * second_BD[..., 0::2]
+    )
+    return turned_BD.sum(-1)

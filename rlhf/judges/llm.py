@@ -15,9 +15,9 @@ from statistics import fmean
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from rlhf.batching import unique
 from rlhf.config.judges import LLMJudgeConfig
 from rlhf.judges.template import Template, load_template
+from rlhf.models.batching import unique
 from rlhf.problems import InputError
 from rlhf.records import Comparison, Completion, Prompt, transcript
 

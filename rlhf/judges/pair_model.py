@@ -8,9 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from rlhf.config.judges import PairModelConfig
-from rlhf.judges import Group
 from rlhf.judges.classifiers import Classifier, Ids
-from rlhf.judges.model_files import find_model, fingerprint
+from rlhf.judges.groups import Group
+from rlhf.models.files import find_model, fingerprint
 from rlhf.problems import InputError
 from rlhf.records import Comparison, Message, transcript
 

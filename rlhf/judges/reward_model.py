@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from rlhf.config.judges import RewardModelConfig
 from rlhf.config.reward import Kind
-from rlhf.judges import Group
 from rlhf.judges.classifiers import Classifier
-from rlhf.judges.model_files import find_model, fingerprint, trained_kind
+from rlhf.judges.groups import Group
+from rlhf.models.files import find_model, fingerprint, trained_kind
 from rlhf.records import Judgement, Message
 
 

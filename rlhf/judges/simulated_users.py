@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from rlhf.config.judges import SimulatedUserJudgeConfig
-from rlhf.judges import Group
+from rlhf.judges.groups import Group
 from rlhf.records import Judgement
-from rlhf.simulated_users import is_satisfied
+from rlhf.toys.users import is_satisfied
 
 
 class SimulatedUsers:

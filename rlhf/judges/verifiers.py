@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection, Pipe
 
 from rlhf.config.judges import Check, VerifierConfig
-from rlhf.judges import Group
 from rlhf.judges.answers import final_answer, said
 from rlhf.judges.choices import choice, chosen, worded, wording
+from rlhf.judges.groups import Group
 from rlhf.judges.quantities import agree, read
 from rlhf.judges.tidying import tidy
 from rlhf.records import Judgement

@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING,
 )
 
-from rlhf.judges.model_files import find_directory, weight_faults
+from rlhf.models.files import find_directory, weight_faults
 from rlhf.models.loading import (
     UNREADABLE,
     first_line,

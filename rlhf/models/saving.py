@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.core_model_loading import revert_weight_conversion
 
-from rlhf.judges.model_files import find_directory
+from rlhf.models.files import find_directory
 
 _COMPANIONS = (".json", ".jinja", ".model", ".txt", ".tiktoken")
 _FOLDERS = ("additional_chat_templates",)

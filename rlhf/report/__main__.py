@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from rlhf.problems import InputError
-from rlhf.store import write_atomically
+from rlhf.storage.store import write_atomically
 
 
 def run(directory: Path, out: Path | None) -> Path:

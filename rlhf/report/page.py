@@ -20,14 +20,14 @@ import numpy as np
 from plotly.offline import get_plotlyjs
 
 from rlhf.config.models import MAX_LOGPROB_GAP, DType
-from rlhf.metric_names import describe
-from rlhf.metrics import run_summary
-from rlhf.panels import OUTCOMES, Curve, headlines, read_curves
 from rlhf.problems import InputError
 from rlhf.report.plots import sections
 from rlhf.report.recipe import Recipe, read_recipe
 from rlhf.report.sample import sample_preferences
-from rlhf.store import read_metrics
+from rlhf.storage.store import read_metrics
+from rlhf.watching.metric_names import describe
+from rlhf.watching.metrics import run_summary
+from rlhf.watching.panels import OUTCOMES, Curve, headlines, read_curves
 
 MAX_POINTS = 2000
 """Of one curve; of a longer one each point is the mean of several neighbours."""

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rlhf.metric_names import ROLES, describe
-from rlhf.panels import (
+from rlhf.watching.metric_names import ROLES, describe
+from rlhf.watching.panels import (
     BLUE,
     EVALUATIONS,
     GREEN,

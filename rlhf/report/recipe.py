@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlhf.config import CONF, register_schemas
-from rlhf.masking import mask_secrets
 from rlhf.problems import InputError
-from rlhf.run_directory import CONFIG, OVERRIDES, flat
+from rlhf.storage.run_directory import CONFIG, OVERRIDES, flat
+from rlhf.watching.masking import mask_secrets
 
 GROUPS = ("experiment", "algorithm", "objective", "judge", "model", "data", "rollout")
 

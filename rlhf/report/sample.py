@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlhf.problems import InputError
-from rlhf.store import round_files
+from rlhf.storage.store import round_files
 
 NUM_ROWS = 400
 MAX_CHARACTERS = 12_000
@@ -22,7 +22,7 @@ class Sample:
     """Some preferences of a run, in the order of rounds."""
 
     rows: list[dict[str, Any]]
-    """As `rlhf.store.SCHEMA` has them, without what nobody reads; texts are bounded."""
+    """As `rlhf.storage.store.SCHEMA` has them, without what nobody reads; texts are bounded."""
     num_preferences: int
     """How many there are in all, dropped ones included."""
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from rlhf.collecting.similarity import similarity
 from rlhf.config.algorithms import StepValue, TreeConfig, Truncated
 from rlhf.records import Completion, Prompt, Sampling
 from rlhf.seeds import derive_seed
-from rlhf.similarity import similarity
 from rlhf.stages import Judge, Rollout
 from rlhf.tree.nodes import Node, Tree
 

@@ -5,12 +5,12 @@ v(s) a value, r the gain of a step, N, Q and V the statistics of search.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
-from rlhf.records import Completion, Prompt
+from rlhf.records import Collected, Completion, Prompt
 
 LENGTH_PENALTY = 1.25
 """λ of the prior: a step's log-probability is divided by its number of own tokens to this power."""
@@ -243,3 +243,8 @@ def chain(node: Node) -> Iterator[Node]:
     while len(node.children) == 1:
         node = node.children[0]
         yield node
+
+
+def searched(collected: Iterable[Collected]) -> list[Tree]:
+    """The trees of those prompts that have one."""
+    return [one.tree for one in collected if isinstance(one.tree, Tree)]

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlhf.records import Collected, Prompt
-from rlhf.store import write_atomically
-from rlhf.tree.nodes import Tree
+from rlhf.storage.store import write_atomically
+from rlhf.tree.nodes import Tree, searched
 
 TREES = "trees"
 JOURNAL = "unfinished_round.jsonl"
@@ -114,8 +114,7 @@ class TreeStore:
 
     def write(self, round: int, collected: Sequence[Collected]) -> None:
         """Moves the round's trees from the journal into a file of their own."""
-        trees = [one.tree for one in collected if one.tree]
-        rows = [{"round": round, **tree.record()} for tree in trees]
+        rows = [{"round": round, **tree.record()} for tree in searched(collected)]
         path = self._directory / f"round_{round:06d}.parquet"
         unfinished = path.with_suffix(".tmp")
         table = pa.Table.from_pylist(rows, schema=SCHEMA)

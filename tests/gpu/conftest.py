@@ -11,7 +11,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
 from rlhf.config.models import DType, TinyModelConfig, Vocabulary
-from rlhf.tiny import build_tiny_model
+from rlhf.toys.tiny import build_tiny_model
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from commands import SMALL, run
 
-from rlhf.store import read_metrics
+from rlhf.storage.store import read_metrics
 
 pytestmark = pytest.mark.timeout(1200)
 

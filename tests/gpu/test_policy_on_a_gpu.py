@@ -13,8 +13,8 @@ from actors.policy import PolicyService
 from actors.policy_rank import PolicyPlan, PolicyRank
 from rlhf.config.models import DType, PolicyConfig
 from rlhf.config.objectives import DPOConfig
-from rlhf.logprobs import row_logprobs
-from rlhf.tensor_files import TensorReader
+from rlhf.learning.logprobs import row_logprobs
+from rlhf.storage.tensor_files import TensorReader
 
 pytestmark = [
     pytest.mark.gpu(1),

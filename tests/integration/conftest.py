@@ -7,7 +7,7 @@ import pytest
 import ray
 
 from rlhf.config.models import TinyModelConfig, Vocabulary
-from rlhf.tiny import build_tiny_model
+from rlhf.toys.tiny import build_tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from commands import SMALL
 from safetensors.torch import load_file
 from wandb_file import history
 
-from rlhf.checkpoint import newest_checkpoint
-from rlhf.store import read, read_metrics
+from rlhf.storage.checkpoint import newest_checkpoint
+from rlhf.storage.store import read, read_metrics
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from commands import run
 
-from rlhf.simulated_users import write_log
+from rlhf.toys.users import write_log
 
 SMALL = [
     "experiment=users",

@@ -9,12 +9,12 @@ from commands import SMALL, run
 from hydra import compose, initialize_config_dir
 from transformers import AutoModelForCausalLM
 
-from rlhf.__main__ import checked
 from rlhf.config import register_schemas
-from rlhf.inputs import read_inputs
-from rlhf.logprobs import sum_logprobs
-from rlhf.metric_names import is_repeatable
-from rlhf.store import read, read_metrics
+from rlhf.launching.command_line import checked
+from rlhf.launching.inputs import read_inputs
+from rlhf.learning.logprobs import sum_logprobs
+from rlhf.storage.store import read, read_metrics
+from rlhf.watching.metric_names import is_repeatable
 
 CONF = Path(__file__).parents[2] / "conf"
 HARD = [*SMALL, "num_rounds=2", "round.hardest_share=0.5", "warmup.easy_first=true"]

@@ -11,12 +11,12 @@ from transformers import AutoModelForCausalLM
 from actors.group import Allotment, WorkerFailed, call_all, start_workers, stop_workers
 from actors.policy import InitialPolicy, PolicyService
 from actors.policy_rank import PolicyPlan, PolicyRank
+from rlhf.collecting.dispatch import WorkerDied
 from rlhf.config.models import DType, Optimizer, PolicyConfig
 from rlhf.config.objectives import DPOConfig, KTOConfig, ObjectiveConfig, TPOConfig
-from rlhf.dispatch import WorkerDied
-from rlhf.logprobs import sum_logprobs
+from rlhf.learning.logprobs import sum_logprobs
 from rlhf.records import Completion, Preference, PreferenceBatch, Prompt, SidePair, Tokens
-from rlhf.tensor_files import TensorReader
+from rlhf.storage.tensor_files import TensorReader
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

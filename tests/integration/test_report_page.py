@@ -9,7 +9,7 @@ from browser import Tab, opened
 from commands import run
 
 from rlhf.report.page import page
-from rlhf.store import round_files
+from rlhf.storage.store import round_files
 
 GAME = Path(__file__).parents[2] / "conf" / "games" / "cycle.json"
 SMALL_GAME = [

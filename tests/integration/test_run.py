@@ -14,8 +14,8 @@ from commands import SMALL, Terminal, finish, run, start
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, LlamaConfig
 
-from rlhf.metric_names import is_repeatable
-from rlhf.store import read, read_metrics
+from rlhf.storage.store import read, read_metrics
+from rlhf.watching.metric_names import is_repeatable
 
 
 def untimed(directory: Path) -> list[dict]:

@@ -6,7 +6,7 @@ import pytest
 from commands import SMALL, run
 from letter_models import write_letter_model
 
-from rlhf.store import read, read_metrics
+from rlhf.storage.store import read, read_metrics
 
 GAME = [
     "num_rounds=3", "round.prompts=16", "round.epochs=1", "policy.batch_size=4096",

@@ -9,7 +9,7 @@ from commands import run
 from transformers import AutoTokenizer
 
 from rlhf.records import Completion, Message, Prompt
-from rlhf.store import read, read_metrics
+from rlhf.storage.store import read, read_metrics
 from rlhf.tree.nodes import Tree
 from rlhf.tree.store import SCHEMA, round_files
 

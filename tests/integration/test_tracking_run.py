@@ -9,8 +9,8 @@ from commands import SMALL, finish, start
 from safetensors.torch import load_file
 from wandb_file import history
 
-from rlhf.metric_names import METRICS, describe, is_repeatable
-from rlhf.store import read_metrics
+from rlhf.storage.store import read_metrics
+from rlhf.watching.metric_names import METRICS, describe, is_repeatable
 
 EASY = [
     *(override for override in SMALL if not override.startswith("tracking=")),

@@ -10,7 +10,7 @@ import pytest
 from commands import run, start
 from letter_models import write_letter_model
 
-from rlhf.store import read, read_metrics
+from rlhf.storage.store import read, read_metrics
 from rlhf.tree.store import SCHEMA, round_files
 
 SMALL = [

@@ -12,6 +12,7 @@ import ray
 from actors.group import Allotment, WorkerFailed, call_all, start_workers, stop_workers, wait_ready
 from actors.judge import JudgeWorker
 from actors.rollout import RolloutService, RolloutWorker
+from rlhf.collecting.dispatch import WorkerDied
 from rlhf.config.judges import RewardModelConfig
 from rlhf.config.models import (
     DType,
@@ -20,10 +21,9 @@ from rlhf.config.models import (
     VllmRolloutConfig,
     Vocabulary,
 )
-from rlhf.dispatch import WorkerDied
 from rlhf.problems import InputError
 from rlhf.records import Prompt, Sampling, Tokens
-from rlhf.tiny import build_tiny_model
+from rlhf.toys.tiny import build_tiny_model
 
 # Workers do not have the folder of tests among their modules.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -13,7 +13,7 @@ import torch
 from architectures import ARCHITECTURES, engines, table
 from transformers import AutoModel, AutoModelForCausalLM
 
-from actors.rollout import GenerationRequest
+from actors.engine import GenerationRequest
 from actors.transformers_engine import TransformersEngine
 from rlhf.config.models import (
     DType,
@@ -23,7 +23,7 @@ from rlhf.config.models import (
     Vocabulary,
 )
 from rlhf.data.rendering import Renderer
-from rlhf.logprobs import completion_logprobs, pad, row_logprobs
+from rlhf.learning.logprobs import completion_logprobs, pad, row_logprobs
 from rlhf.models.checks import is_recurrent, require_causal, sampling_faults
 from rlhf.models.loading import (
     load_causal,
@@ -36,7 +36,7 @@ from rlhf.models.saving import save_causal
 from rlhf.models.turns import end_token_ids
 from rlhf.problems import InputError
 from rlhf.records import Message, Sampling, Tokens
-from rlhf.tiny import build_tiny_model
+from rlhf.toys.tiny import build_tiny_model
 
 CPU = torch.device("cpu")
 SAMPLED = [name for name in ARCHITECTURES if "transformers" in engines(name)]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from chat_server import Server
 
-from rlhf import reward
 from rlhf.judges import server as server_module
+from rlhf.reward import __main__ as reward
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from rlhf.config.judges import RewardModelConfig
-from rlhf.judges import Group, build_judge
+from rlhf.judges import build_judge
+from rlhf.judges.groups import Group
 from rlhf.records import Completion, Message, Prompt
 
 TINY = ("model=tiny", "model.vocabulary=bytes", "model.width=16", "model.num_layers=1")

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from rlhf.records import Collected, Completion, Judgement, Message, Preference, Prompt
-from rlhf.store import PreferenceStore
+from rlhf.storage.store import PreferenceStore
 from rlhf.tree.nodes import Node, Tree
 from rlhf.tree.store import TreeStore
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.alerts import Alerts
 from rlhf.config.run import TrackingConfig
+from rlhf.watching.alerts import Alerts
 
 CONFIG = TrackingConfig(alert_truncated_rate=0.3, alert_invalid_rate=0.05, alert_gap_share=0.5)
 

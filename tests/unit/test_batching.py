@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.batching import micro_batches, optimizer_steps, rank_micro_batches, unique
+from rlhf.models.batching import micro_batches, optimizer_steps, rank_micro_batches, unique
 
 widths = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), max_size=60)
 budgets = st.integers(1, 400)

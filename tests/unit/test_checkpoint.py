@@ -13,8 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf import tensor_files
-from rlhf.checkpoint import (
+from rlhf.storage import tensor_files
+from rlhf.storage.checkpoint import (
     LATEST,
     MANIFEST,
     STATE,
@@ -24,7 +24,7 @@ from rlhf.checkpoint import (
     newest_checkpoint,
     verify,
 )
-from rlhf.tensor_files import TensorReader, TensorWriter
+from rlhf.storage.tensor_files import TensorReader, TensorWriter
 
 # --- tensors ------------------------------------------------------------------------------------
 
@@ -230,7 +230,7 @@ def test_a_damaged_older_one_does_not_matter(tmp_path):
 SAVER = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from rlhf.checkpoint import RoundCheckpoints, newest_checkpoint
+from rlhf.storage.checkpoint import RoundCheckpoints, newest_checkpoint
 
 directory = Path(sys.argv[1])
 

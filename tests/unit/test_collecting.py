@@ -6,9 +6,15 @@ from functools import partial
 
 import pytest
 
-from rlhf.collecting import JudgeFailed, OneRound, PromptsFailed, RoundCollector, WarmStarted
+from rlhf.collecting.collector import (
+    JudgeFailed,
+    OneRound,
+    PromptsFailed,
+    RoundCollector,
+    WarmStarted,
+)
+from rlhf.collecting.dispatch import RequestFailed
 from rlhf.config.run import RoundConfig
-from rlhf.dispatch import RequestFailed
 from rlhf.records import Collected, Judgement, Message, Prompt
 
 

@@ -13,8 +13,6 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlhf.__main__ import hydra_problem, typed
-from rlhf.checks import config_problems, plain
 from rlhf.config import SCHEMAS, Config, register_schemas
 from rlhf.config.data import ArithmeticConfig, FilesConfig
 from rlhf.config.models import (
@@ -26,6 +24,8 @@ from rlhf.config.models import (
 )
 from rlhf.config.objectives import DPOConfig, GPOConfig, IPOConfig
 from rlhf.config.run import PlacementConfig, RoundConfig, WarmupConfig
+from rlhf.launching.checks import config_problems, plain
+from rlhf.launching.command_line import hydra_problem, typed
 from rlhf.problems import InputError
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from rlhf import curves
-from rlhf.curves import draw_curves
-from rlhf.panels import Curve, read_curves
-from rlhf.store import MetricsLog
+from rlhf.storage.store import MetricsLog
+from rlhf.watching import curves
+from rlhf.watching.curves import draw_curves
+from rlhf.watching.panels import Curve, read_curves
 
 ROUND = {
     "judge/score_mean": 0.5,

@@ -8,9 +8,9 @@ import pytest
 from rlhf.config.data import FilesConfig
 from rlhf.config.feedback import LabelSource
 from rlhf.config.reward import PreferenceFilesConfig
+from rlhf.conversations.log import ConversationLog
 from rlhf.data.files import file_rows
 from rlhf.data.preference_files import read_examples
-from rlhf.feedback.conversations import ConversationLog
 from rlhf.feedback.feed import Feed
 from rlhf.problems import InputError
 

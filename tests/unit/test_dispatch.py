@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf.dispatch import Dispatcher, Failure, RequestFailed, StageFailed, WorkerDied
+from rlhf.collecting.dispatch import Dispatcher, Failure, RequestFailed, StageFailed, WorkerDied
 
 Script = Callable[[Sequence[str]], AsyncIterator[list[tuple[int, object]]]]
 """What a worker does with one call."""

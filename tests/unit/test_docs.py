@@ -20,16 +20,16 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from ray.scripts.scripts import cli as ray_cli
 
-from rlhf import reward
-from rlhf.__main__ import typed
-from rlhf.checks import config_problems
 from rlhf.config import Config, register_schemas
 from rlhf.config.feedback import FeedbackConfig
 from rlhf.config.reward import RewardTrainingConfig
 from rlhf.feedback import __main__ as feedback
-from rlhf.overrides import as_hydra_reads
+from rlhf.launching.checks import config_problems
+from rlhf.launching.command_line import typed
+from rlhf.launching.overrides import as_hydra_reads
 from rlhf.problems import InputError
-from rlhf.reward import register_reward_schemas
+from rlhf.reward import __main__ as reward
+from rlhf.reward.__main__ import register_reward_schemas
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

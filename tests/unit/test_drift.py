@@ -19,7 +19,7 @@ from users_log import (
 
 from rlhf.algorithms.drift import USER, Drift, can_use, seed_pairs
 from rlhf.config.algorithms import Chosen, DriftConfig, Filter, Rejected
-from rlhf.feedback.guidance import INSTRUCTION
+from rlhf.data.guidance import INSTRUCTION
 from rlhf.records import LOGGED, DropReason, Sampling, UserFeedback
 
 

@@ -11,7 +11,7 @@ from rlhf.config.models import Rendering, Vocabulary
 from rlhf.data.encoding import TextEncoder
 from rlhf.data.rendering import Renderer
 from rlhf.records import Message
-from rlhf.tiny import build_tokenizer
+from rlhf.toys.tiny import build_tokenizer
 
 START, END = "<|im_start|>", "<|im_end|>"
 CHATML = (

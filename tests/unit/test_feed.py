@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from users_log import conversation, renderer
 
-from rlhf.collecting import OneRound
+from rlhf.asking.preparation import Preparation
+from rlhf.collecting.collector import OneRound
 from rlhf.config.feedback import LabelSource
-from rlhf.data.preparation import Preparation
+from rlhf.conversations.pairs import is_heldout
 from rlhf.feedback.feed import Feed, FeedSchedule, Ledger
-from rlhf.feedback.pairs import is_heldout
 from rlhf.problems import InputError
 from rlhf.records import Prompt
 

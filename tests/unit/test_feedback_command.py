@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from rlhf.config.feedback import FeedbackConfig, LabelSource
+from rlhf.conversations.pairs import is_heldout
 from rlhf.data.preference_files import PreferenceFilesConfig, read_examples
 from rlhf.feedback.__main__ import run
-from rlhf.feedback.pairs import is_heldout
 from rlhf.problems import InputError
 from rlhf.records import Message
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlhf.conversations.labels import Satisfaction
+from rlhf.conversations.log import LISTED, ConversationLog
 from rlhf.data import rows
-from rlhf.feedback.conversations import LISTED, ConversationLog
-from rlhf.feedback.labels import Satisfaction
 from rlhf.problems import InputError
 from rlhf.records import Message
 

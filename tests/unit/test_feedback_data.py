@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from users_log import conversation
 
+from rlhf.asking.feedback import open_folder
 from rlhf.config.data import FeedbackDataConfig
 from rlhf.config.feedback import FeedbackConfig, LabelSource
-from rlhf.data.feedback import open_folder
+from rlhf.conversations.log import ConversationLog
 from rlhf.data.rendering import Source
 from rlhf.feedback.__main__ import run
-from rlhf.feedback.conversations import ConversationLog
 from rlhf.problems import InputError
-from rlhf.simulated_users import write_log
+from rlhf.toys.users import write_log
 
 SHARE = 0.25
 ODD = ("What\u2028is it?", " A\tfish…\r\n", "That's wrong, naïve one!", "A bird", "Thanks!")

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlhf.collecting.similarity import distinct, similarity
 from rlhf.config.algorithms import Filter
 from rlhf.feedback.filters import OPENING_CHARS, reason_to_drop
 from rlhf.records import Completion, DropReason
-from rlhf.similarity import distinct, similarity
 
 
 def completion(text: str, sample: int = 0, token_ids: tuple[int, ...] = ()) -> Completion:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.feedback.labels import Agreement, Agreements, Satisfaction, Verdict
+from rlhf.conversations.labels import Agreement, Agreements, Satisfaction, Verdict
 from rlhf.feedback.rules import label
 from rlhf.records import Message
 

@@ -7,9 +7,9 @@ import pytest
 from chat_server import Server, said, thought
 from labelling_model import answer
 
+from rlhf.conversations.log import Conversation
 from rlhf.feedback import labeller as labeller_module
 from rlhf.feedback.access import EndpointWriter
-from rlhf.feedback.conversations import Conversation
 from rlhf.feedback.labeller import LabellerFailed, LLMLabeller, NoAnswer, run_in_order
 from rlhf.feedback.question import ANSWER_TOKENS
 from rlhf.judges.server import EndpointFailed

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.feedback.conversations import Conversation
-from rlhf.feedback.guidance import INSTRUCTION, guided
-from rlhf.feedback.labels import Satisfaction, Verdict
-from rlhf.feedback.pairs import Complaint, complaints, is_heldout, praises, seed_pairs
+from rlhf.conversations.labels import Satisfaction, Verdict
+from rlhf.conversations.log import Conversation
+from rlhf.conversations.pairs import Complaint, complaints, is_heldout, praises, seed_pairs
+from rlhf.data.guidance import INSTRUCTION, guided
 from rlhf.records import Message
 
 SATISFACTION = {"d": "dissatisfied", "s": "satisfied", "n": "neither", "m": "mixed", "u": "unknown"}

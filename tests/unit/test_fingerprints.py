@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from rlhf.config.models import TinyModelConfig
-from rlhf.fingerprints import fingerprints, require_same
+from rlhf.launching.fingerprints import fingerprints, require_same
 from rlhf.problems import InputError
-from rlhf.tiny import build_tiny_model
+from rlhf.toys.tiny import build_tiny_model
 
 
 @pytest.fixture

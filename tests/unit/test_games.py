@@ -9,10 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
+from rlhf.asking.game import game_rows
 from rlhf.config.data import GameDataConfig
 from rlhf.config.judges import GameConfig
-from rlhf.data.game import game_rows
-from rlhf.games import (
+from rlhf.judges.game import GameJudge
+from rlhf.judges.groups import Group
+from rlhf.problems import InputError
+from rlhf.records import Completion, Prompt
+from rlhf.toys.games import (
     KnownGame,
     exploitability,
     exploitability_bias,
@@ -20,10 +24,6 @@ from rlhf.games import (
     nash_gap,
     read_game,
 )
-from rlhf.judges import Group
-from rlhf.judges.game import GameJudge
-from rlhf.problems import InputError
-from rlhf.records import Completion, Prompt
 
 CYCLE = [[0.5, 0.9, 0.2], [0.1, 0.5, 0.7], [0.8, 0.3, 0.5]]
 ANSWERS = ["rock", "paper", "scissors"]

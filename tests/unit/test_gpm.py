@@ -10,11 +10,12 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from rlhf.config.judges import GPMConfig
 from rlhf.config.models import Vocabulary
-from rlhf.judges import Group, build_judge
+from rlhf.judges import build_judge
+from rlhf.judges.groups import Group
 from rlhf.problems import InputError
 from rlhf.records import Completion, Message, Prompt
-from rlhf.reward_losses import gpm, skew_score, unit
-from rlhf.tiny import build_tokenizer
+from rlhf.reward.losses import gpm, skew_score, unit
+from rlhf.toys.tiny import build_tokenizer
 
 THIRDS = [(math.cos(a), math.sin(a)) for a in (0, 2 * math.pi / 3, 4 * math.pi / 3)]
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from users_log import conversation
 
-from rlhf.feedback.guidance import INSTRUCTION, guided, shortened
+from rlhf.data.guidance import INSTRUCTION, guided, shortened
 from rlhf.records import Message
 
 TEXTS = st.lists(st.text(max_size=3), min_size=1, max_size=11).map(

@@ -8,7 +8,6 @@ from users_log import conversation
 
 from actors.rollout import RolloutService
 from rlhf.algorithms.drift import Drift
-from rlhf.assembly import RunStores, answering, make_algorithm, make_evaluation
 from rlhf.config import Config
 from rlhf.config.algorithms import Chosen, DriftConfig, OnlineDPOConfig, Rejected
 from rlhf.config.data import (
@@ -24,13 +23,14 @@ from rlhf.config.models import TinyModelConfig, TransformersRolloutConfig, Vocab
 from rlhf.config.objectives import DPOConfig
 from rlhf.config.run import RoundConfig
 from rlhf.config.tools import PythonConfig
-from rlhf.evaluation import UnjudgedEvaluation
 from rlhf.feedback.__main__ import run
-from rlhf.inputs import Inputs, open_feed, read_inputs
+from rlhf.launching.assembly import RunStores, answering, make_algorithm, make_evaluation
+from rlhf.launching.inputs import Inputs, open_feed, read_inputs
 from rlhf.problems import InputError
-from rlhf.simulated_users import write_log
 from rlhf.tools.probe import SandboxLevel
 from rlhf.tools.rollout import ToolRollout
+from rlhf.toys.users import write_log
+from rlhf.watching.evaluation import UnjudgedEvaluation
 
 SHARE = 0.2
 
@@ -83,7 +83,7 @@ async def test_a_round_asks_complaints_and_round_0_the_log_s_own_pairs(config, w
 
 def test_what_does_not_lock_code_in_is_told_once_if_it_is_allowed(config, tmp_path, monkeypatch):
     level = SandboxLevel(0, {"landlock": "Function not implemented"})
-    monkeypatch.setattr("rlhf.inputs.probe", lambda: level)
+    monkeypatch.setattr("rlhf.launching.inputs.probe", lambda: level)
     config.tools = PythonConfig()
     with pytest.raises(InputError, match=r"landlock \(Function not implemented\)"):
         read_inputs(config, tmp_path)
@@ -92,7 +92,7 @@ def test_what_does_not_lock_code_in_is_told_once_if_it_is_allowed(config, tmp_pa
         "tools.allow_unsafe=true, and model-written code is not locked in on this machine: landlock"
         " (Function not implemented)"
     ]
-    monkeypatch.setattr("rlhf.inputs.probe", lambda: SandboxLevel(6, {}))
+    monkeypatch.setattr("rlhf.launching.inputs.probe", lambda: SandboxLevel(6, {}))
     assert list(read_inputs(config, tmp_path).notes(1)) == []
 
 

@@ -14,17 +14,17 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from rlhf.asking.feedback import open_folder
 from rlhf.config.data import FeedbackDataConfig, FilesConfig
 from rlhf.config.feedback import FeedbackConfig
 from rlhf.config.reward import PreferenceFilesConfig
-from rlhf.data.feedback import open_folder
+from rlhf.conversations.log import ConversationLog
 from rlhf.data.files import file_rows
 from rlhf.data.preference_files import read_examples
 from rlhf.feedback.__main__ import run
-from rlhf.feedback.conversations import ConversationLog
-from rlhf.games import read_game
 from rlhf.problems import InputError
-from rlhf.simulated_users import write_log
+from rlhf.toys.games import read_game
+from rlhf.toys.users import write_log
 
 PLAIN_ROWS = [
     {"prompt": "1+1=", "answer": "#### 2", "id": "a", "demonstration": "2"},

@@ -1,4 +1,4 @@
-"""Dependencies point one way: `rlhf` knows no actor, and each engine is imported in one place."""
+"""Dependencies point one way: between files, between rooms, and to each engine from one place."""
 
 import ast
 import json
@@ -6,7 +6,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -16,42 +19,125 @@ FILES = [
     for package in ("rlhf", "actors", "cluster")
     for file in sorted((ROOT / package).rglob("*.py"))
 ]
-COMPOSITION = {
-    "rlhf.assembly",
-    "rlhf.inputs",
-    "rlhf.launch",
-    "rlhf.evaluate",
-    "rlhf.roles",
-    "rlhf.feedback.workers",
-}
-"""What puts everything together, and so knows everything."""
-COMPOSITION_FILES = [f"{name.replace('.', '/')}.py" for name in sorted(COMPOSITION)]
 FORBIDDEN = ["ray", "vllm", "deepspeed", "actors", "cluster"]
+"""What nobody brings along who does not put a run together."""
+
+COMMANDS = "commands"
+"""What people start: every `__main__`, and these."""
+ONE_FILE_COMMANDS = ("rlhf.evaluate", "rlhf.simulated_users", "rlhf.workspace")
+ORDER = [
+    "rlhf.problems",
+    "rlhf.seeds",
+    "rlhf.records",
+    "rlhf.stages",
+    "rlhf.config",
+    "rlhf.objectives",
+    "rlhf.models",
+    "rlhf.storage",
+    "rlhf.tools",
+    "rlhf.data",
+    "rlhf.conversations",
+    "rlhf.toys",
+    "rlhf.asking",
+    "rlhf.collecting",
+    "rlhf.learning",
+    "rlhf.judges",
+    "rlhf.tree",
+    "rlhf.feedback",
+    "rlhf.algorithms",
+    "rlhf.watching",
+    "rlhf.progress",
+    "rlhf.loop",
+    "cluster",
+    "actors",
+    "rlhf.launching",
+    "rlhf.report",
+    "rlhf.reward",
+    "rlhf.sweep",
+    COMMANDS,
+]
+"""Rooms, each of which may import from itself and from those above it in this list."""
+MOST_IN_THE_ROOT = 14
+"""Modules of `rlhf` that are in no room."""
+
+
+class Import(NamedTuple):
+    importer: str
+    imported: str
+    place: str
 
 
 def module(file: Path) -> str:
     return ".".join(file.with_suffix("").parts).removesuffix(".__init__")
 
 
-PURE = [
-    name for file in FILES if file.parts[0] == "rlhf" and (name := module(file)) not in COMPOSITION
-]
+MODULES = {module(file) for file in FILES}
 
 
-def imports(file: Path) -> Iterator[str]:
-    """The dotted name of everything that a file imports, inside its functions too."""
+def room(name: str) -> str:
+    first, *rest = name.split(".")
+    if rest[-1:] == ["__main__"] or name in ONE_FILE_COMMANDS:
+        return COMMANDS
+    return ".".join([first, *rest[:1]]) if first == "rlhf" else first
+
+
+def imports(file: Path) -> Iterator[Import]:
+    """Everything that a file imports, inside its functions and for its types too."""
     for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        names = []
         if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
+            names = [name.name for name in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file} imports by position"
-            yield node.module or ""
+            parent = node.module or ""
+            names = [f"{parent}.{name.name}" for name in node.names]
+            names = [name if name in MODULES else parent for name in names]
+        for name in dict.fromkeys(names):
+            yield Import(module(file), name, f"{file}:{node.lineno} imports {name}")
 
 
-def importers(package: str) -> list[str]:
-    return [
-        str(file) for file in FILES if any(name.split(".")[0] == package for name in imports(file))
+IMPORTS = [one for file in FILES for one in imports(file)]
+OURS = [one for one in IMPORTS if one.imported in MODULES]
+COMPOSITION = {one.importer for one in OURS if room(one.imported) in ("actors", "cluster")}
+"""What puts everything together, and so knows everything."""
+PURE = sorted(name for name in MODULES if name.startswith("rlhf") and name not in COMPOSITION)
+
+
+def test_no_files_import_each_other_in_a_circle():
+    graph: dict[str, set[str]] = {name: set() for name in MODULES}
+    for one in OURS:
+        graph[one.importer].add(one.imported)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        steps = set(pairwise(error.args[1]))  # each imported by the next
+        pytest.fail("; ".join(one.place for one in OURS if (one.imported, one.importer) in steps))
+
+
+def test_every_room_has_its_place_and_imports_no_later_one():
+    assert {room(name) for name in MODULES} - {"rlhf"} == set(ORDER)
+    place = {name: number for number, name in enumerate(ORDER)}
+    wrong = [
+        f"{one.place}, of the later {later}"
+        for one in OURS
+        if place[later := room(one.imported)] > place[room(one.importer)]
     ]
+    assert wrong == []
+
+
+def test_commands_are_imported_by_nobody():
+    assert [one.place for one in OURS if room(one.imported) == COMMANDS] == []
+
+
+def test_what_is_in_no_room_is_little():
+    in_the_root = [str(file) for file in FILES if file.parent == Path("rlhf")]
+    assert len(in_the_root) <= MOST_IN_THE_ROOT, in_the_root
+
+
+def test_only_launching_knows_actors_and_the_cluster():
+    rooms = ("cluster", "actors", "rlhf.launching")
+    knowing = [one for one in OURS if room(one.imported) in ("actors", "cluster")]
+    assert [one.place for one in knowing if room(one.importer) not in rooms] == []
 
 
 # Large libraries are imported once; each module of ours then in a fork that has none of ours.
@@ -94,29 +180,32 @@ def test_each_module_can_be_imported_by_itself_and_brings_no_actor_nor_engine():
     [
         ("vllm", ["actors/vllm*.py"]),
         ("deepspeed", ["actors/deepspeed_engine.py"]),
-        ("wandb", ["rlhf/tracking_wandb.py"]),
+        ("wandb", ["rlhf/watching/tracking_wandb.py"]),
         ("wandb_workspaces", ["rlhf/workspace.py"]),
         (
             "hydra",
             [
                 "rlhf/__main__.py",
-                "rlhf/evaluate.py",
-                "rlhf/reward.py",
-                "rlhf/sweep.py",
                 "rlhf/feedback/__main__.py",
-                "rlhf/overrides.py",
+                "rlhf/reward/__main__.py",
+                "rlhf/sweep/members.py",
+                "rlhf/launching/command_line.py",
+                "rlhf/launching/evaluating.py",
+                "rlhf/launching/overrides.py",
                 "rlhf/report/recipe.py",
                 "rlhf/config/*.py",
             ],
         ),
-        ("actors", ["actors/*", *COMPOSITION_FILES]),
-        ("cluster", ["cluster/*", *COMPOSITION_FILES]),
     ],
 )
 def test_who_may_import(package, allowed):
-    found = importers(package)
+    found = [one.place for one in IMPORTS if one.imported.split(".")[0] == package]
     assert found
-    assert [file for file in found if not any(fnmatch(file, place) for place in allowed)] == []
+    assert [
+        place
+        for place in found
+        if not any(fnmatch(place.partition(":")[0], file) for file in allowed)
+    ] == []
 
 
 def test_ray_is_started_in_one_place():

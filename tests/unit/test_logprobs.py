@@ -1,6 +1,6 @@
 """Log-probabilities against a plain softmax, whoever shares the forward pass.
 
-Dimensions as in `rlhf.logprobs`: B rows, C completion tokens, V vocabulary.
+Dimensions as in `rlhf.learning.logprobs`: B rows, C completion tokens, V vocabulary.
 """
 
 from itertools import chain
@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from rlhf import logprobs
-from rlhf.logprobs import (
+from rlhf.learning import logprobs
+from rlhf.learning.logprobs import (
     completion_logprobs,
     pad,
     row_logprobs,

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf.anchors import Anchors
-from rlhf.dispatch import WorkerDied
+from rlhf.collecting.dispatch import WorkerDied
+from rlhf.launching.stopping import StopRequest
+from rlhf.learning.anchors import Anchors
 from rlhf.loop import Run, due, train
 from rlhf.problems import PolicyBroken, Stopped
 from rlhf.records import (
@@ -23,7 +24,6 @@ from rlhf.records import (
     SidePair,
     Tokens,
 )
-from rlhf.stopping import StopRequest
 
 
 def collected(number: int, *pairs: tuple[int, int], version: int = 0) -> Collected:

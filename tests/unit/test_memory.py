@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM
 
 from rlhf.config.models import DType, Optimizer, PolicyConfig
-from rlhf.memory import (
+from rlhf.launching.memory import (
     ModelShape,
     cache_bytes,
     causal_shape,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.metric_names import METRICS, describe, is_repeatable
 from rlhf.objectives.diagnostics import PAIR_METRICS
 from rlhf.records import DropReason
-from rlhf.terminal import SHOWN
+from rlhf.watching.metric_names import METRICS, describe, is_repeatable
+from rlhf.watching.terminal import SHOWN
 
 ROOT = Path(__file__).parents[2]
 STAGES = {name.partition("/")[0] for name in METRICS}

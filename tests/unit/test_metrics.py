@@ -5,15 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from rlhf.metrics import (
-    ACCURACY,
-    SATISFACTION,
-    Group,
-    collection_metrics,
-    completion_metrics,
-    evaluation_metrics,
-    run_summary,
-)
 from rlhf.records import (
     LOGGED,
     Collected,
@@ -25,6 +16,15 @@ from rlhf.records import (
     Message,
     Preference,
     Prompt,
+)
+from rlhf.watching.metrics import (
+    ACCURACY,
+    SATISFACTION,
+    Group,
+    collection_metrics,
+    completion_metrics,
+    evaluation_metrics,
+    run_summary,
 )
 
 

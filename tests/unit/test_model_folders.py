@@ -23,7 +23,7 @@ from rlhf.config.models import TinyModelConfig
 from rlhf.models.checks import causal_faults, require_causal, vocabulary_faults
 from rlhf.models.loading import load_causal, quietly, read_config, read_tokenizer
 from rlhf.problems import InputError
-from rlhf.tiny import build_tiny_model
+from rlhf.toys.tiny import build_tiny_model
 
 ROOT = Path(__file__).parents[2]
 SIZES = {

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlhf.collecting.pairing import pair
 from rlhf.config.algorithms import OnlineDPOConfig, PairRule, Truncated
-from rlhf.pairing import pair
 from rlhf.records import (
     Comparison,
     Completion,

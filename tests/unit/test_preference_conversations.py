@@ -11,7 +11,7 @@ from rlhf.data.messages import whole_conversation
 from rlhf.data.preference_files import Example, read_examples
 from rlhf.problems import InputError
 from rlhf.records import Collected, Completion, Message, Preference, Prompt, transcript
-from rlhf.store import PreferenceStore
+from rlhf.storage.store import PreferenceStore
 
 
 def turns(*texts: str) -> list[dict[str, str]]:

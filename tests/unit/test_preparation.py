@@ -14,12 +14,12 @@ from users_log import (
     tokenizer,
 )
 
+from rlhf.asking.preparation import Preparation
 from rlhf.config.models import Rendering, Vocabulary
-from rlhf.data.preparation import Preparation
+from rlhf.data.guidance import INSTRUCTION
 from rlhf.data.rendering import Renderer, Review, Row
-from rlhf.feedback.guidance import INSTRUCTION
 from rlhf.records import LOGGED
-from rlhf.tiny import build_tokenizer
+from rlhf.toys.tiny import build_tokenizer
 
 PLAIN = renderer(rendering=Rendering.plain)
 

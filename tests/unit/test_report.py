@@ -13,7 +13,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.panels import read_curves
 from rlhf.problems import InputError
 from rlhf.report.page import MAX_POINTS, page, thinned
 from rlhf.report.plots import OTHER, sections
@@ -24,7 +23,8 @@ from rlhf.report.sample import (
     evenly_spaced,
     sample_preferences,
 )
-from rlhf.store import SCHEMA, MetricsLog
+from rlhf.storage.store import SCHEMA, MetricsLog
+from rlhf.watching.panels import read_curves
 
 CONFIG = {
     "model": {"path": "tiny", "dtype": "float32"},

@@ -17,11 +17,12 @@ from transformers import (
 
 from rlhf.config.judges import RewardModelConfig
 from rlhf.config.models import Vocabulary
-from rlhf.judges import Group, build_judge
-from rlhf.judges.model_files import find_model
+from rlhf.judges import build_judge
+from rlhf.judges.groups import Group
+from rlhf.models.files import find_model
 from rlhf.problems import InputError
 from rlhf.records import Completion, Message, Prompt
-from rlhf.tiny import build_tokenizer
+from rlhf.toys.tiny import build_tokenizer
 
 TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<eos>{% endfor %}"

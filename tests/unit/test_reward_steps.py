@@ -20,16 +20,16 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rlhf import reward_losses
 from rlhf.config.judges import PairModelConfig, RewardModelConfig
 from rlhf.config.models import Vocabulary
 from rlhf.judges import build_judge
 from rlhf.judges.reward_model import Answer, RewardModel
 from rlhf.problems import InputError
 from rlhf.records import Collected, Completion, Dropped, DropReason, Message, Preference, Prompt
-from rlhf.reward_steps import fold
-from rlhf.store import PreferenceStore
-from rlhf.tiny import build_tokenizer
+from rlhf.reward import losses as reward_losses
+from rlhf.reward.steps import fold
+from rlhf.storage.store import PreferenceStore
+from rlhf.toys.tiny import build_tokenizer
 
 STEPS = ("kind=steps", *QUICK)
 

@@ -23,13 +23,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rlhf import reward_losses
 from rlhf.config.judges import GPMConfig, PairModelConfig
 from rlhf.config.models import Vocabulary
 from rlhf.judges import build_judge
 from rlhf.records import Message
-from rlhf.store import SCHEMA
-from rlhf.tiny import build_tokenizer
+from rlhf.reward import losses as reward_losses
+from rlhf.storage.store import SCHEMA
+from rlhf.toys.tiny import build_tokenizer
 
 BEATS = {"rock": "scissors", "paper": "rock", "scissors": "paper"}
 

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlhf.checkpoint import RoundCheckpoints
-from rlhf.checks import plain
 from rlhf.config import Config
 from rlhf.config.algorithms import OnlineDPOConfig
 from rlhf.config.data import ArithmeticConfig
@@ -19,8 +17,10 @@ from rlhf.config.judges import VerifierConfig
 from rlhf.config.models import TinyModelConfig, TransformersRolloutConfig
 from rlhf.config.objectives import DPOConfig, SimPOConfig
 from rlhf.config.run import Resume
+from rlhf.launching.checks import plain
 from rlhf.problems import InputError
-from rlhf.run_directory import begin_or_resume, claimed, last_of_finished
+from rlhf.storage.checkpoint import RoundCheckpoints
+from rlhf.storage.run_directory import begin_or_resume, claimed, last_of_finished
 
 
 def config(**changes) -> dict:
@@ -80,7 +80,7 @@ def saved(begun: Path) -> Path:
 CLAIM = """
 import sys
 from pathlib import Path
-from rlhf.run_directory import claimed
+from rlhf.storage.run_directory import claimed
 
 with claimed(Path(sys.argv[1])):
     print("mine", flush=True)

@@ -20,7 +20,7 @@ from rlhf.models.loading import load_causal, quietly, read_generation_config, re
 from rlhf.models.saving import as_saved, save_causal
 from rlhf.models.turns import end_token_ids, turn_end
 from rlhf.records import Message
-from rlhf.tiny import build_tiny_model
+from rlhf.toys.tiny import build_tiny_model
 
 SIZES = {
     "vocab_size": 32,

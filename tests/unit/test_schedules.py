@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf.config.models import PolicyConfig, Schedule
-from rlhf.schedules import learning_rate, step_progress
+from rlhf.learning.schedules import learning_rate, step_progress
 
 
 def rates(schedule: Schedule, rise: float, *progress: float) -> list[float]:

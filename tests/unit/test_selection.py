@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.collecting import OneRound
+from rlhf.asking.selection import HardestSchedule, hardest, num_candidates, proportional
+from rlhf.collecting.collector import OneRound
 from rlhf.records import Message, Prompt, Tokens
-from rlhf.selection import HardestSchedule, hardest, num_candidates, proportional
 
 SCORES = st.sampled_from([0.0, 0.5, 0.5 + 2**-52, 1.0, 3.0])
 ROWS = st.lists(st.tuples(SCORES, st.booleans()), min_size=1, max_size=30)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rlhf.collecting.matching import match
 from rlhf.config.algorithms import Label, SelfPlayConfig, SelfPlayRule
 from rlhf.config.objectives import (
     DPOConfig,
@@ -27,7 +28,6 @@ from rlhf.config.objectives import (
     VPOConfig,
     XPOConfig,
 )
-from rlhf.matching import match
 from rlhf.objectives import OBJECTIVES, Judged, PairLogprobs, Peers, SideLogprobs, pair_loss
 from rlhf.records import Comparison, Completion, Prompt
 
@@ -405,7 +405,7 @@ ROCK_AA = torch.stack([vector(0.5, 0.9, 0.2), vector(0.1, 0.5, 0.7), vector(0.8,
 
 
 def matched(label: Label, p_AA: Tensor, learns_from_ties: bool) -> tuple[Tensor, Tensor]:
-    """Of each pair of draws, whether `rlhf.matching` trains on it, and the first's P there."""
+    """Of each pair of draws, whether `match` trains on it, and the first's P there."""
     prompt, config = Prompt("p", (), (1,)), SelfPlayConfig(rule=SelfPlayRule.iid, label=label)
     kept, wins = [], []
     for one, two in zip(ONE_B.tolist(), TWO_B.tolist(), strict=True):

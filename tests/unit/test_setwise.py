@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn.functional import softplus
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rlhf.batching import unique
 from rlhf.config.models import LOGPROB_NOISE, DType
 from rlhf.config.objectives import KTOConfig, TPOConfig
-from rlhf.logprobs import completion_logprobs, pad
+from rlhf.learning.logprobs import completion_logprobs, pad
+from rlhf.models.batching import unique
 from rlhf.objectives import Judged, PairLogprobs, Peers, SideLogprobs, pair_loss
 from rlhf.objectives.setwise import distance_from_anchor, ranks
 from rlhf.records import LOGGED, Completion, Preference, Prompt, SidePair, Tokens

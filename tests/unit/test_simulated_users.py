@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlhf.asking.simulated_users import simulated_users
 from rlhf.config.data import SimulatedUsersConfig
 from rlhf.config.judges import SimulatedUserJudgeConfig
+from rlhf.conversations.labels import Satisfaction
+from rlhf.conversations.log import Conversation, ConversationLog
 from rlhf.data.rendering import Source
-from rlhf.data.simulated_users import simulated_users
 from rlhf.feedback import rules
-from rlhf.feedback.conversations import Conversation, ConversationLog
-from rlhf.feedback.labels import Satisfaction
-from rlhf.judges import Group
+from rlhf.judges.groups import Group
 from rlhf.judges.simulated_users import SimulatedUsers
 from rlhf.problems import InputError
 from rlhf.records import Completion, Message, Prompt
-from rlhf.simulated_users import (
+from rlhf.toys.users import (
     ASKS_FOR,
     ASSISTANT,
     COMPLAIN_RATE,

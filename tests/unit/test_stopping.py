@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
+from rlhf.launching.stopping import StopRequest
 from rlhf.problems import Stopped
-from rlhf.stopping import StopRequest
 
 
 @pytest.mark.parametrize("one", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from rlhf import store
 from rlhf.records import (
     Collected,
     Completion,
@@ -19,7 +18,8 @@ from rlhf.records import (
     Preference,
     Prompt,
 )
-from rlhf.store import MetricsLog, PreferenceStore, read_metrics
+from rlhf.storage import store
+from rlhf.storage.store import MetricsLog, PreferenceStore, read_metrics
 
 PROMPT = Prompt("p1", (Message("system", "sum"), Message("user", "1+1=")), token_ids=(1,))
 

@@ -11,12 +11,12 @@ import yaml
 from matplotlib.image import imread
 from omegaconf import DictConfig
 
-from rlhf import sweep as sweep_module
-from rlhf.__main__ import told
 from rlhf.config import register_schemas
+from rlhf.launching.command_line import told
 from rlhf.problems import InputError, RunFailed, Stopped
-from rlhf.store import MetricsLog
-from rlhf.sweep import as_member
+from rlhf.storage.store import MetricsLog
+from rlhf.sweep import __main__ as command
+from rlhf.sweep.members import as_member
 
 CONF = Path(__file__).parents[2] / "conf"
 ENDS: dict[int, BaseException] = {
@@ -143,7 +143,7 @@ def test_an_interrupt_ends_the_sweep_and_leaves_what_is_needed_to_compare(
     directory, output = sweep(f"seed=1,{seed},2", code=code)
     assert output.rstrip().endswith(words) and not (directory / "2").exists()
     monkeypatch.setattr(sys, "argv", ["rlhf.sweep", str(directory)])
-    shown = ended(capsys, sweep_module.main, code=0)
+    shown = ended(capsys, command.main, code=0)
     assert row(shown, 1)[2] == "unfinished"
     assert [member["status"] for member in members(directory)] == ["completed", "unfinished"]
 

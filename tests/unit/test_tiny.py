@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf.config.models import DType, TinyModelConfig, Vocabulary
 from rlhf.problems import InputError
-from rlhf.tiny import ARITHMETIC, build_tiny_model
+from rlhf.toys.tiny import ARITHMETIC, build_tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ from rlhf.data.preference_files import Example
 from rlhf.judges import build_judge
 from rlhf.judges.classifiers import Classifier, distinct
 from rlhf.records import Message
-from rlhf.reward_encoding import Encoder
-from rlhf.reward_training import _logits
+from rlhf.reward.encoding import Encoder
+from rlhf.reward.training import _logits
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "why", "so", "it", "is"]
 TYPED, UNTYPED = ["input_ids", "token_type_ids", "attention_mask"], ["input_ids", "attention_mask"]

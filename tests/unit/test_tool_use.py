@@ -11,14 +11,14 @@ from transformers import AutoModelForCausalLM
 from rlhf.config.models import TinyModelConfig
 from rlhf.config.objectives import DPOConfig
 from rlhf.config.tools import CalculatorConfig, CallConfig, PythonConfig, ToolsConfig
-from rlhf.logprobs import completion_logprobs, pad, sum_logprobs
+from rlhf.learning.logprobs import completion_logprobs, pad, sum_logprobs
 from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
 from rlhf.records import Completion, Preference, Prompt, Sampling, Tokens
-from rlhf.tiny import build_tiny_model
 from rlhf.tools import PythonInterpreter, making
 from rlhf.tools.making import Gated, with_tools
 from rlhf.tools.rollout import ToolRollout
 from rlhf.tools.syntax import parts
+from rlhf.toys.tiny import build_tiny_model
 
 PROMPT = Prompt("sum", (), (1, 2), "46")
 

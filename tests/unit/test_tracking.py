@@ -16,8 +16,6 @@ from rich.console import Console
 from wandb_file import history, sent
 
 from rlhf.config.run import TrackingConfig, WandbMode
-from rlhf.masking import mask_secrets
-from rlhf.metrics import collection_metrics
 from rlhf.records import (
     Collected,
     Completion,
@@ -28,10 +26,12 @@ from rlhf.records import (
     Preference,
     Prompt,
 )
-from rlhf.sample_tables import sample_tables
 from rlhf.stages import Tracker
-from rlhf.terminal import Terminal
-from rlhf.tracking import RunTracker
+from rlhf.watching.masking import mask_secrets
+from rlhf.watching.metrics import collection_metrics
+from rlhf.watching.sample_tables import sample_tables
+from rlhf.watching.terminal import Terminal
+from rlhf.watching.tracking import RunTracker
 
 OFF = TrackingConfig(wandb=WandbMode.disabled)
 OFFLINE = TrackingConfig(wandb=WandbMode.offline, table_every=2, table_rows=2)

@@ -8,7 +8,6 @@ import pytest
 
 from rlhf.algorithms.tree import TreeSearch
 from rlhf.config.algorithms import Search, StepValue, TreeConfig, Truncated
-from rlhf.metrics import collection_metrics
 from rlhf.records import (
     Collected,
     Completion,
@@ -24,6 +23,7 @@ from rlhf.tree.nodes import Node, Tree
 from rlhf.tree.process_reward import ProcessReward
 from rlhf.tree.self_evaluation import SelfEvaluation
 from rlhf.tree.store import TreeStore, unfinished
+from rlhf.watching.metrics import collection_metrics
 
 PROMPT = Prompt("sum", (Message("user", "12+34+5="),), (1, 2), "51")
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from verifier_pairs import KINDS
 
 from rlhf.config.judges import Check, RewardModelConfig, VerifierConfig
-from rlhf.judges import Group, build_judge, needs_answers, verifiers
+from rlhf.judges import build_judge, needs_answers, verifiers
+from rlhf.judges.groups import Group
 from rlhf.judges.tidying import MATH_NAMES
 from rlhf.judges.verifiers import MathProcess, final_answer, integer_score
 from rlhf.records import Completion, Message, Prompt

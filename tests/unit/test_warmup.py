@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf.config.run import WarmupConfig
+from rlhf.learning.warmup import FALL_STEPS, RISE_STEPS, easy_to_hard, warm_up
 from rlhf.records import Tokens
 from rlhf.seeds import derive_seed
-from rlhf.warmup import FALL_STEPS, RISE_STEPS, easy_to_hard, warm_up
 
 LESSONS = tuple(Tokens((n,), (n, 1)) for n in range(10))
 

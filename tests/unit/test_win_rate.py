@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.evaluation import Heldout, WinRateEvaluation
 from rlhf.problems import InputError
 from rlhf.records import Comparison, Completion, Message, Prompt, Sampling
+from rlhf.watching.evaluation import Heldout, WinRateEvaluation
 
 PROMPTS = [Prompt(f"p{i}", (Message("user", "?"),), (i,)) for i in range(3)]
 

@@ -12,8 +12,8 @@ import wandb
 from wandb_workspaces.workspaces import Workspace
 
 from rlhf import workspace
-from rlhf.metric_names import METRICS, ROLES
 from rlhf.problems import InputError
+from rlhf.watching.metric_names import METRICS, ROLES
 from rlhf.workspace import SECTIONS, build, metrics_of
 
 

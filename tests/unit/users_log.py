@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 from rlhf.algorithms.drift import Drift
+from rlhf.asking.preparation import Preparation
 from rlhf.config.algorithms import DriftConfig
 from rlhf.config.models import Rendering, Vocabulary
-from rlhf.data.preparation import Preparation
 from rlhf.data.rendering import Renderer, Review, Row
 from rlhf.records import (
     Collected,
@@ -17,7 +17,7 @@ from rlhf.records import (
     Sampling,
     UserFeedback,
 )
-from rlhf.tiny import CHAT_TEMPLATE, build_tokenizer
+from rlhf.toys.tiny import CHAT_TEMPLATE, build_tokenizer
 
 QUESTION, DISLIKED, COMPLAINT, LIKED = (
     "Why is it so?",

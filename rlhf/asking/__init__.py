@@ -1,0 +1,1 @@
+"""Which prompts a run asks: from its sources, in which round."""

@@ -1,0 +1,1 @@
+"""Many prompts at once into completions, and completions into pairs."""

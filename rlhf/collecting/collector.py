@@ -1,0 +1,96 @@
+"""One round of collecting: the algorithm's coroutine on every prompt, bounded, with deadlines."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlhf.collecting.dispatch import RequestFailed
+from rlhf.config.run import RoundConfig
+from rlhf.problems import RunFailed
+from rlhf.records import Collected, Prompt
+from rlhf.seeds import derive_seed
+from rlhf.stages import Algorithm, Collector, Schedule
+
+
+class PromptsFailed(RunFailed):
+    """More prompts of a round failed than `round.max_failed` allows."""
+
+
+class JudgeFailed(RunFailed):
+    """More judgements of a round failed than `judge.max_failure_rate` allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneRound:
+    """A `Schedule` that asks the same prompts in every round."""
+
+    prompts: Sequence[Prompt]
+
+    async def round(self, index: int) -> list[Prompt]:
+        return list(self.prompts)
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStarted:
+    """`rlhf.stages.Collector`: round 0 by one collector, all others by another."""
+
+    first: Collector
+    rest: Collector
+
+    async def collect(self, round: int) -> list[Collected]:
+        return await (self.rest if round else self.first).collect(round)
+
+
+class RoundCollector:
+    """Collects whole rounds; a prompt that fails, fails alone and is counted."""
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        schedule: Schedule,
+        config: RoundConfig,
+        max_failure_rate: float,
+        seed: int,
+    ) -> None:
+        self._algorithm = algorithm
+        self._max_failure_rate = max_failure_rate
+        self._schedule = schedule
+        self._config = config
+        self._seed = seed
+
+    async def collect(self, round: int) -> list[Collected]:
+        """What came of the round's prompts, in their order, without those that failed."""
+        gate = asyncio.Semaphore(self._config.concurrency)
+        failed: list[str] = []
+
+        async def one(prompt: Prompt) -> Collected | None:
+            seed = derive_seed(self._seed, round, prompt.id)
+            try:
+                async with gate, asyncio.timeout(self._config.deadline_s):
+                    return await self._algorithm.collect(prompt, seed)
+            except RequestFailed as error:
+                failed.append(f"{prompt.id}: {error}")
+            except TimeoutError:
+                failed.append(f"{prompt.id}: not done within {self._config.deadline_s:g} s")
+            if len(failed) > self._config.max_failed:
+                raise PromptsFailed(
+                    f"round {round}: {len(failed)} prompts failed and round.max_failed="
+                    f"{self._config.max_failed}: " + "; ".join(failed[:10])
+                )
+            return None
+
+        prompts = await self._schedule.round(round)
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(one(prompt)) for prompt in prompts]
+        collected = [result for task in running if (result := task.result()) is not None]
+        self._check_judge(round, collected)
+        return collected
+
+    def _check_judge(self, round: int, collected: Sequence[Collected]) -> None:
+        verdicts = [one.judgement for one in collected if one.judgement]
+        failed = [failed for verdict in verdicts for failed in verdict.failed]
+        if failed and sum(failed) / len(failed) > self._max_failure_rate:
+            raise JudgeFailed(
+                f"round {round}: {verdicts[0].judge} failed on {sum(failed)} of "
+                f"{len(failed)} and judge.max_failure_rate={self._max_failure_rate:g}"
+            )

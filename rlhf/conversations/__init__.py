@@ -1,0 +1,1 @@
+"""Logs of conversations with users: how they are read, and what of them is of use."""

@@ -1,0 +1,1 @@
+"""A run from a command line to its end: checked, planned, put together, and started on Ray."""

@@ -1,0 +1,357 @@
+"""The composition root: a configuration becomes workers, services and a run.
+
+What may know actors and clusters is listed in tests/unit/test_layers.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+from packaging.version import Version
+
+from actors.group import Allotment, Worker, start_workers, wait_ready
+from actors.judge import JudgeService, JudgeWorker
+from actors.llm_judge import start_llm_judge
+from actors.policy import InitialPolicy, PolicyService
+from actors.policy_rank import PolicyPlan, PolicyRank
+from actors.reference import ReferenceService, ReferenceWorker
+from actors.rollout import RolloutService, RolloutWorker
+from actors.self_evaluation import start_self_evaluation
+from actors.taking_turns import SleepingCollector, WakingCarrier
+from actors.weight_sync import (
+    Carrier,
+    GpuCarrier,
+    ObjectStoreCarrier,
+    ProbedPublisher,
+    TransferSetup,
+    make_probe,
+)
+from rlhf.algorithms.drift import Drift, seed_pairs
+from rlhf.algorithms.online import OnlineDPO
+from rlhf.algorithms.self_play import SelfPlay
+from rlhf.algorithms.tree import TreeSearch
+from rlhf.asking.selection import HardestSchedule
+from rlhf.collecting.collector import OneRound, RoundCollector, WarmStarted
+from rlhf.config import Config
+from rlhf.config.algorithms import (
+    AlgorithmConfig,
+    DriftConfig,
+    OnlineDPOConfig,
+    SelfPlayConfig,
+    StepValue,
+    TreeConfig,
+)
+from rlhf.config.judges import (
+    GameConfig,
+    LLMJudgeConfig,
+    NoJudgeConfig,
+    RewardModelConfig,
+    SimulatedUserJudgeConfig,
+    VerifierConfig,
+)
+from rlhf.config.models import MAX_LOGPROB_GAP, Transport, VllmRolloutConfig
+from rlhf.data.rendering import Renderer
+from rlhf.judges.endpoint import endpoint_judge
+from rlhf.launching.inputs import Inputs, from_anywhere
+from rlhf.launching.roles import needs_reference_workers
+from rlhf.learning.anchors import Anchors
+from rlhf.models.files import ModelJudgeConfig
+from rlhf.objectives import anchors_needed
+from rlhf.problems import InputError
+from rlhf.records import Collected, Sampling
+from rlhf.stages import Algorithm, Collector, Evaluation, Judge, Logprobs, Rollout, Schedule
+from rlhf.storage.store import PreferenceStore, read_metrics
+from rlhf.tools.making import with_tools
+from rlhf.toys.games import read_game
+from rlhf.tree.expansion import Evaluator, Grower
+from rlhf.tree.process_reward import ProcessReward
+from rlhf.tree.store import TreeStore
+from rlhf.watching.evaluation import (
+    GameEvaluation,
+    Heldout,
+    ScoreEvaluation,
+    UnjudgedEvaluation,
+    WinRateEvaluation,
+    earlier_shares,
+)
+from rlhf.watching.metrics import ACCURACY, SATISFACTION
+
+PROBE_TOKENS = 16
+FIRST_VLLM_WITH_NCCL_SENDER = "0.32"
+
+
+# --- services ------------------------------------------------------------------------------------
+
+
+def start_policy(config: Config, allotment: Allotment) -> PolicyService:
+    algorithm = config.algorithm
+    seed_epochs = algorithm.seed_epochs if isinstance(algorithm, DriftConfig) else 0
+    plan = PolicyPlan(
+        dtype=config.model.dtype,
+        policy=config.policy,
+        objective=config.objective,
+        epochs=config.round.epochs,
+        first_epochs=seed_epochs or config.round.epochs,
+        num_rounds=config.num_rounds,
+        seed=config.seed,
+        shares_gpu=config.placement.colocated,
+    )
+    env = {} if config.placement.gpus else {"DS_ACCELERATOR": "cpu"}
+    ranks = start_workers(PolicyRank, allotment, plan, env=env)
+    return PolicyService(ranks, config.cluster.call_timeout_s)
+
+
+def start_rollout(
+    config: Config, path: str, allotment: Allotment
+) -> tuple[RolloutService, list[Worker]]:
+    arguments = (path, config.model.dtype, config.rollout, transport(config), config.seed)
+    workers = start_workers(RolloutWorker, allotment, *arguments, sleeps(config))
+    # vLLM batches continuously, so it gets requests as they come; padded batches gather first.
+    calls = 1024 if isinstance(config.rollout, VllmRolloutConfig) else 1
+    timeout_s = config.cluster.call_timeout_s
+    return RolloutService(workers, calls_per_worker=calls, timeout_s=timeout_s), workers
+
+
+def start_judge(
+    config: Config, allotted: Mapping[str, Allotment]
+) -> tuple[Judge | None, list[Worker]]:
+    """The judge, if there is one, and its workers."""
+    judge, timeout_s = config.judge, config.cluster.call_timeout_s
+    if isinstance(judge, NoJudgeConfig):
+        return None, []
+    if isinstance(judge, LLMJudgeConfig) and judge.endpoint is not None:
+        return endpoint_judge(judge), []
+    if isinstance(judge, ModelJudgeConfig | LLMJudgeConfig) and judge.path:
+        judge = replace(judge, path=from_anywhere(judge.path))
+    if isinstance(judge, LLMJudgeConfig):
+        return start_llm_judge(
+            judge, config.rollout, config.model.dtype, allotted["judge"], timeout_s, config.seed
+        )
+    workers = start_workers(JudgeWorker, allotted["judge"], judge)
+    return JudgeService(workers, config.cluster.call_timeout_s), workers
+
+
+async def start_anchors(
+    config: Config, allotted: Mapping[str, Allotment], policy: PolicyService, initial_path: str
+) -> tuple[Anchors, list[Worker]]:
+    """The anchors that the objective needs, and their own workers, if any; `initial_path` holds
+    the policy before round 0."""
+    sources: dict[str, Logprobs] = {}
+    workers: list[Worker] = []
+    for name in anchors_needed(config.objective):
+        if name == "previous":
+            sources[name] = policy
+        elif needs_reference_workers(config):
+            arguments = (initial_path, config.model.dtype, config.reference)
+            workers = start_workers(ReferenceWorker, allotted["reference"], *arguments)
+            await wait_ready(workers, config.cluster.start_timeout_s)
+            sources[name] = ReferenceService(workers, config.cluster.call_timeout_s)
+        else:
+            sources[name] = InitialPolicy(policy)
+    return Anchors(sources), workers
+
+
+# --- what runs on them ---------------------------------------------------------------------------
+
+
+def transport(config: Config) -> Transport:
+    if config.weights.transport is not Transport.auto:
+        return config.weights.transport
+    if not config.placement.gpus or not isinstance(config.rollout, VllmRolloutConfig):
+        return Transport.object_store
+    return Transport.ipc if config.placement.colocated else Transport.nccl
+
+
+def require_transport(config: Config) -> None:
+    """Raises InputError where the vLLM that is installed here lacks the sending side."""
+    if transport(config) is not Transport.nccl:
+        return
+    try:
+        found = metadata.version("vllm")
+    except metadata.PackageNotFoundError:
+        return  # the driver's machine need not have it
+    if Version(found) < Version(FIRST_VLLM_WITH_NCCL_SENDER):
+        raise InputError(
+            [
+                f"weights.transport=nccl: needs vLLM {FIRST_VLLM_WITH_NCCL_SENDER} or newer, and "
+                f"{found} is installed; upgrade it, or set weights.transport=object_store"
+            ]
+        )
+
+
+def sleeps(config: Config) -> bool:
+    """Whether rollout workers give their GPU's memory back while the policy trains."""
+    return config.placement.colocated and isinstance(config.rollout, VllmRolloutConfig)
+
+
+def make_publisher(
+    config: Config, inputs: Inputs, policy: PolicyService, rollout: RolloutService
+) -> ProbedPublisher:
+    probe = make_probe(inputs.data.train, inputs.vocabulary_size, PROBE_TOKENS, config.seed)
+    carrier = _carrier(config, policy, rollout)
+    merges = config.policy.lora_rank > 0
+    return ProbedPublisher(carrier, policy, rollout, probe, max_logprob_gap(config), merges)
+
+
+def _carrier(config: Config, policy: PolicyService, rollout: RolloutService) -> Carrier:
+    carrier = _awake_carrier(config, policy, rollout)
+    return WakingCarrier(carrier, rollout) if sleeps(config) else carrier
+
+
+def _awake_carrier(config: Config, policy: PolicyService, rollout: RolloutService) -> Carrier:
+    chosen = transport(config)
+    if chosen is Transport.object_store:
+        as_saved = isinstance(config.rollout, VllmRolloutConfig)
+        return ObjectStoreCarrier(policy, rollout, as_saved)
+    assert isinstance(config.rollout, VllmRolloutConfig)
+    setup = TransferSetup(
+        chosen, rollout.handles, config.rollout.tensor_parallel, config.cluster.call_timeout_s
+    )
+    return GpuCarrier(policy, setup)
+
+
+def max_logprob_gap(config: Config) -> float:
+    limit = config.weights.max_logprob_gap
+    return MAX_LOGPROB_GAP[config.model.dtype] if limit is None else limit
+
+
+def sampling(config: Config) -> Sampling:
+    algorithm: AlgorithmConfig = config.algorithm
+    return Sampling(
+        algorithm.num_completions,
+        config.rollout.max_completion_tokens,
+        algorithm.temperature,
+        algorithm.top_p,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RunStores:
+    """What a run keeps, and finds again after a crash."""
+
+    preferences: PreferenceStore
+    trees: TreeStore | None
+
+    @classmethod
+    def of(cls, config: Config, directory: Path, first_round: int) -> "RunStores":
+        searches = isinstance(config.algorithm, TreeConfig)
+        trees = TreeStore(directory, first_round, config.num_rounds) if searches else None
+        return cls(PreferenceStore(directory), trees)
+
+    def write(self, round: int, collected: Sequence[Collected]) -> None:
+        """`rlhf.stages.Store`."""
+        if self.trees:
+            self.trees.write(round, collected)
+        self.preferences.write(round, collected)
+
+
+def answering(config: Config, inputs: Inputs, rollout: RolloutService) -> Rollout:
+    """Answers with the tools that the policy may use; one for all of a run, whose calls queue."""
+    renderer = Renderer(inputs.tokenizer, config.model.rendering)
+    max_tokens = config.rollout.max_completion_tokens
+    return with_tools(rollout, config.tools, renderer.text_ids, max_tokens)
+
+
+def make_algorithm(
+    config: Config,
+    inputs: Inputs,
+    rollout: RolloutService,
+    answers: Rollout,
+    judge: Judge | None,
+    stores: RunStores,
+) -> Algorithm:
+    if isinstance(config.algorithm, DriftConfig):
+        asked = judge if config.algorithm.min_margin is not None else None
+        feedback = inputs.data.feedback
+        return Drift(answers, asked, sampling(config), config.algorithm, feedback)
+    assert judge is not None  # rlhf.launching.checks sees to it
+    if isinstance(config.algorithm, OnlineDPOConfig):
+        return OnlineDPO(answers, judge, sampling(config), config.algorithm)
+    if isinstance(config.algorithm, SelfPlayConfig):
+        ties = config.objective.learns_from_ties
+        return SelfPlay(answers, judge, sampling(config), config.algorithm, ties)
+    if isinstance(config.algorithm, TreeConfig):
+        assert stores.trees is not None
+        evaluator = _make_evaluator(config, config.algorithm, inputs, rollout, judge)
+        grower = Grower(answers, judge, evaluator, sampling(config), config.algorithm)
+        return TreeSearch(grower, config.algorithm, stores.trees)
+    raise TypeError(f"no algorithm for {type(config.algorithm).__name__}")
+
+
+def _make_evaluator(
+    config: Config, algorithm: TreeConfig, inputs: Inputs, rollout: RolloutService, judge: Judge
+) -> Evaluator | None:
+    match algorithm.value:
+        case StepValue.outcome:
+            return None
+        case StepValue.judge:
+            return ProcessReward(judge)
+        case StepValue.self_evaluation:
+            return start_self_evaluation(
+                rollout,
+                inputs.model_path,
+                config.rollout,
+                algorithm.see_solution,
+                config.cluster.call_timeout_s,
+            )
+
+
+def make_schedule(
+    config: Config, inputs: Inputs, schedule: Schedule, policy: PolicyService
+) -> Schedule:
+    """The schedule itself, or one that asks the hardest of its prompts."""
+    if config.round.hardest_share == 1:
+        return schedule
+    return HardestSchedule(schedule, inputs.data.demonstrations, policy, config.round.prompts)
+
+
+def make_collector(
+    config: Config,
+    inputs: Inputs,
+    schedule: Schedule,
+    rollout: RolloutService,
+    answers: Rollout,
+    judge: Judge | None,
+    stores: RunStores,
+) -> Collector:
+    """`answers` are those of `answering`, by this rollout service."""
+    algorithm = make_algorithm(config, inputs, rollout, answers, judge, stores)
+    last = (config.round, config.judge.max_failure_rate, config.seed)
+    collector: Collector = RoundCollector(algorithm, schedule, *last)
+    if inputs.seeds:
+        assert isinstance(algorithm, Drift)
+        first = replace(algorithm, config=seed_pairs(algorithm.config), judge=None)
+        collector = WarmStarted(RoundCollector(first, OneRound(inputs.seeds), *last), collector)
+    return SleepingCollector(collector, rollout) if sleeps(config) else collector
+
+
+def make_evaluation(
+    config: Config,
+    inputs: Inputs,
+    answers: Rollout,
+    judge: Judge | None,
+    directory: Path,
+    *,
+    begins: bool,
+) -> Evaluation:
+    """What suits the judge; `directory` is the run's, where earlier evaluations are found, unless
+    the run `begins` now."""
+    sampled = replace(sampling(config), num_completions=config.eval.num_samples)
+    if config.eval.temperature is not None:
+        sampled = replace(sampled, temperature=config.eval.temperature)
+    prompts = inputs.data.heldout[: config.eval.num_prompts]
+    heldout = Heldout(answers, prompts, sampled, config.seed)
+    if judge is None:
+        return UnjudgedEvaluation(heldout)
+    if isinstance(config.judge, GameConfig):
+        game = read_game(config.judge.game)
+        history = earlier_shares(game, read_metrics(directory / "metrics.jsonl"))
+        return GameEvaluation(heldout, game, history)
+    if isinstance(config.judge, VerifierConfig):
+        return ScoreEvaluation(heldout, judge, ACCURACY)
+    if isinstance(config.judge, SimulatedUserJudgeConfig):
+        return ScoreEvaluation(heldout, judge, SATISFACTION)
+    if isinstance(config.judge, RewardModelConfig):
+        return ScoreEvaluation(heldout, judge, None)
+    return WinRateEvaluation(heldout, judge, directory / "initial_completions.json", begins)

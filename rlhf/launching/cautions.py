@@ -1,0 +1,47 @@
+"""What a configuration may ask for, but hardly means to; told before a run, and not refused."""
+
+from collections.abc import Iterator
+
+from rlhf.config import Config
+from rlhf.config.algorithms import SelfPlayConfig
+from rlhf.config.objectives import IPOConfig, KTOConfig, NashMDConfig
+
+
+def cautions(config: Config) -> Iterator[str]:
+    """One line for each: key, value, why, what to set."""
+    if isinstance(config.algorithm, SelfPlayConfig):
+        yield from _old_completions(config, config.algorithm)
+    if isinstance(config.objective, KTOConfig) and config.max_staleness:
+        yield (
+            f"warning: max_staleness={config.max_staleness}: objective=kto takes z, how far the "
+            "policy is from its anchor, from the policy's own completions, and those of an older "
+            "one do not measure it; set max_staleness=0"
+        )
+
+
+def _old_completions(config: Config, algorithm: SelfPlayConfig) -> Iterator[str]:
+    """Losses whose gradient is right on completions of the policy in training alone.
+
+    Nothing corrects for others. Of SPPO, INPO and GPO the targets hold for any completion, and DPO,
+    XPO and VPO learn from any pair.
+    """
+    names = {NashMDConfig: "Nash-MD", IPOConfig: "online IPO"}
+    if (name := names.get(type(config.objective))) is None:
+        return
+    why = f"{name} follows its game's gradient on completions of the policy of this moment alone"
+    if config.round.epochs > 1:
+        yield (
+            f"warning: round.epochs={config.round.epochs}: {why}, and a second pass finds another "
+            "policy; set round.epochs=1, and more rounds"
+        )
+    if config.max_staleness:
+        yield (
+            f"warning: max_staleness={config.max_staleness}: {why}, and these are of an older one; "
+            "set max_staleness=0"
+        )
+    if algorithm.temperature != 1 or algorithm.top_p != 1:  # of Nash-MD refused by `checks`
+        yield (
+            f"warning: algorithm.temperature={algorithm.temperature:g}, "
+            f"algorithm.top_p={algorithm.top_p:g}: {why}, and these are of a sharper or flatter "
+            "one; set both to 1"
+        )

@@ -1,0 +1,69 @@
+"""A finished run's policy, measured again."""
+
+import asyncio
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+from hydra import compose, initialize_config_dir
+
+from actors.group import Allotment, wait_ready
+from cluster.session import session
+from cluster.shared_storage import require_shared
+from rlhf.config import CONF, Config
+from rlhf.launching.assembly import answering, make_evaluation, start_judge, start_rollout
+from rlhf.launching.command_line import checked
+from rlhf.launching.inputs import Inputs, read_inputs
+from rlhf.launching.overrides import quoted
+from rlhf.launching.roles import allotments, paths_by_role, roles
+from rlhf.problems import InputError
+from rlhf.stages import Metrics
+from rlhf.storage.run_directory import OVERRIDES
+
+
+def evaluate(directory: Path, overrides: list[str]) -> Metrics:
+    """Starts rollout and judge workers around the run's final policy, and asks held-out prompts."""
+    if not (directory / OVERRIDES).exists() or not (directory / "policy").is_dir():
+        raise InputError([f"run={directory}: not the directory of a finished run (no policy/)"])
+    _require_whole_data(overrides)
+    stored = yaml.safe_load((directory / OVERRIDES).read_text())
+    own = [quoted("run.dir", directory), quoted("model.path", directory / "policy")]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("train", [*stored, *own, *overrides])
+    config = checked(composed)
+    with tempfile.TemporaryDirectory() as scratch:
+        inputs = read_inputs(config, Path(scratch))
+    cluster = config.cluster
+    asked = [replace(role, beside=None) for role in roles(config, inputs.model_path)]
+    asked = [role for role in asked if role.name in ("rollout", "judge")]
+    with session(cluster.address, asked, cluster.start_timeout_s) as reservation:
+        plan = reservation.plan
+        require_shared(plan, paths_by_role(config, directory, inputs.model_path))
+        allotted = allotments(plan, reservation.seats, cluster.threads_per_worker)
+        return asyncio.run(_evaluate(config, inputs, allotted, directory))
+
+
+def _require_whole_data(overrides: Sequence[str]) -> None:
+    keys = {override.partition("=")[0] for override in overrides}
+    if "data.path" in keys and "data.heldout_path" not in keys:
+        raise InputError(
+            [
+                "data.path: only its held-out share would be asked; say data.heldout_path=FILE to "
+                "measure on all of a file, up to eval.num_prompts of it"
+            ]
+        )
+
+
+async def _evaluate(
+    config: Config, inputs: Inputs, allotted: Mapping[str, Allotment], directory: Path
+) -> Metrics:
+    rollout, rollout_workers = start_rollout(config, inputs.model_path, allotted["rollout"])
+    judge, judge_workers = start_judge(config, allotted)
+    await wait_ready([*rollout_workers, *judge_workers], config.cluster.start_timeout_s)
+    answers = answering(config, inputs, rollout)
+    num_prompts = min(config.eval.num_prompts, len(inputs.data.heldout))
+    print(f"asking {num_prompts} held-out prompts, of {len(inputs.data.heldout)}")
+    evaluation = make_evaluation(config, inputs, answers, judge, directory, begins=False)
+    return await evaluation.evaluate()

@@ -1,0 +1,1 @@
+"""What the policy learns by: log-probabilities, frozen anchors, learning rates, a warm start."""

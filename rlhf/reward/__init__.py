@@ -1,0 +1,1 @@
+"""Models that learn to judge, from preferences."""

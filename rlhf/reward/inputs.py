@@ -1,0 +1,60 @@
+"""What `python -m rlhf.reward` reads, and all that can be wrong with it without any weights."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlhf.config.models import TinyModelConfig
+from rlhf.config.reward import Kind, RewardTrainingConfig
+from rlhf.data.preference_files import Examples, read_examples
+from rlhf.launching.checks import out_of_range, unknown_keys
+from rlhf.problems import InputError
+from rlhf.reward.new_head import check_start
+from rlhf.seeds import derive_seed
+from rlhf.storage.output_folder import output_problems
+from rlhf.toys.tiny import build_tiny_model
+
+
+def read_inputs(config: RewardTrainingConfig, scratch: Path) -> tuple[Path, Examples]:
+    """The model to start from and all examples; a tiny model is made in `scratch`.
+
+    Raises InputError with everything that is wrong with configuration, model and files.
+    """
+    problems = list(config_problems(config))
+    start, examples = scratch / "model", None
+    try:
+        if isinstance(config.model, TinyModelConfig) and config.model.path == "tiny":
+            build_tiny_model(config.model, start, derive_seed(config.seed, "tiny"))
+        else:
+            start = check_start(config.model.path)
+    except InputError as error:
+        problems += error.problems
+    try:
+        examples = read_examples(config.data, in_steps=config.kind is Kind.steps)
+    except InputError as error:
+        problems += error.problems
+    if problems or examples is None:
+        raise InputError(problems)
+    return start, examples
+
+
+def config_problems(config: RewardTrainingConfig) -> Iterator[str]:
+    """One line for each thing that cannot be: key, value, what is allowed, how to fix it."""
+    yield from (*unknown_keys(config, ""), *out_of_range(config, ""))
+    data, kind = config.data, config.kind
+    if kind is Kind.gpm and config.embedding_size % 2:
+        yield f"embedding_size={config.embedding_size}: must be even"
+    if kind is not Kind.bradley_terry and data.margin_column is not None:
+        yield f"data.margin_column={data.margin_column}: only kind=bradley_terry takes margins"
+    for side in ("chosen", "rejected"):
+        column, score_column = (
+            getattr(data, f"{side}_column"),
+            getattr(data, f"{side}_score_column"),
+        )
+        key = f"data.{side}_score_column={'null' if score_column is None else score_column}"
+        if column is None and kind is not Kind.regression:
+            yield f"data.{side}_column=null: kind={kind.value} compares two sides; name the column"
+        if score_column is not None and (kind is not Kind.regression or column is None):
+            yield f"{key}: only kind=regression fits scores, and only of sides that it reads"
+        if score_column is None and kind is Kind.regression and column is not None:
+            yield f"{key}: kind=regression fits scores; name the column that has the {side} side's"
+    yield from output_problems("output", config.output)

@@ -1,0 +1,56 @@
+"""Losses of models that are to judge: scores or embeddings in, one number per row out.
+
+Tensor names end in their dimensions: B rows, D numbers of a preference embedding (even), S steps of
+all rows together. A loss is to be minimised, and comes unreduced, so that its caller can weight the
+rows. `σ` of a difference of scores is a probability.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from rlhf.judges.gpm import skew_score, unit
+
+
+def bradley_terry(chosen_B: Tensor, rejected_B: Tensor, margin_B: Tensor | float = 0.0) -> Tensor:
+    """The chosen side's score is to exceed the other by more than a margin."""
+    # Ouyang et al. 2022, arXiv 2203.02155, Eq. 1; with a margin Touvron et al. 2023 (Llama 2),
+    # arXiv 2307.09288, Eq. 2
+    return -logsigmoid(chosen_B - rejected_B - margin_B)
+
+
+def scaled_bradley_terry(chosen_B: Tensor, rejected_B: Tensor, margin_B: Tensor) -> Tensor:
+    """A comparison counts as often as its margin says."""
+    # Wang et al. 2024 (HelpSteer2-Preference), arXiv 2410.01257, "Scaled Bradley-Terry"
+    return -margin_B * logsigmoid(chosen_B - rejected_B)
+
+
+def steps(chosen_S: Tensor, rejected_S: Tensor, num_steps: Sequence[int]) -> Tensor:
+    """After every step the chosen side's score is to exceed the other; a row's steps are summed.
+
+    `num_steps` of each row, in order; scores are those at the last token of a step.
+    """
+    # He et al. 2024 (Tree-PLV), arXiv 2407.00390: -Σ_i log σ(r(x, y⁺_1:i) - r(x, y⁻_1:i)), from
+    # the step in which the two sides part. Their code averages over tokens, padding included.
+    loss_S = -logsigmoid(chosen_S - rejected_S)
+    return torch.stack([loss.sum() for loss in loss_S.split(list(num_steps))])
+
+
+def regression(score_B: Tensor, target_B: Tensor) -> Tensor:
+    """The squared distance of a score from what it is to be."""
+    return (score_B - target_B).square()
+
+
+def pair(chosen_first_B: Tensor, rejected_first_B: Tensor) -> Tensor:
+    """Cross-entropy of the logit of preferring what is read first, averaged over both orders."""
+    # Jiang et al. 2023 (LLM-Blender, PairRM), arXiv 2306.02561
+    return -(logsigmoid(chosen_first_B) + logsigmoid(-rejected_first_B)) / 2
+
+
+def gpm(chosen_BD: Tensor, rejected_BD: Tensor, temperature: float) -> Tensor:
+    """The score of the two sides' unit embeddings is to favour the chosen one."""
+    score_B = skew_score(unit(chosen_BD), unit(rejected_BD))
+    # Zhang et al. 2024 (GPM), arXiv 2410.02197
+    return -logsigmoid(score_B / temperature)

@@ -1,0 +1,73 @@
+"""A Hugging Face model of either kind becomes a sequence classifier whose head is new."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from rlhf.judges.classifiers import Classifier
+from rlhf.models.files import find_directory, weight_faults
+from rlhf.problems import InputError
+
+
+def check_start(path: str) -> Path:
+    """The directory to start from; raises InputError, without loading any weights."""
+    directory = find_directory("model.path", path)
+    if faults := weight_faults(directory):
+        raise InputError([f"model.path={path}: {what}" for what in faults])
+    return directory
+
+
+def start_classifier(directory: Path, num_labels: int, max_tokens: int, seed: int) -> Classifier:
+    """The model of `directory` in fp32, but for its head, which is seeded and new.
+
+    Leaves the global random state alone. Raises InputError if the weights lack anything else.
+    """
+    try:
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        config.num_labels = num_labels
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                directory,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # an old head of another size
+                output_loading_info=True,
+            )
+    except (ValueError, OSError, SafetensorError) as error:
+        raise InputError([f"model.path={directory}: {str(error).splitlines()[0]}"]) from error
+    body = f"{model.base_model_prefix}."
+    mismatched = {name for name, *_ in loading["mismatched_keys"]}
+    unknown = sorted({*loading["missing_keys"], *mismatched})
+    # Masked language models come without the pooler, which only a head reads.
+    if lost := [n for n in unknown if n.startswith(body) and ".pooler." not in n]:
+        raise InputError(
+            [f"model.path={directory}: its weights lack {', '.join(lost)}; download it again"]
+        )
+    _renew_head(model, body, seed)
+    _declare_padding(model.config.get_text_config(), tokenizer)
+    return Classifier(model, tokenizer, max_tokens)
+
+
+def _renew_head(model: Any, body: str, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    std = getattr(model.config.get_text_config(), "initializer_range", 0.02)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and not name.startswith(body):
+            nn.init.normal_(module.weight, std=std, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _declare_padding(config: Any, tokenizer: Any) -> None:
+    """Only a token that never ends a text may pad: see `Classifier`."""
+    ends = (tokenizer.eos_token_id, tokenizer.sep_token_id)
+    if config.pad_token_id is None and tokenizer.pad_token_id not in ends:
+        config.pad_token_id = tokenizer.pad_token_id

@@ -1,0 +1,173 @@
+"""Who may use a run directory, and whether a run goes on or begins."""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlhf.config.run import Resume
+from rlhf.problems import InputError
+from rlhf.storage.checkpoint import Checkpoint, CheckpointDamaged, newest_checkpoint
+
+CONFIG = "config.yaml"
+OVERRIDES = "overrides.yaml"
+SUMMARY = "summary.json"
+CHECKPOINTS = "checkpoints"
+_MADE_BY_A_RUN = ("metrics.jsonl", SUMMARY, "curves.png", "preferences", CHECKPOINTS,
+                  "initial_policy", "initial_completions.json", "policy", "evaluation.json",
+                  "model", "wandb", "trees", "inputs.json")  # fmt: skip
+_LASTING = ("trees",)
+"""What a run that begins again keeps: equal configurations search equal trees."""
+_ASIDE = "earlier"
+"""With a number behind it, where what an earlier start left is set aside."""
+
+_BEGUN = ".agon"
+"""Marks a directory that a run began in: only there is what has those names known to be ours."""
+
+MAY_CHANGE = ("run", "tracking", "cluster", "placement", "eval", "num_rounds", "experiment",
+              "dry_run")  # fmt: skip
+"""Sections and keys that a resumed run may set anew."""
+
+
+@contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """Within it, no other run can use the directory; the claim ends with the process at latest."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / ".lock").open("a+")
+    except OSError as error:
+        raise InputError([f"run.dir={directory}: cannot be written ({error.strerror})"]) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise InputError(
+                [f"run.dir={directory}: in use by {lock.read().strip()}; choose another"]
+            ) from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield
+
+
+def last_of_finished(
+    directory: Path, resume: Resume, config: dict[str, Any]
+) -> dict[str, float] | None:
+    """The last evaluation of the run that the directory holds, if it has finished with as many
+    rounds as are asked for; else None.
+
+    Raises InputError if that run was configured otherwise.
+    """
+    summary_file = directory / SUMMARY
+    if resume is Resume.never or not (directory / CONFIG).exists() or not summary_file.exists():
+        return None
+    summary = json.loads(summary_file.read_text())
+    if summary["status"] != "completed" or summary["rounds"] < config["num_rounds"]:
+        return None
+    _refuse_other_config(directory, config)
+    return summary["eval"]["after"]
+
+
+def last_evaluation(directory: Path) -> dict[str, float]:
+    """That of the run that has ended there."""
+    return json.loads((directory / SUMMARY).read_text())["eval"]["after"]
+
+
+def begin_or_resume(directory: Path, resume: Resume, config: dict[str, Any]) -> Checkpoint | None:
+    """The verified checkpoint to go on from, or None to begin; then what an earlier start left is
+    set aside, under a name of its own: nothing is removed.
+
+    Raises InputError if `resume` forbids what would have to be done, if the run that the directory
+    holds was configured otherwise, or if something of no run would have to be moved.
+    """
+    holds_run = (directory / CONFIG).exists()
+    refuse_other_run(directory, resume, config)
+    checkpoint = None
+    if resume is not Resume.never:
+        try:
+            checkpoint = newest_checkpoint(directory / CHECKPOINTS)
+        except CheckpointDamaged as error:
+            raise InputError([f"run.resume={resume.value}: {error}"]) from error
+    if resume is Resume.must and checkpoint is None:
+        raise InputError(
+            [f"run.resume=must: {directory} has no complete checkpoint; run.resume=auto begins"]
+        )
+    if checkpoint is None:
+        if not holds_run:
+            _refuse_other_content(directory)
+        _set_aside(directory, _LASTING if holds_run else ())
+    (directory / _BEGUN).touch()
+    return checkpoint
+
+
+def _set_aside(directory: Path, kept: Sequence[str]) -> None:
+    """Moves what a run left to a folder beside it, and says so."""
+    left = [directory / name for name in _MADE_BY_A_RUN if name not in kept]
+    left = [path for path in left if path.exists()]
+    if not left:
+        return
+    number = 1
+    while (aside := directory / f"{_ASIDE}_{number}").exists():
+        number += 1
+    aside.mkdir()
+    for path in left:
+        path.rename(aside / path.name)
+    print(
+        f"{directory}: an earlier start saved no checkpoint to go on from; what it left is in "
+        f"{aside.name}/"
+    )
+
+
+def refuse_other_run(directory: Path, resume: Resume, config: dict[str, Any]) -> None:
+    """Raises InputError if the directory holds a run that cannot be gone on with."""
+    if not (directory / CONFIG).exists():
+        return
+    if resume is Resume.never:
+        raise InputError(
+            [f"run.dir={directory}: holds a run already; choose another, or run.resume=auto"]
+        )
+    _refuse_other_config(directory, config)
+
+
+def _refuse_other_content(directory: Path) -> None:
+    strangers = [name for name in _MADE_BY_A_RUN if (directory / name).exists()]
+    if strangers and not (directory / _BEGUN).exists():
+        raise InputError(
+            [
+                f"run.dir={directory}: has {', '.join(strangers)}, which no run of this system "
+                "made; choose another directory, or move them away"
+            ]
+        )
+
+
+def _refuse_other_config(directory: Path, config: dict[str, Any]) -> None:
+    stored = yaml.safe_load((directory / CONFIG).read_text())
+    before, now = (
+        flat({k: v for k, v in c.items() if k not in MAY_CHANGE}) for c in (stored, config)
+    )
+    problems = [
+        f"{key}={now.get(key)}: the run in {directory} has {before.get(key)}; set it back, or "
+        "choose another run.dir"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if problems:
+        raise InputError(problems)
+
+
+def flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration by keys with dots."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

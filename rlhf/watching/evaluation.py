@@ -1,0 +1,176 @@
+"""How good the published policy is on prompts that it never trains on.
+
+Each evaluation asks the same prompts with the same seeds, so that differences are the policy's.
+"""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from rlhf.problems import InputError, some
+from rlhf.records import Comparison, Completion, Judgement, Prompt, Sampling
+from rlhf.seeds import derive_seed
+from rlhf.stages import Judge, Metrics, Rollout
+from rlhf.storage.store import write_atomically
+from rlhf.toys.games import KnownGame, exploitability, exploitability_interval, nash_gap
+from rlhf.watching.metrics import Group, Shares, completion_metrics, evaluation_metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Heldout:
+    """Held-out prompts, and how they are asked."""
+
+    rollout: Rollout
+    prompts: Sequence[Prompt]
+    sampled: Sampling
+    """As training samples, but for the number of completions."""
+    seed: int
+
+    @property
+    def greedy(self) -> Sampling:
+        return Sampling(1, self.sampled.max_tokens, temperature=0.0)
+
+    async def ask(self, sampling: Sampling) -> list[tuple[Completion, ...]]:
+        """Completions of every prompt, in order."""
+        return await asyncio.gather(*(self.ask_one(prompt, sampling) for prompt in self.prompts))
+
+    async def ask_one(self, prompt: Prompt, sampling: Sampling) -> tuple[Completion, ...]:
+        seed = derive_seed(self.seed, "evaluation", prompt.id)
+        return await self.rollout.generate(prompt, sampling, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreEvaluation:
+    """`rlhf.stages.Evaluation` by a judge that gives scores: accuracies, or the mean score."""
+
+    heldout: Heldout
+    judge: Judge
+    shares: Shares | None
+    """What to call the shares of completions that have a verifier's full score, if it is one."""
+
+    async def evaluate(self) -> Metrics:
+        heldout = self.heldout
+        sampled = [self._judged(prompt, heldout.sampled) for prompt in heldout.prompts]
+        greedy = [self._judged(prompt, heldout.greedy) for prompt in heldout.prompts]
+        groups = await asyncio.gather(*sampled, *greedy)
+        middle = len(sampled)
+        return evaluation_metrics(groups[:middle], groups[middle:], self.shares)
+
+    async def _judged(self, prompt: Prompt, sampling: Sampling) -> Group:
+        completions = await self.heldout.ask_one(prompt, sampling)
+        return prompt, completions, await self.judge.judge(prompt, completions)
+
+
+@dataclass(frozen=True, slots=True)
+class UnjudgedEvaluation:
+    """`rlhf.stages.Evaluation` where nobody judges: what the completions look like."""
+
+    heldout: Heldout
+
+    async def evaluate(self) -> Metrics:
+        return completion_metrics(await self.heldout.ask(self.heldout.sampled))
+
+
+@dataclass(frozen=True, slots=True)
+class WinRateEvaluation:
+    """`rlhf.stages.Evaluation` by a pairwise judge: how often the policy beats its initial self.
+
+    The initial policy's completions are those of the run's first evaluation; they are kept in a
+    file, so that a resumed run has them. Raises InputError if they lack a prompt.
+    """
+
+    heldout: Heldout
+    judge: Judge
+    kept: Path
+    begins: bool
+    """Whether this is the run itself, whose first evaluation is of the initial policy."""
+
+    async def evaluate(self) -> Metrics:
+        self._require_initial()
+        drawn = await self.heldout.ask(self.heldout.sampled)
+        if not self.kept.exists():
+            texts = {group[0].prompt_id: group[0].text for group in drawn}
+            write_atomically(self.kept, json.dumps(texts, indent=1) + "\n")
+        initial = json.loads(self.kept.read_text(encoding="utf-8"))
+        pairs = [
+            (group[0], replace(group[0], text=initial[group[0].prompt_id], sample=1, token_ids=()))
+            for group in drawn
+        ]
+        asked = zip(self.heldout.prompts, pairs, strict=True)
+        verdicts = await asyncio.gather(*(self.judge.judge(*one) for one in asked))
+        won = [_first_wins(verdict) for verdict in verdicts]
+        known = [one for one in won if one is not None]
+        metrics = completion_metrics(drawn)
+        metrics["invalid_rate"] = 1 - len(known) / len(won)
+        return metrics | ({"win_rate": sum(known) / len(known)} if known else {})
+
+    def _require_initial(self) -> None:
+        """Before anything is asked."""
+        if self.kept.exists():
+            initial = json.loads(self.kept.read_text(encoding="utf-8"))
+            lacking = [prompt.id for prompt in self.heldout.prompts if prompt.id not in initial]
+        else:
+            lacking = [] if self.begins else [prompt.id for prompt in self.heldout.prompts]
+        if lacking:
+            raise InputError(
+                [
+                    f"eval.num_prompts={len(self.heldout.prompts)}: {self.kept} has no answer of "
+                    f"the initial policy to {len(lacking)} of them ({some(lacking)}), and win "
+                    "rates are against it; ask those that the run was first evaluated on"
+                ]
+            )
+
+
+def _first_wins(verdict: Judgement | Comparison) -> float | None:
+    if isinstance(verdict, Comparison):
+        return verdict.win_prob[0][1]
+    raise TypeError(f"{verdict.judge} compares no pairs")
+
+
+@dataclass(frozen=True, slots=True)
+class GameEvaluation:
+    """`rlhf.stages.Evaluation` in a known game: how far the policy is from equilibrium.
+
+    `exploitability` and `nash_gap` are of the policy's answers as sampled, with a 95 % interval;
+    those ending in `_average` of the mean of all evaluated policies, the first one included.
+    """
+
+    heldout: Heldout
+    game: KnownGame
+    history: list[np.ndarray] = field(default_factory=list)
+    """Shares of the answers at every evaluation so far; a resumed run hands in the earlier ones."""
+
+    async def evaluate(self) -> Metrics:
+        groups = await self.heldout.ask(self.heldout.sampled)
+        drawn = [completion for group in groups for completion in group]
+        places = [self.game.place(completion.text) for completion in drawn]
+        counts = np.bincount(places, minlength=len(self.game.answers) + 1)
+        shares = counts / counts.sum()
+        self.history.append(shares)
+        average = np.mean(self.history, axis=0)
+        interval = exploitability_interval(self.game, counts.tolist(), self.heldout.seed)
+        metrics = {
+            "exploitability": exploitability(self.game, shares),
+            "exploitability_low": interval.low,
+            "exploitability_high": interval.high,
+            "exploitability_average": exploitability(self.game, average),
+            "nash_gap": nash_gap(self.game, shares),
+            "nash_gap_average": nash_gap(self.game, average),
+        }
+        named = zip(share_keys(self.game), shares.tolist(), strict=True)
+        return completion_metrics(groups) | metrics | dict(named)
+
+
+def share_keys(game: KnownGame) -> list[str]:
+    """The metrics of the answers' shares, the last of what is no answer."""
+    return [f"share_{answer}" for answer in game.answers] + ["share_none"]
+
+
+def earlier_shares(game: KnownGame, records: Sequence[dict]) -> list[np.ndarray]:
+    """What `GameEvaluation` had found, from the lines of `metrics.jsonl`."""
+    keys = [f"eval/{key}" for key in share_keys(game)]
+    return [np.array([r[key] for key in keys]) for r in records if all(key in r for key in keys)]

@@ -1,0 +1,61 @@
+"""What people read of a round: some of its completions and preferences, with their judgement."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from rlhf.records import Collected
+from rlhf.storage.store import preference_rows
+
+_PREFERENCE_COLUMNS = (
+    "prompt",
+    "prefix",
+    "chosen",
+    "rejected",
+    "chosen_score",
+    "rejected_score",
+    "margin",
+    "win_prob",
+    "judge",
+    "dropped",
+)
+
+
+class Table(NamedTuple):
+    """Rows under the names of their columns."""
+
+    columns: Sequence[str]
+    rows: list[list[Any]]
+
+
+def sample_tables(round: int, collected: Sequence[Collected], num_rows: int) -> dict[str, Table]:
+    """By name, at most `num_rows` rows of each kind, evenly spread over the round's prompts."""
+    return {
+        "samples": _completions(collected, num_rows),
+        "preferences": _preferences(round, collected, num_rows),
+    }
+
+
+def _completions(collected: Sequence[Collected], num_rows: int) -> Table:
+    columns = ("prompt", "completion", "score", "judge", "truncated", "policy_version")
+    rows = []
+    for one in collected:
+        verdict = one.judgement
+        scores = verdict.scores if verdict else [None] * len(one.completions)
+        judge = verdict.judge if verdict else None
+        for completion, score in zip(one.completions, scores, strict=True):
+            told = (completion.text, score, judge, completion.truncated, completion.policy_version)
+            rows.append([one.prompt.text, *told])
+    return Table(columns, _spread(rows, num_rows))
+
+
+def _preferences(round: int, collected: Sequence[Collected], num_rows: int) -> Table:
+    """`dropped` is the reason why a pair is not trained on, and null for one that is."""
+    rows = _spread([row for one in collected for row in preference_rows(round, one)], num_rows)
+    return Table(
+        _PREFERENCE_COLUMNS, [[row.get(name) for name in _PREFERENCE_COLUMNS] for row in rows]
+    )
+
+
+def _spread(rows: list[Any], num_rows: int) -> list[Any]:
+    return rows[:: math.ceil(len(rows) / num_rows) or 1]
