@@ -14,7 +14,7 @@ from jsonschema.exceptions import ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.runtime_env import RuntimeEnv
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CLUSTER, DATA = ROOT / "cluster", ROOT / "tests/data"
 SBATCH = CLUSTER / "slurm/train.sbatch"
 

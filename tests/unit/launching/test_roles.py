@@ -15,7 +15,7 @@ from rlhf.launching.roles import allotments, paths_by_role, roles
 from rlhf.problems import InputError
 from rlhf.toys.tiny import build_tiny_model
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[3] / "conf"
 
 
 @pytest.fixture(scope="module")

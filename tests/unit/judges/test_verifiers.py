@@ -21,8 +21,8 @@ from rlhf.judges.tidying import MATH_NAMES
 from rlhf.judges.verifiers import MathProcess, final_answer, integer_score
 from rlhf.records import Completion, Message, Prompt
 
-GSM8K = Path(__file__).parents[2].parent / "shared" / "data" / "gsm8k" / "test.jsonl"
-DOCS = Path(__file__).parents[2] / "docs" / "models_and_data.md"
+GSM8K = Path(__file__).parents[3].parent / "shared" / "data" / "gsm8k" / "test.jsonl"
+DOCS = Path(__file__).parents[3] / "docs" / "models_and_data.md"
 
 
 def prompt(id: str, answer: str | None) -> Prompt:

@@ -28,7 +28,7 @@ from rlhf.launching.checks import config_problems, plain
 from rlhf.launching.command_line import hydra_problem, typed
 from rlhf.problems import InputError
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[3] / "conf"
 OPTIONS = sorted(
     f"{file.parent.name}={file.stem}"
     for file in CONF.glob("*/*.yaml")

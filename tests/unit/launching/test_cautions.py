@@ -11,7 +11,7 @@ from rlhf.launching.cautions import cautions
 from rlhf.launching.checks import config_problems
 from rlhf.launching.command_line import typed
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[3] / "conf"
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 
 

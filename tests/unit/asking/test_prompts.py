@@ -23,7 +23,7 @@ from rlhf.problems import InputError
 from rlhf.records import Message, Prompt, Tokens
 from rlhf.toys.tiny import build_tokenizer
 
-GSM8K = Path(__file__).parents[2].parent / "shared" / "data" / "gsm8k"
+GSM8K = Path(__file__).parents[3].parent / "shared" / "data" / "gsm8k"
 CHAT = (
     "<pad>{% for m in messages %}{{ m['role'] }}:{{ m['content'] }};{% endfor %}"
     "{% if add_generation_prompt %}assistant:{% endif %}"

@@ -19,7 +19,7 @@ from rlhf.feedback.labeller import LabellerFailed
 from rlhf.feedback.question import trivial_question
 from rlhf.problems import InputError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def row(number: int, text: str, **labels) -> dict:

@@ -11,7 +11,7 @@ from rlhf.records import DropReason
 from rlhf.watching.metric_names import METRICS, describe, is_repeatable
 from rlhf.watching.terminal import SHOWN
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STAGES = {name.partition("/")[0] for name in METRICS}
 
 

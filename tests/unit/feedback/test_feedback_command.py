@@ -15,7 +15,7 @@ from rlhf.feedback.__main__ import run
 from rlhf.problems import InputError
 from rlhf.records import Message
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def row(number: int, **labels):

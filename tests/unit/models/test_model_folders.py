@@ -25,7 +25,7 @@ from rlhf.models.loading import load_causal, quietly, read_config, read_tokenize
 from rlhf.problems import InputError
 from rlhf.toys.tiny import build_tiny_model
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SIZES = {
     "vocab_size": 32,
     "hidden_size": 16,

@@ -35,7 +35,7 @@ def faults():
 
 
 def child(*errors: str) -> None:
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     subprocess.run(
         [sys.executable, "-c", CHILD, *errors],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([root, *sys.path])},
