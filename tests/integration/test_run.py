@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from commands import SMALL, Terminal, finish, run, start
 from safetensors.torch import load_file
@@ -218,6 +219,42 @@ def kept(directory: Path, at_least: int) -> int:
     newest = (directory / "checkpoints" / "LATEST").read_text()
     assert newest == f"round_{summary['rounds']:06}"
     return summary["rounds"]
+
+
+def test_what_was_learnt_outlives_any_worker(tmp_path):
+    directory, settings = tmp_path / "run", [*SMALL, "num_rounds=90", "run.checkpoint_every=100"]
+    done = 0
+    for role, process in WORKERS.items():
+        begun = start(directory, *settings)
+        until_round(directory, done + 2)
+        kill_worker(begun, process)
+        output = finish(begun, code=1, timeout_s=120)
+        assert f"failed: {role}-0 on node" in output and "Traceback" not in output
+        assert json.loads((directory / "summary.json").read_text())["status"] == "failed"
+        newest = int((directory / "checkpoints" / "LATEST").read_text().removeprefix("round_"))
+        # All but what the policy has taken with it.
+        assert newest == done if role == "policy" else newest >= done + 2
+        done = newest
+    assert "resuming from" in run(directory, *settings)
+    assert [one["round"] for one in read_metrics(directory / "metrics.jsonl")] == [*range(-1, 90)]
+
+
+WORKERS = {
+    "judge": "ray::JudgeWorker",
+    "rollout": "ray::RolloutWorker",
+    "reference": "ray::ReferenceWorker",
+    "policy": "ray::PolicyRank",
+}
+"""What Ray calls their processes."""
+
+
+def kill_worker(begun: subprocess.Popen, process: str) -> None:
+    (worker,) = (
+        one
+        for one in psutil.Process(begun.pid).children(recursive=True)
+        if one.cmdline() and one.cmdline()[0].startswith(process)
+    )
+    worker.kill()
 
 
 def test_a_policy_that_has_collapsed_or_diverged_is_told_of(tmp_path):

@@ -170,7 +170,7 @@ async def test_one_round_of_staleness_collects_one_round_ahead():
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 3), st.integers(0, 5), st.integers(0, 6))
 def test_collecting_is_as_far_ahead_as_allowed_and_never_more(staleness, first_round, num_more):
     world = World(version=first_round)

@@ -102,7 +102,7 @@ def test_as_many_turns_stay_as_fit_beside_complaint_and_instruction(num_turns):
         assert cut.messages == (HISTORY[0], *HISTORY[-num_turns + 2 :])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     texts=st.lists(st.text(max_size=12), min_size=1, max_size=9),
     said=st.tuples(*[st.text(min_size=1, max_size=12)] * 2),

@@ -152,7 +152,7 @@ small_roles = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(small_roles, st.lists(st.integers(0, 6), min_size=1, max_size=4))
 @example([(3, 1), (1, 2)], [3, 2])
 def test_what_fits_in_any_way_is_placed_and_nothing_is_taken_twice(sizes, gpus):

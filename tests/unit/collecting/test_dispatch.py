@@ -336,7 +336,7 @@ async def test_answers_outside_the_call_are_errors_and_second_answers_are_ignore
     deaths=st.lists(st.integers(0, 300), max_size=2),
     calls_per_worker=st.integers(1, 3),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_thousand_requests_are_each_answered_once_with_their_own_result(
     seed, deaths, calls_per_worker
 ):

@@ -117,7 +117,7 @@ def test_without_a_template_conversation_and_completion_are_a_text_pair(tmp_path
         assert score == pytest.approx(alone(directory, ids), abs=1e-5)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(
     texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=6),
     budget=st.integers(1, 500),

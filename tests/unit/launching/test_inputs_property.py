@@ -161,7 +161,7 @@ def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("files")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(file=files(PLAIN_ROWS, CHAT_ROWS, suffixes=(".jsonl", ".parquet")), data=st.data())
 def test_prompts(folder, file, data):
     path = folder / file[0]
@@ -178,7 +178,7 @@ def test_prompts(folder, file, data):
     read_or_refused(lambda: file_rows(config, needs_answers=False), path)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     file=files(PREFERENCES, STEPS, suffixes=(".jsonl", ".parquet")),
     in_steps=st.booleans(),
@@ -194,7 +194,7 @@ def test_preferences(folder, file, in_steps, options):
     read_or_refused(lambda: read_examples(config, in_steps), path)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(file=files(CHATS, UTTERANCES, suffixes=(".jsonl", ".json", ".parquet")))
 def test_logs(folder, file):
     path = folder / file[0]
@@ -202,7 +202,7 @@ def test_logs(folder, file):
     read_or_refused(lambda: list(ConversationLog(path)), path)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(content=spoilt([GAME]).map(dumped).flatmap(bytes_of) | spoilt(GAME).map(dumped))
 def test_games(folder, content):
     path = folder / "game.json"
@@ -219,7 +219,7 @@ def written(tmp_path_factory) -> Path:
     return directory / "out"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_what_was_written_of_a_log(folder, written, data):
     spoiled = folder / "out"

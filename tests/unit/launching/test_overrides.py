@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rlhf.config import CONF, Config, register_schemas
@@ -69,7 +69,6 @@ def value_of(word: str) -> object:
     return OverridesParser.create().parse_override(word).value()
 
 
-@settings(deadline=None)
 @given(value=texts(min_size=1))
 def test_any_text_is_what_was_typed(value):
     # These are Hydra's: a backslash, quotes around a text, the value of another key, and nothing.
@@ -79,7 +78,6 @@ def test_any_text_is_what_was_typed(value):
     assert value_of(read) == value
 
 
-@settings(deadline=None)
 @given(value=texts())
 def test_any_text_can_be_given_in_quotes(value):
     assert value_of(quoted("run.dir", value)) == value

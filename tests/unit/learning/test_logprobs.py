@@ -86,7 +86,7 @@ rows = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(rows, min_size=1, max_size=6), st.integers(1, 80))
 def test_neither_neighbours_nor_padding_nor_packing_matter(model, drawn, budget_tokens):
     alone = [row_logprobs(model, [row], 1, CPU)[0] for row in drawn]

@@ -199,9 +199,7 @@ def test_a_policy_in_training_is_the_one_that_sampled(config, tmp_path):
     assert torch.equal(asleep, awake)
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_folder_is_whole_or_refused_in_words(whole, tmp_path, data):
     folder = tmp_path / "some"

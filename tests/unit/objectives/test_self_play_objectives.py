@@ -60,7 +60,7 @@ ALL = [*SYMMETRIC, PESSIMISTIC]
 nats = st.floats(-300, 300)
 probabilities = st.floats(0, 1)
 scores = st.floats(-12, 12)
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 
 
 def vector(*values: float) -> Tensor:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rlhf.tools.calculator import MAX_CHARS, MAX_DIGITS, calculate
@@ -36,7 +36,6 @@ def by_python(text: str) -> Fraction:
     return Fraction(eval(exact, {"Fraction": Fraction}))
 
 
-@settings(deadline=None)
 @given(EXPRESSIONS)
 def test_it_agrees_with_fractions(text):
     # Powers of powers, beyond what it prints.
@@ -56,7 +55,6 @@ def test_it_agrees_with_fractions(text):
         assert abs(Fraction(digits) - expected) <= abs(expected) * Fraction(5, 10**10)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=60) | st.text(alphabet="0123456789.+-*/%() eEj_x\n", max_size=60))
 def test_any_text_has_an_answer_in_words_or_digits(text):
     shown = calculate(text)

@@ -16,7 +16,7 @@ from rlhf.tree.view import Limits, View, best_answer, words
 
 
 @given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 80), st.integers(0, 6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_view_holds_the_most_visited_and_counts_the_rest(seed, size, most, depth):
     tree = random_tree(seed, size)
     view = View.of(tree, Limits(nodes=most, depth=depth))
@@ -50,7 +50,7 @@ def test_wrapped_text_fits_and_loses_nothing_but_spaces(text, room, max_lines):
 
 
 @given(st.integers(0, 10**6), st.integers(1, 80))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_rows_of_a_column_are_apart_and_parents_in_the_middle(seed, size):
     view = View.of(random_tree(seed, size), Limits(nodes=60))
     spots = list(arrange(view, 20, 2, len))

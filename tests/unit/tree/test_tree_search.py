@@ -186,7 +186,7 @@ def below(node: Node) -> float:
 seeds = st.integers(0, 10**6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seeds, st.integers(1, 20), st.integers(1, 4))
 def test_a_steps_q_telescopes_to_its_leaves(seed: int, times: int, num_paths: int) -> None:
     known = random_tree(seed)
@@ -196,7 +196,7 @@ def test_a_steps_q_telescopes_to_its_leaves(seed: int, times: int, num_paths: in
         assert node.q == pytest.approx(below(node) - node.parent.estimate, abs=1e-9)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seeds, st.integers(1, 20), st.integers(1, 4))
 def test_every_visit_goes_on_to_one_child(seed: int, times: int, num_paths: int) -> None:
     known = random_tree(seed)
@@ -209,7 +209,7 @@ def test_every_visit_goes_on_to_one_child(seed: int, times: int, num_paths: int)
     assert sum(leaf.visits for leaf in known.tree.answers) == times * num_paths
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seeds, st.floats(-3, 3))
 def test_a_constant_on_all_values_changes_no_q_below_the_first_step(
     seed: int, shift: float
@@ -226,7 +226,7 @@ def test_a_constant_on_all_values_changes_no_q_below_the_first_step(
         assert node.q == pytest.approx(twin.q, abs=1e-9)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seeds)
 def test_a_tree_comes_back_from_its_record(seed: int) -> None:
     known = random_tree(seed)
