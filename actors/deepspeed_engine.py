@@ -18,8 +18,6 @@ from deepspeed.utils import (
     safe_set_full_fp32_param,
     safe_set_full_optimizer_state,
 )
-from peft import LoraConfig, get_peft_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers.integrations import HfDeepSpeedConfig
 
@@ -68,6 +66,8 @@ class DeepSpeedEngine:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()
         if config.lora_rank:
+            from peft import LoraConfig, get_peft_model  # half a second that few need
+
             lora = LoraConfig(
                 r=config.lora_rank,
                 lora_alpha=config.lora_alpha,
@@ -184,13 +184,13 @@ class DeepSpeedEngine:
         model = self._engine.module
         return model.get_base_model() if self._config.lora_rank else model
 
-    def _published(self) -> Iterator[tuple[str, Tensor, LoraLayer | None]]:
+    def _published(self) -> Iterator[tuple[str, Tensor, Any]]:
         """Base weights and lasting buffers, each with the adapter that changes it, if any."""
         model = self._engine.module
         adapters = {
             f"{name}.base_layer.weight": module
             for name, module in model.named_modules()
-            if isinstance(module, LoraLayer)
+            if hasattr(module, "get_delta_weight")
         }
         lasting = model.state_dict().keys()
         buffers = ((n, b) for n, b in model.named_buffers() if n in lasting)

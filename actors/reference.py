@@ -17,14 +17,17 @@ from rlhf.records import Tokens
 class ReferenceWorker:
     """A Ray actor around one frozen model."""
 
-    def __init__(self, path: str, dtype: DType, config: ReferenceConfig) -> None:
+    def __init__(self, dtype: DType, config: ReferenceConfig) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = load_causal(path, getattr(torch, dtype.value))
-        self._model.to(self._device).eval()
+        self._dtype = getattr(torch, dtype.value)
         self._config = config
 
     async def ready(self) -> str:
         return ray.get_runtime_context().get_node_id()
+
+    async def load(self, path: str) -> None:
+        """Before anything is served; a warm start makes the model while this process starts."""
+        self._model = load_causal(path, self._dtype).to(self._device).eval()
 
     async def serve(self, rows: Sequence[Tokens]) -> AsyncIterator[list[tuple[int, float]]]:
         budget = self._config.micro_batch_tokens

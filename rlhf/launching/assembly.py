@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from actors.group import Allotment, Worker, start_workers, wait_ready
+from actors.group import Allotment, Worker, start_workers
 from actors.judge import JudgeService, JudgeWorker
 from actors.llm_judge import start_llm_judge
 from actors.policy import InitialPolicy, PolicyService
@@ -132,24 +132,26 @@ def start_judge(
     return JudgeService(workers, config.cluster.call_timeout_s), workers
 
 
-async def start_anchors(
-    config: Config, allotted: Mapping[str, Allotment], policy: PolicyService, initial_path: str
-) -> tuple[Anchors, list[Worker]]:
-    """The anchors that the objective needs, and their own workers, if any; `initial_path` holds
-    the policy before round 0."""
+def start_reference(config: Config, allotted: Mapping[str, Allotment]) -> list[Worker]:
+    """Workers of the `initial` anchor, which have yet to load it; none where none are needed."""
+    if not needs_reference_workers(config):
+        return []
+    return start_workers(
+        ReferenceWorker, allotted["reference"], config.model.dtype, config.reference
+    )
+
+
+def make_anchors(config: Config, policy: PolicyService, reference: Sequence[Worker]) -> Anchors:
+    """The anchors that the objective needs."""
     sources: dict[str, Logprobs] = {}
-    workers: list[Worker] = []
     for name in anchors_needed(config.objective):
         if name == "previous":
             sources[name] = policy
-        elif needs_reference_workers(config):
-            arguments = (initial_path, config.model.dtype, config.reference)
-            workers = start_workers(ReferenceWorker, allotted["reference"], *arguments)
-            await wait_ready(workers, config.cluster.start_timeout_s)
-            sources[name] = ReferenceService(workers, config.cluster.call_timeout_s)
+        elif reference:
+            sources[name] = ReferenceService(reference, config.cluster.call_timeout_s)
         else:
             sources[name] = InitialPolicy(policy)
-    return Anchors(sources), workers
+    return Anchors(sources)
 
 
 # --- what runs on them ---------------------------------------------------------------------------

@@ -2,12 +2,12 @@
 
 import asyncio
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
-from actors.group import Allotment, wait_ready
+from actors.group import Allotment, Worker, call_all, wait_ready
 from actors.policy import PolicyService
 from actors.usage import UsageMeter
 from cluster.placement import make_plan, table
@@ -18,6 +18,7 @@ from rlhf.config.algorithms import SelfPlayConfig
 from rlhf.launching.assembly import (
     RunStores,
     answering,
+    make_anchors,
     make_collector,
     make_evaluation,
     make_publisher,
@@ -25,9 +26,9 @@ from rlhf.launching.assembly import (
     max_logprob_gap,
     require_transport,
     sleeps,
-    start_anchors,
     start_judge,
     start_policy,
+    start_reference,
     start_rollout,
 )
 from rlhf.launching.cautions import cautions
@@ -167,6 +168,7 @@ async def _prepare(
     schedule = make_schedule(config, inputs, feed, policy)
     rollout, rollout_workers = start_rollout(config, inputs.model_path, allotted["rollout"])
     judge, judge_workers = start_judge(config, allotted)
+    reference_workers = start_reference(config, allotted)
     tracker.note("starting workers")
     if (target := implied_target(config.objective)) is not None:
         tracker.note(f"largest target of the objective: {target:g} nats")
@@ -174,9 +176,12 @@ async def _prepare(
         await wait_ready(rollout_workers, wait_s)
         await rollout.each("sleep")
     await policy.connect()
-    initial_path = await _bring_policy(config, directory, inputs, checkpoint, policy, tracker)
-    anchors, reference_workers = await start_anchors(config, allotted, policy, initial_path)
-    await wait_ready([*rollout_workers, *judge_workers], wait_s)
+    initial_path = await _initial_policy(config, directory, inputs, checkpoint, policy, tracker)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_bring_policy(initial_path, checkpoint, policy, tracker))
+        tasks.create_task(_bring_reference(initial_path, reference_workers, wait_s))
+        tasks.create_task(wait_ready([*rollout_workers, *judge_workers], wait_s))
+    anchors = make_anchors(config, policy, reference_workers)
     if isinstance(config.algorithm, SelfPlayConfig) and config.algorithm.samples_initial_policy:
         await rollout.each("load_initial", initial_path)
 
@@ -220,7 +225,7 @@ async def _prepare(
     return run, policy
 
 
-async def _bring_policy(
+async def _initial_policy(
     config: Config,
     directory: Path,
     inputs: Inputs,
@@ -228,9 +233,11 @@ async def _bring_policy(
     policy: PolicyService,
     tracker: RunTracker,
 ) -> str:
-    """Puts the policy where the run begins or goes on; returns where its initial weights are."""
+    """Where the weights from before round 0 are; a warm start makes them, in a run's first life."""
+    if not config.warmup.steps:
+        return inputs.model_path
     initial = directory / "initial_policy"
-    if checkpoint is None and config.warmup.steps:
+    if checkpoint is None:
         await policy.start(inputs.model_path, warm_up=True)
         await warm_up(
             policy,
@@ -240,12 +247,22 @@ async def _bring_policy(
             tracker.warmup,
         )
         await policy.export(initial)
-    path = str(initial) if config.warmup.steps else inputs.model_path
-    await policy.start(path)
+    return str(initial)
+
+
+async def _bring_policy(
+    initial_path: str, checkpoint: Checkpoint | None, policy: PolicyService, tracker: RunTracker
+) -> None:
+    """Puts the policy where the run begins or goes on."""
+    await policy.start(initial_path)
     if checkpoint is not None:
         tracker.note(f"resuming from {checkpoint.directory}")
         await policy.load(checkpoint.directory)
-    return path
+
+
+async def _bring_reference(path: str, workers: Sequence[Worker], wait_s: float) -> None:
+    await wait_ready(workers, wait_s)
+    await call_all(workers, "load", path, timeout_s=wait_s)
 
 
 def objective_value(evaluation: Metrics) -> float:
