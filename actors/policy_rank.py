@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlhf.config.models import LOGPROB_NOISE, DType, Optimizer, PolicyConfig, Transport
-from rlhf.config.objectives import KTOConfig, ObjectiveConfig
+from rlhf.learning.diagnostics import PAIR_METRICS, pair_metrics
 from rlhf.learning.logprobs import completion_logprobs, pad
 from rlhf.learning.schedules import learning_rate, step_progress
 from rlhf.models.batching import optimizer_steps, rank_micro_batches, together, unique
@@ -24,11 +24,9 @@ from rlhf.objectives import (
     Peers,
     SideLogprobs,
     log_ratios,
-    needs_whole_lists,
     pair_loss,
 )
-from rlhf.objectives.diagnostics import PAIR_METRICS, has_dpo_weight, pair_metrics
-from rlhf.objectives.setwise import distance_from_anchor
+from rlhf.objectives.base import ObjectiveConfig
 from rlhf.problems import RunFailed
 from rlhf.records import Preference, PreferenceBatch, Tokens
 from rlhf.seeds import derive_seed
@@ -135,7 +133,7 @@ class PolicyRank:
         order_seed = derive_seed(plan.seed, "order", batch.round)
         prompts = [pair.prompt.id for pair in pairs]
         epochs = plan.epochs if batch.round else plan.first_epochs
-        whole = needs_whole_lists(plan.objective)
+        whole = plan.objective.needs_whole_lists
         steps = optimizer_steps(prompts, plan.policy.batch_size, epochs, order_seed, whole)
         sums = torch.zeros(len(PAIR_METRICS) + 1, dtype=torch.float64)
         drift = torch.zeros(1, dtype=torch.float64)
@@ -158,7 +156,7 @@ class PolicyRank:
             return {"policy/num_steps": 0.0}
         *values, weight = self._over_ranks(sums)
         means = {f"policy/{k}": v / weight for k, v in zip(PAIR_METRICS, values, strict=True)}
-        if not has_dpo_weight(plan.objective):
+        if not plan.objective.has_dpo_weight:
             del means["policy/dpo_weight"]
         if norms:
             means["policy/grad_norm"] = sum(norms) / len(norms)
@@ -169,7 +167,7 @@ class PolicyRank:
 
     def _units(self, pairs: Sequence[Preference]) -> list[list[int]]:
         """Pairs that must share a forward pass: each by itself, or all of a prompt."""
-        if needs_whole_lists(self._plan.objective):
+        if self._plan.objective.needs_whole_lists:
             return together([pair.prompt.id for pair in pairs])
         return [[i] for i in range(len(pairs))]
 
@@ -188,9 +186,7 @@ class PolicyRank:
         """
         total_weight = sum(pair.weight for pair in pairs)
         device, objective = self._engine.device, self._plan.objective
-        distance = 0.0
-        if isinstance(objective, KTOConfig):
-            distance = distance_from_anchor(objective, pairs, anchors)
+        distance = objective.statistic(pairs, anchors)
 
         def loss(chosen: Sequence[int]) -> Tensor:
             indices = [i for unit in chosen for i in units[unit]]

@@ -35,7 +35,7 @@ from rlhf.config.models import (
     VllmRolloutConfig,
     Vocabulary,
 )
-from rlhf.config.objectives import DPOConfig
+from rlhf.objectives.dpo import DPOConfig
 from rlhf.records import Completion, Preference, PreferenceBatch, Prompt, Sampling, SidePair
 from rlhf.toys.tiny import build_tiny_model
 

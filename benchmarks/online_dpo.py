@@ -25,7 +25,6 @@ from actors.transformers_engine import TransformersEngine
 from rlhf.asking.prompts import PromptSchedule, load_data
 from rlhf.config.data import ArithmeticConfig
 from rlhf.config.models import DType, Rendering, TransformersRolloutConfig
-from rlhf.config.objectives import DPOConfig
 from rlhf.config.tools import ToolsConfig
 from rlhf.data.rendering import Renderer
 from rlhf.judges.verifiers import integer_score
@@ -33,6 +32,7 @@ from rlhf.learning.logprobs import completion_logprobs, pad
 from rlhf.models.batching import unique
 from rlhf.models.turns import end_token_ids
 from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
+from rlhf.objectives.dpo import DPOConfig
 from rlhf.records import Sampling, Tokens
 from rlhf.seeds import derive_seed
 

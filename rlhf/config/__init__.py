@@ -47,25 +47,6 @@ from rlhf.config.models import (
     VllmRolloutConfig,
     WeightsConfig,
 )
-from rlhf.config.numbers import number
-from rlhf.config.objectives import (
-    DPOConfig,
-    GPOConfig,
-    INPOConfig,
-    IPOConfig,
-    KTOConfig,
-    LNDPOConfig,
-    NashMDConfig,
-    ObjectiveConfig,
-    RDPOConfig,
-    RSOConfig,
-    SimPOConfig,
-    SLiCConfig,
-    SPPOConfig,
-    TPOConfig,
-    VPOConfig,
-    XPOConfig,
-)
 from rlhf.config.run import (
     ClusterConfig,
     EvalConfig,
@@ -76,6 +57,8 @@ from rlhf.config.run import (
     WarmupConfig,
 )
 from rlhf.config.tools import CalculatorConfig, PythonConfig, ToolsConfig
+from rlhf.objectives import OBJECTIVES, ObjectiveConfig
+from rlhf.ranges import number
 
 CONF = Path(__file__).parents[2] / "conf"
 """Where Hydra's groups are."""
@@ -119,23 +102,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "drift": DriftConfig,
         "tree": TreeConfig,
     },
-    "objective": {
-        "dpo": DPOConfig,
-        "rdpo": RDPOConfig,
-        "ipo": IPOConfig,
-        "rso": RSOConfig,
-        "slic": SLiCConfig,
-        "simpo": SimPOConfig,
-        "ln_dpo": LNDPOConfig,
-        "kto": KTOConfig,
-        "tpo": TPOConfig,
-        "sppo": SPPOConfig,
-        "inpo": INPOConfig,
-        "gpo": GPOConfig,
-        "nash_md": NashMDConfig,
-        "xpo": XPOConfig,
-        "vpo": VPOConfig,
-    },
+    "objective": dict(OBJECTIVES),
     "judge": {
         "verifier": VerifierConfig,
         "reward_model": RewardModelConfig,

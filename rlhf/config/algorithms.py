@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from rlhf.config.numbers import number
+from rlhf.ranges import number
 
 
 class PairRule(Enum):

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from rlhf.config.feedback import LabelSource
-from rlhf.config.numbers import number
 from rlhf.config.texts import location, name
+from rlhf.ranges import number
 
 INSTRUCTION = (
     "Answer my earlier message once more, and take into account what I have just said. Give the "

@@ -7,9 +7,9 @@ from omegaconf import MISSING
 
 from rlhf.config.judges import LLMJudgeConfig
 from rlhf.config.models import DType, RolloutConfig
-from rlhf.config.numbers import number
 from rlhf.config.run import ClusterConfig, PlacementConfig
 from rlhf.config.texts import location
+from rlhf.ranges import number
 
 
 class LabelSource(Enum):

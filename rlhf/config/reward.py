@@ -7,8 +7,8 @@ from omegaconf import MISSING
 
 from rlhf.config.data import Overlong
 from rlhf.config.models import ModelConfig, Schedule
-from rlhf.config.numbers import number
 from rlhf.config.texts import location, name
+from rlhf.ranges import number
 
 
 class Kind(Enum):

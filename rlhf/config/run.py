@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from rlhf.config.numbers import number
 from rlhf.config.texts import location, name
+from rlhf.ranges import number
 
 
 class Resume(Enum):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rlhf.config.numbers import number
+from rlhf.ranges import number
 
 
 @dataclass

@@ -57,7 +57,6 @@ from rlhf.launching.inputs import Inputs, from_anywhere
 from rlhf.launching.roles import needs_reference_workers
 from rlhf.learning.anchors import Anchors
 from rlhf.models.files import ModelJudgeConfig
-from rlhf.objectives import anchors_needed
 from rlhf.problems import InputError
 from rlhf.records import Collected, Sampling
 from rlhf.stages import Algorithm, Collector, Evaluation, Judge, Logprobs, Rollout, Schedule
@@ -144,7 +143,7 @@ def start_reference(config: Config, allotted: Mapping[str, Allotment]) -> list[W
 def make_anchors(config: Config, policy: PolicyService, reference: Sequence[Worker]) -> Anchors:
     """The anchors that the objective needs."""
     sources: dict[str, Logprobs] = {}
-    for name in anchors_needed(config.objective):
+    for name in config.objective.anchors:
         if name == "previous":
             sources[name] = policy
         elif reference:

@@ -4,19 +4,13 @@ from collections.abc import Iterator
 
 from rlhf.config import Config
 from rlhf.config.algorithms import SelfPlayConfig
-from rlhf.config.objectives import IPOConfig, KTOConfig, NashMDConfig
 
 
 def cautions(config: Config) -> Iterator[str]:
     """One line for each: key, value, why, what to set."""
     if isinstance(config.algorithm, SelfPlayConfig):
         yield from _old_completions(config, config.algorithm)
-    if isinstance(config.objective, KTOConfig) and config.max_staleness:
-        yield (
-            f"warning: max_staleness={config.max_staleness}: objective=kto takes z, how far the "
-            "policy is from its anchor, from the policy's own completions, and those of an older "
-            "one do not measure it; set max_staleness=0"
-        )
+    yield from config.objective.cautions(config.max_staleness)
 
 
 def _old_completions(config: Config, algorithm: SelfPlayConfig) -> Iterator[str]:
@@ -25,8 +19,7 @@ def _old_completions(config: Config, algorithm: SelfPlayConfig) -> Iterator[str]
     Nothing corrects for others. Of SPPO, INPO and GPO the targets hold for any completion, and DPO,
     XPO and VPO learn from any pair.
     """
-    names = {NashMDConfig: "Nash-MD", IPOConfig: "online IPO"}
-    if (name := names.get(type(config.objective))) is None:
+    if (name := config.objective.game) is None:
         return
     why = f"{name} follows its game's gradient on completions of the policy of this moment alone"
     if config.round.epochs > 1:

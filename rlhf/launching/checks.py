@@ -8,13 +8,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from rlhf.config import SCHEMAS, Config
+from rlhf.config import Config
 from rlhf.config.algorithms import (
     Chosen,
     DriftConfig,
     Label,
     Rejected,
-    Score,
     Search,
     SelfPlayConfig,
     StepValue,
@@ -37,23 +36,6 @@ from rlhf.config.models import (
     Transport,
     VllmRolloutConfig,
 )
-from rlhf.config.objectives import (
-    GPOConfig,
-    INPOConfig,
-    KTOConfig,
-    LNDPOConfig,
-    NashMDConfig,
-    ObjectiveConfig,
-    Optimism,
-    RDPOConfig,
-    RSOConfig,
-    SimPOConfig,
-    SLiCConfig,
-    SPPOConfig,
-    TPOConfig,
-    VPOConfig,
-    XPOConfig,
-)
 from rlhf.config.tools import CallConfig, ToolsConfig
 from rlhf.judges.llm import llm_judge_problems
 
@@ -63,10 +45,6 @@ _LIMITS = {
     "below": ("below", operator.lt),
     "at_most": ("at most", operator.le),
 }
-
-
-LABELLED = (RDPOConfig, RSOConfig, SLiCConfig, SimPOConfig, LNDPOConfig, KTOConfig)
-"""Objectives that know no win probability."""
 
 
 def config_problems(config: Config) -> list[str]:
@@ -147,8 +125,9 @@ def _contradictions(config: Config) -> Iterator[str]:
     if isinstance(config.algorithm, TreeConfig):
         yield from _tree_problems(config, config.algorithm)
     pairs = getattr(config.algorithm, "pairs", None)
-    if isinstance(config.objective, TPOConfig) and pairs is not TreePairs.ranked:
-        yield "objective=tpo: needs a ranked list per prompt; set algorithm=tpo"
+    if config.objective.needs_whole_lists and pairs is not TreePairs.ranked:
+        name = config.objective.name
+        yield f"objective={name}: needs a ranked list per prompt; set algorithm=tpo"
     if isinstance(config.judge, LLMJudgeConfig):
         yield from llm_judge_problems(config.judge)
     yield from _demonstration_problems(config)
@@ -176,24 +155,16 @@ def _demonstration_problems(config: Config) -> Iterator[str]:
         )
 
 
-def _name(objective: ObjectiveConfig) -> str:
-    """As people choose it."""
-    return next(n for n, schema in SCHEMAS["objective"].items() if schema is type(objective))
-
-
 def _self_play_problems(config: Config) -> Iterator[str]:
     algorithm, objective = config.algorithm, config.objective
-    name = _name(objective)
-    if isinstance(objective, INPOConfig) and objective.tau * objective.step_size >= 1:
-        yield (
-            f"objective.tau={objective.tau:g}: tau·step_size = "
-            f"{objective.tau * objective.step_size:g} is the weight of the initial policy; it must "
-            f"be below 1, so tau below {1 / objective.step_size:g}"
-        )
+    name = objective.name
     if not isinstance(algorithm, SelfPlayConfig):
-        if isinstance(objective, SPPOConfig | GPOConfig | NashMDConfig | XPOConfig):
+        if objective.needs_self_play:
             yield f"objective={name}: needs an algorithm of self-play, such as algorithm={name}"
+        else:
+            yield from objective.problems(algorithm)
         return
+    yield from objective.problems(algorithm)
     players = algorithm.num_completions + algorithm.num_mixture + algorithm.num_initial
     if players < 2:
         yield (
@@ -207,21 +178,16 @@ def _self_play_problems(config: Config) -> Iterator[str]:
             "algorithm.num_initial, algorithm.num_mixture: the initial policy is sampled by "
             "rollout=transformers only, which runs it beside the policy; set rollout=transformers"
         )
-    if algorithm.label is Label.soft and isinstance(objective, LABELLED):
+    if algorithm.label is Label.soft and objective.takes_certain_labels:
         yield (
             f"algorithm.label=soft: objective={name} takes the chosen side for the winner; set "
             "algorithm.label=hard or sampled"
         )
-    wanted = {SPPOConfig: Score.win_prob, GPOConfig: Score.log_odds}.get(type(objective))
-    if wanted and algorithm.score is not wanted:
-        yield f"algorithm.score={algorithm.score.value}: objective={name} needs {wanted.value}"
-    explores = isinstance(objective, XPOConfig) or (
-        isinstance(objective, VPOConfig) and objective.optimism is Optimism.online
-    )
-    if explores and not algorithm.num_initial:
+    wanted = objective.needs_score
+    if wanted and algorithm.score.value != wanted:
+        yield f"algorithm.score={algorithm.score.value}: objective={name} needs {wanted}"
+    if objective.explores and not algorithm.num_initial:
         yield f"algorithm.num_initial=0: objective={name} explores away from the initial policy"
-    if isinstance(objective, NashMDConfig):
-        yield from _nash_md_problems(algorithm)
 
 
 def _feedback_problems(config: Config) -> Iterator[str]:
@@ -302,9 +268,9 @@ def _tree_problems(config: Config, algorithm: TreeConfig) -> Iterator[str]:
         yield (
             f"max_staleness={config.max_staleness}: what a tree knows is of one policy; set it to 0"
         )
-    if algorithm.smooth_labels and isinstance(config.objective, LABELLED):
+    if algorithm.smooth_labels and config.objective.takes_certain_labels:
         yield (
-            f"algorithm.smooth_labels=true: objective={_name(config.objective)} takes the chosen "
+            f"algorithm.smooth_labels=true: objective={config.objective.name} takes the chosen "
             "side to be better for certain; set algorithm.smooth_labels=false"
         )
     if not algorithm.stop or not all(algorithm.stop):
@@ -318,18 +284,6 @@ def _tree_problems(config: Config, algorithm: TreeConfig) -> Iterator[str]:
         yield (
             f"algorithm.value={algorithm.value.value}: best-first search goes by look-aheads "
             "alone; set algorithm.value=outcome"
-        )
-
-
-def _nash_md_problems(algorithm: SelfPlayConfig) -> Iterator[str]:
-    if algorithm.label is Label.hard:
-        yield "algorithm.label=hard: objective=nash_md needs soft or sampled labels"
-    if not algorithm.num_completions:
-        yield "algorithm.num_completions=0: objective=nash_md trains on the policy's own"
-    if algorithm.temperature != 1 or algorithm.top_p != 1:
-        yield (
-            f"algorithm.temperature={algorithm.temperature:g}, top_p={algorithm.top_p:g}: "
-            "objective=nash_md follows the gradient of what is sampled, so both must be 1"
         )
 
 

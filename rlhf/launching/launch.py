@@ -39,7 +39,6 @@ from rlhf.launching.roles import allotments, paths_by_role, roles
 from rlhf.launching.stopping import StopRequest
 from rlhf.learning.warmup import warm_up
 from rlhf.loop import Run, train
-from rlhf.objectives import implied_target
 from rlhf.problems import InputError, Stopped
 from rlhf.stages import Metrics
 from rlhf.storage.checkpoint import Checkpoint, RoundCheckpoints
@@ -170,7 +169,7 @@ async def _prepare(
     judge, judge_workers = start_judge(config, allotted)
     reference_workers = start_reference(config, allotted)
     tracker.note("starting workers")
-    if (target := implied_target(config.objective)) is not None:
+    if (target := config.objective.largest_target) is not None:
         tracker.note(f"largest target of the objective: {target:g} nats")
     if sleeps(config):  # vLLM measures what is free of a GPU, so nothing else may start there
         await wait_ready(rollout_workers, wait_s)

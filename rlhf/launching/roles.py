@@ -27,7 +27,6 @@ from rlhf.launching.memory import (
     policy_memory,
 )
 from rlhf.models.files import ModelJudgeConfig, find_model
-from rlhf.objectives import anchors_needed
 
 
 def roles(config: Config, model_path: str) -> list[Role]:
@@ -52,7 +51,7 @@ def roles(config: Config, model_path: str) -> list[Role]:
 
 def needs_reference_workers(config: Config) -> bool:
     """With LoRA the initial policy is the policy with its adapter off."""
-    return "initial" in anchors_needed(config.objective) and not config.policy.lora_rank
+    return "initial" in config.objective.anchors and not config.policy.lora_rank
 
 
 def paths_by_role(config: Config, directory: Path, model_path: str) -> dict[str, list[Path]]:

@@ -7,8 +7,7 @@ Log-probabilities are nats, summed over a completion's tokens unless said to be 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from rlhf.objectives.late import Tensor, torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +93,13 @@ class Judged:
     def mixtures_SB(self) -> Tensor:
         return torch.stack((self.chosen_mixture_B, self.rejected_mixture_B))
 
+    @property
+    def others(self) -> Peers:
+        """Raises ValueError where there are none."""
+        if self.peers is None:
+            raise ValueError("this loss looks beyond its pairs, and is not told of any peers")
+        return self.peers
+
 
 Anchors = Mapping[str, SideLogprobs]
 """By anchor name (`initial`, `previous`), in the policy's order of pairs."""
@@ -118,6 +124,25 @@ def per_token(sides: SideLogprobs | PairLogprobs, lengths: PairLogprobs) -> Side
 def margin(sides: SideLogprobs | PairLogprobs) -> Tensor:
     """Chosen less rejected, `(B,)`: positive where the chosen side is ahead."""
     return sides.chosen_B - sides.rejected_B
+
+
+def chosen_nll_per_token(policy: PairLogprobs) -> Tensor:
+    return -policy.chosen_B / policy.chosen_tokens_B
+
+
+def mean_over(counts_SB: Tensor, value_SB: Tensor) -> Tensor:
+    """Mean over the sides that count, `(B,)`; 0 where neither does."""
+    kept_SB = torch.where(counts_SB, value_SB, 0.0)
+    return kept_SB.sum(0) / counts_SB.sum(0).clamp(min=1)
+
+
+def log_sigmoid(logit_B: Tensor) -> Tensor:
+    return torch.nn.functional.logsigmoid(logit_B)
+
+
+def dpo_loss(logit_B: Tensor, right_B: Tensor) -> Tensor:
+    """DPO's, on average over a label that is right with the given probability."""
+    return -right_B * log_sigmoid(logit_B) - (1 - right_B) * log_sigmoid(-logit_B)
 
 
 def _check(what: str, *values_B: Tensor) -> None:

@@ -12,8 +12,8 @@ from actors.group import Allotment, start_workers, stop_workers
 from actors.policy import PolicyService
 from actors.policy_rank import PolicyPlan, PolicyRank
 from rlhf.config.models import DType, PolicyConfig
-from rlhf.config.objectives import DPOConfig
 from rlhf.learning.logprobs import row_logprobs
+from rlhf.objectives.dpo import DPOConfig
 from rlhf.storage.tensor_files import TensorReader
 
 pytestmark = [

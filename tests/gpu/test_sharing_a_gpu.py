@@ -19,7 +19,7 @@ from actors.weight_sync import (
     WeightsDiffer,
 )
 from rlhf.config.models import DType, PolicyConfig, Transport, VllmRolloutConfig
-from rlhf.config.objectives import DPOConfig
+from rlhf.objectives.dpo import DPOConfig
 from rlhf.records import Completion, Preference, PreferenceBatch, Prompt, Sampling, SidePair, Tokens
 
 pytestmark = [

@@ -13,8 +13,11 @@ from actors.policy import InitialPolicy, PolicyService
 from actors.policy_rank import PolicyPlan, PolicyRank
 from rlhf.collecting.dispatch import WorkerDied
 from rlhf.config.models import DType, Optimizer, PolicyConfig
-from rlhf.config.objectives import DPOConfig, KTOConfig, ObjectiveConfig, TPOConfig
 from rlhf.learning.logprobs import sum_logprobs
+from rlhf.objectives.base import ObjectiveConfig
+from rlhf.objectives.dpo import DPOConfig
+from rlhf.objectives.kto import KTOConfig
+from rlhf.objectives.tpo import TPOConfig
 from rlhf.records import Completion, Preference, PreferenceBatch, Prompt, SidePair, Tokens
 from rlhf.storage.tensor_files import TensorReader
 

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from rlhf.algorithms.drift import Drift
 from rlhf.config.algorithms import Chosen, DriftConfig, Rejected
-from rlhf.config.objectives import Anchor, DPOConfig
 from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
+from rlhf.objectives.base import Anchor
+from rlhf.objectives.dpo import DPOConfig
 from rlhf.records import LOGGED, Collected, Completion, Message, Prompt, Sampling, UserFeedback
 
 REPLIES = ("a", "b", "c")

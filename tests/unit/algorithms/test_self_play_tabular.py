@@ -14,21 +14,17 @@ from torch import Tensor
 
 from rlhf.collecting.matching import match
 from rlhf.config.algorithms import Label, SelfPlayConfig, SelfPlayRule
-from rlhf.config.objectives import (
-    DPOConfig,
-    GPOConfig,
-    INPOConfig,
-    IPOConfig,
-    NashMDConfig,
-    ObjectiveConfig,
-    Reduce,
-    SLiCConfig,
-    SPPOConfig,
-    Target,
-    VPOConfig,
-    XPOConfig,
-)
 from rlhf.objectives import OBJECTIVES, Judged, PairLogprobs, Peers, SideLogprobs, pair_loss
+from rlhf.objectives.base import ObjectiveConfig
+from rlhf.objectives.dpo import DPOConfig
+from rlhf.objectives.gpo import GPOConfig
+from rlhf.objectives.inpo import INPOConfig
+from rlhf.objectives.ipo import IPOConfig, Reduce
+from rlhf.objectives.nash_md import NashMDConfig
+from rlhf.objectives.slic import SLiCConfig
+from rlhf.objectives.sppo import SPPOConfig, Target
+from rlhf.objectives.vpo import VPOConfig
+from rlhf.objectives.xpo import XPOConfig
 from rlhf.records import Comparison, Completion, Prompt
 
 
@@ -509,7 +505,7 @@ def test_every_objective_says_truly_whether_equal_answers_have_a_gradient() -> N
     peers = Peers(torch.arange(9), torch.stack([ONE_B, TWO_B]) + 3 * torch.arange(9))
     zero_B = torch.zeros_like(ONES_B)
     judged = Judged(ONES_B / 2, zero_B, zero_B, zero_B, zero_B + 1, peers)
-    for schema in OBJECTIVES:
+    for schema in OBJECTIVES.values():
         config = SLiCConfig(nll_coef=0.0) if schema is SLiCConfig else schema()
         found_A = gradient(lambda x, c=config: equal_B @ losses(c, x, judged), NOW_A)
         assert config.learns_from_ties is (found_A.abs().max().item() > 1e-6), schema

@@ -22,10 +22,12 @@ from rlhf.config.models import (
     Transport,
     WeightsConfig,
 )
-from rlhf.config.objectives import DPOConfig, GPOConfig, IPOConfig
 from rlhf.config.run import PlacementConfig, RoundConfig, WarmupConfig
 from rlhf.launching.checks import config_problems, plain
 from rlhf.launching.command_line import hydra_problem, typed
+from rlhf.objectives.dpo import DPOConfig
+from rlhf.objectives.gpo import GPOConfig
+from rlhf.objectives.ipo import IPOConfig
 from rlhf.problems import InputError
 
 CONF = Path(__file__).parents[3] / "conf"

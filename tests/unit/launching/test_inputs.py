@@ -20,12 +20,12 @@ from rlhf.config.data import (
 from rlhf.config.feedback import FeedbackConfig, LabelSource
 from rlhf.config.judges import NoJudgeConfig
 from rlhf.config.models import TinyModelConfig, TransformersRolloutConfig, Vocabulary
-from rlhf.config.objectives import DPOConfig
 from rlhf.config.run import RoundConfig
 from rlhf.config.tools import PythonConfig
 from rlhf.feedback.__main__ import run
 from rlhf.launching.assembly import RunStores, answering, make_algorithm, make_evaluation
 from rlhf.launching.inputs import Inputs, open_feed, read_inputs
+from rlhf.objectives.dpo import DPOConfig
 from rlhf.problems import InputError
 from rlhf.tools.probe import SandboxLevel
 from rlhf.tools.rollout import ToolRollout

@@ -1,6 +1,7 @@
 """Losses against numbers worked by hand, their limits and their gradients. B pairs."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -8,28 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rlhf.config import SCHEMAS
-from rlhf.config.objectives import (
-    Anchor,
-    DPOConfig,
-    IPOConfig,
-    LNDPOConfig,
-    ObjectiveConfig,
-    RDPOConfig,
-    Reduce,
-    RSOConfig,
-    SimPOConfig,
-    SLiCConfig,
-)
+from rlhf.config import CONF
+from rlhf.learning.diagnostics import implicit_margin
 from rlhf.objectives import (
     OBJECTIVES,
     Judged,
     PairLogprobs,
     SideLogprobs,
-    anchors_needed,
-    implicit_margin,
     pair_loss,
 )
+from rlhf.objectives.base import Anchor, ObjectiveConfig
+from rlhf.objectives.dpo import DPOConfig
+from rlhf.objectives.ipo import IPOConfig, Reduce
+from rlhf.objectives.ln_dpo import LNDPOConfig
+from rlhf.objectives.rdpo import RDPOConfig
+from rlhf.objectives.rso import RSOConfig
+from rlhf.objectives.simpo import SimPOConfig
+from rlhf.objectives.slic import SLiCConfig
 
 ALL = [
     DPOConfig(),
@@ -300,8 +296,8 @@ def test_loss_and_margin_use_the_configured_anchor(config: type) -> None:
     initial, previous = one_anchor(-11.0, -11.5)["initial"], one_anchor(-13.0, -10.0)["initial"]
     both = {"initial": initial, "previous": previous}
     moving = config(anchor=Anchor.previous)
-    assert anchors_needed(config()) == ("initial",)
-    assert anchors_needed(moving) == ("previous",)
+    assert config().anchors == ("initial",)
+    assert moving.anchors == ("previous",)
     assert implicit_margin(config(), policy, both).item() == pytest.approx(1.5)
     assert implicit_margin(moving, policy, both).item() == pytest.approx(5.0)
     expected = plain_loss(config(), policy, {"initial": previous})
@@ -313,7 +309,7 @@ def test_loss_and_margin_use_the_configured_anchor(config: type) -> None:
 def test_objectives_without_anchor_ask_for_none(config: ObjectiveConfig) -> None:
     policy = one_pair(-10.0, -12.0, grad=True)
     margin_B = implicit_margin(config, policy, {})
-    assert anchors_needed(config) == ()
+    assert config.anchors == ()
     assert plain_loss(config, policy, {}).shape == (1,)
     assert margin_B.item() == 2.0
     assert not margin_B.requires_grad
@@ -333,8 +329,11 @@ def test_swapping_sides_negates_dpo_gradient_at_the_anchor() -> None:
     assert (back[1], back[0]) == pytest.approx((0.05, -0.05))
 
 
-def test_every_schema_has_an_objective() -> None:
-    assert set(OBJECTIVES) == set(SCHEMAS["objective"].values())
+def test_every_objective_can_be_chosen_and_stands_in_the_readme() -> None:
+    choices = {file.stem for file in (CONF / "objective").glob("*.yaml")}
+    assert set(OBJECTIVES) <= choices
+    page = (CONF.parent / "README.md").read_text()
+    assert [name for name in sorted(choices) if not re.search(f"[`=]{name}`", page)] == []
 
 
 @pytest.mark.parametrize(

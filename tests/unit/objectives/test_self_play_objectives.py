@@ -13,30 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rlhf.config.objectives import (
-    Anchor,
-    DPOConfig,
-    GPOConfig,
-    INPOConfig,
-    IPOConfig,
-    NashMDConfig,
-    ObjectiveConfig,
-    Optimism,
-    Reduce,
-    SPPOConfig,
-    Target,
-    VPOConfig,
-    XPOConfig,
-)
+from rlhf.learning.diagnostics import implicit_margin
 from rlhf.objectives import (
     Judged,
     PairLogprobs,
     SideLogprobs,
-    anchors_needed,
-    implicit_margin,
-    implied_target,
     pair_loss,
 )
+from rlhf.objectives.base import Anchor, ObjectiveConfig
+from rlhf.objectives.dpo import DPOConfig
+from rlhf.objectives.gpo import GPOConfig
+from rlhf.objectives.inpo import INPOConfig
+from rlhf.objectives.ipo import IPOConfig, Reduce
+from rlhf.objectives.nash_md import NashMDConfig
+from rlhf.objectives.sppo import SPPOConfig, Target
+from rlhf.objectives.vpo import Optimism, VPOConfig
+from rlhf.objectives.xpo import XPOConfig
 
 Two = tuple[float, float]
 """A number for the chosen and one for the rejected side."""
@@ -545,7 +537,7 @@ def test_margin_is_to_the_first_anchor_needed(
 ) -> None:
     both = anchors((-11.0, -11.5), (-13.0, -10.0))
     margins = {"initial": 1.5, "previous": 5.0}
-    assert anchors_needed(config) == needed
+    assert config.anchors == needed
     assert implicit_margin(config, pairs((-10.0, -12.0)), both).item() == margins[needed[0]]
 
 
@@ -575,7 +567,7 @@ def test_loss_uses_the_configured_anchor(config: Any) -> None:
     ],
 )
 def test_implied_target(config: ObjectiveConfig, target: float | None) -> None:
-    assert implied_target(config) == (target and pytest.approx(target))
+    assert config.largest_target == (target and pytest.approx(target))
 
 
 @pytest.mark.parametrize(

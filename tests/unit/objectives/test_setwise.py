@@ -11,11 +11,11 @@ from torch.nn.functional import softplus
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlhf.config.models import LOGPROB_NOISE, DType
-from rlhf.config.objectives import KTOConfig, TPOConfig
 from rlhf.learning.logprobs import completion_logprobs, pad
 from rlhf.models.batching import unique
 from rlhf.objectives import Judged, PairLogprobs, Peers, SideLogprobs, pair_loss
-from rlhf.objectives.setwise import distance_from_anchor, ranks
+from rlhf.objectives.kto import KTOConfig
+from rlhf.objectives.tpo import TPOConfig, ranks
 from rlhf.records import LOGGED, Completion, Preference, Prompt, SidePair, Tokens
 
 
@@ -247,9 +247,9 @@ def test_only_what_the_policy_drew_says_how_far_it_is() -> None:
     previous = [SidePair(-1.0, -2.0), SidePair(-3.0, -50.0), SidePair(-4.0, 90.0)]
     initial = [SidePair(-2.0, -2.5), SidePair(-3.0, -1.0), SidePair(-4.5, 1.0)]
     anchors = {"previous": previous, "initial": initial}
-    assert distance_from_anchor(KTOConfig(), pairs, anchors) == pytest.approx((1 + 0.5 + 0.5) / 4)
+    assert KTOConfig().statistic(pairs, anchors) == pytest.approx((1 + 0.5 + 0.5) / 4)
     nearer = {"previous": initial, "initial": previous}
-    assert distance_from_anchor(KTOConfig(), pairs, nearer) == 0.0, "never below 0"
+    assert KTOConfig().statistic(pairs, nearer) == 0.0, "never below 0"
 
 
 def test_without_peers_such_a_loss_is_refused() -> None:

@@ -15,9 +15,10 @@ from rlhf.config.algorithms import OnlineDPOConfig
 from rlhf.config.data import ArithmeticConfig
 from rlhf.config.judges import VerifierConfig
 from rlhf.config.models import TinyModelConfig, TransformersRolloutConfig
-from rlhf.config.objectives import DPOConfig, SimPOConfig
 from rlhf.config.run import Resume
 from rlhf.launching.checks import plain
+from rlhf.objectives.dpo import DPOConfig
+from rlhf.objectives.simpo import SimPOConfig
 from rlhf.problems import InputError
 from rlhf.storage.checkpoint import RoundCheckpoints
 from rlhf.storage.run_directory import begin_or_resume, claimed, last_of_finished

@@ -9,10 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rlhf.config.models import TinyModelConfig
-from rlhf.config.objectives import DPOConfig
 from rlhf.config.tools import CalculatorConfig, CallConfig, PythonConfig, ToolsConfig
 from rlhf.learning.logprobs import completion_logprobs, pad, sum_logprobs
 from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
+from rlhf.objectives.dpo import DPOConfig
 from rlhf.records import Completion, Preference, Prompt, Sampling, Tokens
 from rlhf.tools import PythonInterpreter, making
 from rlhf.tools.making import Gated, with_tools

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf.config.algorithms import RejectedSibling, Search, StepValue, TreeConfig, Truncated
-from rlhf.config.objectives import DPOConfig
 from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
+from rlhf.objectives.dpo import DPOConfig
 from rlhf.records import Completion, DropReason, Prompt
 from rlhf.tree.nodes import Node, Tree
 from rlhf.tree.pairs import label_smoothing, sibling_pairs

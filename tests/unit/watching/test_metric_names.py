@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.objectives.diagnostics import PAIR_METRICS
+from rlhf.learning.diagnostics import PAIR_METRICS
 from rlhf.records import DropReason
 from rlhf.watching.metric_names import METRICS, describe, is_repeatable
 from rlhf.watching.terminal import SHOWN

@@ -5,9 +5,13 @@ import math
 import pytest
 import torch
 
-from rlhf.config.objectives import Anchor, DPOConfig, RDPOConfig, SimPOConfig, SLiCConfig
+from rlhf.learning.diagnostics import PAIR_METRICS, pair_metrics
 from rlhf.objectives import PairLogprobs, SideLogprobs
-from rlhf.objectives.diagnostics import PAIR_METRICS, has_dpo_weight, pair_metrics
+from rlhf.objectives.base import Anchor
+from rlhf.objectives.dpo import DPOConfig
+from rlhf.objectives.rdpo import RDPOConfig
+from rlhf.objectives.simpo import SimPOConfig
+from rlhf.objectives.slic import SLiCConfig
 
 
 def vector(*values: float) -> torch.Tensor:
@@ -48,7 +52,7 @@ def test_ratios_to_the_objective_s_own_anchor():
 @pytest.mark.parametrize("objective", [SimPOConfig(), SLiCConfig()])
 def test_without_anchor_ratios_are_to_nothing_and_no_weight_is_shown(objective):
     found = shown(objective)
-    assert not has_dpo_weight(objective)
+    assert not objective.has_dpo_weight
     assert found["dpo_weight"] == [0, 0]
     assert (found["chosen_logratio"], found["rejected_logratio"]) == ([-4, -6], [-9, -3])
 

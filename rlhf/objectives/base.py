@@ -1,0 +1,76 @@
+"""What every objective says of itself, and what it may leave as it is here."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar
+
+from rlhf.objectives.late import Tensor
+from rlhf.objectives.pairs import Anchors, Judged, PairLogprobs
+from rlhf.records import Preference, SidePair
+
+
+class Anchor(Enum):
+    initial = "initial"
+    """The policy before the first round; never moves."""
+    previous = "previous"
+    """The policy at the start of the round."""
+
+
+@dataclass
+class ObjectiveConfig:
+    """What is minimised on a preference; a subclass is an option, its fields are its keys."""
+
+    name: ClassVar[str]
+    """As people choose it: `objective=NAME`."""
+    learns_from_ties: ClassVar[bool] = False
+    """Whether a pair that nobody wins, such as two equal texts, has a gradient of its own: where
+    either side has a target or a KL by itself. A margin of equal texts is 0 whatever the policy."""
+    takes_certain_labels: ClassVar[bool] = False
+    """Takes the chosen side for the winner for certain, whatever its win probability."""
+    needs_self_play: ClassVar[bool] = False
+    """Its completions play each other, so that there are win probabilities to learn from."""
+    needs_score: ClassVar[str | None] = None
+    """What a side's score must be: `algorithm.score`."""
+    needs_whole_lists: ClassVar[bool] = False
+    """The loss of a pair depends on the other completions of its prompt."""
+    game: ClassVar[str | None] = None
+    """Its name, if it follows its game's gradient on completions of the policy of the moment alone,
+    and nothing corrects for others."""
+    has_dpo_weight: ClassVar[bool] = False
+    """Whether σ(-β·margin) scales a pair's gradient."""
+
+    @property
+    def anchors(self) -> tuple[str, ...]:
+        """Names of what it compares with: every `Anchor` among its keys."""
+        names = [value.value for value in vars(self).values() if isinstance(value, Anchor)]
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def explores(self) -> bool:
+        """Whether it learns from completions of the initial policy too."""
+        return False
+
+    @property
+    def largest_target(self) -> float | None:
+        """The largest target of a squared loss, in nats: of a pair's margin or of one side's
+        log-ratio, per token where lengths are divided out; None without such a target."""
+        return None
+
+    def problems(self, algorithm: Any) -> Iterator[str]:
+        """What cannot be, of its own keys and of the algorithm's beside them."""
+        return iter(())
+
+    def cautions(self, max_staleness: int) -> Iterator[str]:
+        """What may be, but is hardly meant; told before a run."""
+        return iter(())
+
+    def loss(self, policy: PairLogprobs, anchors: Anchors, judged: Judged) -> Tensor:
+        """Per pair, `(B,)`, in nats unless it says otherwise; to be minimised."""
+        raise NotImplementedError
+
+    def statistic(
+        self, pairs: Sequence[Preference], anchors: Mapping[str, Sequence[SidePair]]
+    ) -> float:
+        """One number of a whole step's pairs, which the loss of each finds in `Peers.distance`."""
+        return 0.0
