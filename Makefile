@@ -30,7 +30,7 @@ $(READY): pyproject.toml requirements/cpu.txt Makefile
 demo: setup  ## train a tiny model with online DPO on two CPU cores
 	$(BIN)/python -m rlhf experiment=demo
 
-test: setup  ## every test: unit, and integration on real Ray, DeepSpeed and vLLM (about 15 minutes)
+test: setup  ## the tests: unit, and integration on real Ray, DeepSpeed and vLLM (about half an hour)
 	$(BIN)/python -m pytest tests $(TWO)
 
 test-unit: setup  ## the unit tests alone (about two minutes)

@@ -313,7 +313,7 @@ class IpcTransfer(LayerwiseTransfer):
 
 def take(model: torch.nn.Module, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
     """Loads them; a head that is tied to the embedding comes too, for models that have a layer
-    of their own by that name, and Gemma 2 and BLOOM have none."""
+    of their own by that name, and Gemma 2 has none."""
     has_head = any(name.rpartition(".")[2] == "lm_head" for name, _ in model.named_modules())
     model.load_weights(  # type: ignore[operator]
         (name, value) for name, value in weights if has_head or name != "lm_head.weight"

@@ -1,4 +1,5 @@
-"""Every key of the configuration: its type, its default, its range, and what it means.
+"""Every key of the configuration: its type, its default, its range, and what it means; those of an
+objective stand in its own file, in `rlhf.objectives`.
 
 Defaults live here and are the vetted setting; the YAML files under `conf/` state differences.
 `rlhf.launching.checks` walks these dataclasses and reports everything that is wrong with them at

@@ -54,7 +54,7 @@ from rlhf.config.models import MAX_LOGPROB_GAP, Transport, VllmRolloutConfig
 from rlhf.data.rendering import Renderer
 from rlhf.judges.endpoint import endpoint_judge
 from rlhf.launching.inputs import Inputs, from_anywhere
-from rlhf.launching.roles import needs_reference_workers
+from rlhf.launching.roles import needs_reference_workers, transport
 from rlhf.learning.anchors import Anchors
 from rlhf.models.files import ModelJudgeConfig
 from rlhf.problems import InputError
@@ -154,14 +154,6 @@ def make_anchors(config: Config, policy: PolicyService, reference: Sequence[Work
 
 
 # --- what runs on them ---------------------------------------------------------------------------
-
-
-def transport(config: Config) -> Transport:
-    if config.weights.transport is not Transport.auto:
-        return config.weights.transport
-    if not config.placement.gpus or not isinstance(config.rollout, VllmRolloutConfig):
-        return Transport.object_store
-    return Transport.ipc if config.placement.colocated else Transport.nccl
 
 
 def require_transport(config: Config) -> None:

@@ -17,12 +17,13 @@ from rlhf.config import Config
 from rlhf.config.algorithms import AlgorithmConfig, DriftConfig, StepValue, TreeConfig
 from rlhf.config.data import FeedbackDataConfig
 from rlhf.config.judges import GameConfig, LLMJudgeConfig
-from rlhf.config.models import TinyModelConfig, VllmRolloutConfig
+from rlhf.config.models import TinyModelConfig, Transport, VllmRolloutConfig
 from rlhf.config.reward import Kind
 from rlhf.config.tools import PythonConfig, ToolsConfig
 from rlhf.data.rendering import Renderer
 from rlhf.feedback.feed import Feed, FeedSchedule, Ledger
 from rlhf.judges import needs_answers
+from rlhf.launching.roles import transport
 from rlhf.models.checks import require_causal, sampling_faults, vocabulary_faults
 from rlhf.models.files import ModelJudgeConfig, find_model, trained_kind
 from rlhf.models.loading import read_config, read_tokenizer
@@ -83,7 +84,8 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
         check_llm_judge(config.judge)
     problems += [f"model.path={path}: {fault}" for fault in vocabulary_faults(tokenizer, model)]
     on_vllm = isinstance(config.rollout, VllmRolloutConfig)
-    faults = sampling_faults(model, on_vllm, config.placement.gpus)
+    by_nccl = transport(config) is Transport.nccl
+    faults = sampling_faults(model, on_vllm, config.placement.gpus, by_nccl)
     problems += [f"model.path={path}: {fault}" for fault in faults]
     longest = config.rollout.max_prompt_tokens + config.rollout.max_completion_tokens
     limit = getattr(model, "max_position_embeddings", longest)

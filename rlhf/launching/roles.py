@@ -14,7 +14,12 @@ from rlhf.config.judges import (
     SimulatedUserJudgeConfig,
     VerifierConfig,
 )
-from rlhf.config.models import RolloutConfig, TransformersRolloutConfig, VllmRolloutConfig
+from rlhf.config.models import (
+    RolloutConfig,
+    TransformersRolloutConfig,
+    Transport,
+    VllmRolloutConfig,
+)
 from rlhf.launching.memory import (
     DTYPE_BYTES,
     Memory,
@@ -126,3 +131,11 @@ def _judge(config: Config, gpu: float) -> Role | None:
 def _told(memory: Memory) -> tuple[int, str]:
     words = ", ".join(f"{name} {format_bytes(size)}" for name, size in memory.parts.items())
     return memory.total, words
+
+
+def transport(config: Config) -> Transport:
+    if config.weights.transport is not Transport.auto:
+        return config.weights.transport
+    if not config.placement.gpus or not isinstance(config.rollout, VllmRolloutConfig):
+        return Transport.object_store
+    return Transport.ipc if config.placement.colocated else Transport.nccl

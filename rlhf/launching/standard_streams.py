@@ -9,16 +9,20 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, TextIO, TypeVar, cast
+from typing import Any, TextIO, TypeVar
 
 Result = TypeVar("Result")
 _GONE = (errno.EIO, errno.EPIPE)
 
 
 def outlast_terminal() -> None:
-    """From now on, a write to what is gone is dropped, and means the same as its SIGHUP."""
-    if not isinstance(sys.stdout, _Lasting):
-        sys.stdout, sys.stderr = (cast(TextIO, _Lasting(s)) for s in (sys.stdout, sys.stderr))
+    """From now on, a write to what is gone is dropped, and means the same as its SIGHUP to a run
+    that listens. A stream that was closed from the start is None, and stays so."""
+    sys.stdout, sys.stderr = _lasting(sys.stdout), _lasting(sys.stderr)
+
+
+def _lasting(stream: Any) -> Any:
+    return stream if stream is None or isinstance(stream, _Lasting) else _Lasting(stream)
 
 
 class _Lasting:
@@ -50,9 +54,10 @@ class _Lasting:
         gone = os.fstat(self._stream.fileno())
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:
-            for stream in (sys.stdout, sys.stderr):
+            for stream in filter(None, (sys.stdout, sys.stderr)):
                 if os.path.samestat(os.fstat(stream.fileno()), gone):
                     os.dup2(nowhere, stream.fileno())
         finally:
             os.close(nowhere)
-        os.kill(os.getpid(), signal.SIGHUP)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
+            os.kill(os.getpid(), signal.SIGHUP)

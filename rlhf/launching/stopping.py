@@ -22,13 +22,15 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Within it, those signals are a request to stop rather than the end.
+        """Within it, those signals are a request to stop rather than the end, but for those that
+        whoever started this process has it ignore, as `nohup` does.
 
         Entered after Ray has been started or joined, which takes SIGTERM for itself.
         """
         loop = asyncio.get_running_loop()
         before = {one: signal.getsignal(one) for one in SIGNALS}
-        for one in SIGNALS:
+        before = {one: how for one, how in before.items() if how is not signal.SIG_IGN}
+        for one in before:
             loop.add_signal_handler(one, self.ask)
         try:
             yield
@@ -37,7 +39,7 @@ class StopRequest:
                 loop.remove_signal_handler(one)
                 signal.signal(one, handler or signal.SIG_DFL)
             if self._asked.is_set():  # whoever asked may be gone, and has nothing to be told
-                signal.signal(signal.SIGHUP, signal.SIG_IGN)
+                signal.signal(signal.SIGHUP, lambda *_: None)
 
     def ask(self) -> None:
         """Asks once more, if it has been asked already, to no effect."""

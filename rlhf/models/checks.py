@@ -147,7 +147,9 @@ def is_recurrent(config: Any) -> bool:
     return bool(getattr(model, "_is_stateful", False))
 
 
-def sampling_faults(config: Any, on_vllm: bool, on_gpus: bool) -> Iterator[str]:
+def sampling_faults(
+    config: Any, on_vllm: bool, on_gpus: bool, by_nccl: bool = False
+) -> Iterator[str]:
     """Why rollout workers cannot sample from the model, or not take over what was published."""
     kind = config.model_type
     if is_recurrent(config) and not on_vllm:
@@ -167,6 +169,11 @@ def sampling_faults(config: Any, on_vllm: bool, on_gpus: bool) -> Iterator[str]:
         )
     elif on_vllm and kind == "bloom":
         yield "bloom's head has no name that rollout=vllm can load; set rollout=transformers"
+    elif by_nccl and kind == "gemma2":
+        yield (
+            "gemma2's head is its embedding, which vLLM does not know when weights come by NCCL; "
+            "set weights.transport=object_store"
+        )
 
 
 def vocabulary_faults(tokenizer: Any, config: Any) -> Iterator[str]:

@@ -165,6 +165,13 @@ def test_what_cannot_be_sampled_from_is_refused_where_it_cannot(name, on_vllm, o
     assert [words in fault for fault in faults] == ([] if words is None else [True])
 
 
+def test_a_head_without_a_layer_does_not_come_by_nccl():
+    config = ARCHITECTURES["gemma2"].make(100)
+    (fault,) = sampling_faults(config, on_vllm=True, on_gpus=True, by_nccl=True)
+    assert "weights.transport=object_store" in fault
+    assert list(sampling_faults(config, on_vllm=True, on_gpus=True)) == []
+
+
 def test_the_page_has_the_table_that_these_tests_show():
     page = (Path(__file__).parents[2] / "docs" / "models_and_data.md").read_text()
     assert table() in page

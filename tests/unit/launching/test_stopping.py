@@ -22,6 +22,19 @@ async def test_a_signal_is_a_request_and_told_once(one):
     assert await stop.comes_before(asyncio.Future())
 
 
+async def test_what_nohup_has_ignored_stays_ignored():
+    told: list[str] = []
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest(told.append).listening():
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.sleep(0.01)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert told == []
+
+
 async def test_work_that_ends_first_gives_its_result():
     stop = StopRequest(print)
 
