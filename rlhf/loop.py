@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 
 from rlhf.learning.anchors import Anchors
 from rlhf.progress import kept
@@ -55,15 +56,16 @@ async def train(run: Run) -> None:
                 progress.begin()
                 updated = await run.policy.update(batch)
             run.store.write(round, collected)
-            progress.end(done := round + 1)
+            metrics = collection_metrics(collected, policy_version=round) | updated
+            progress.end(done := round + 1, partial(run.tracker.log, round, collected, metrics))
             with clock("publish"):
                 published = await run.publisher.publish(version=done)
 
             if due(done, run.evaluate_every, run.num_rounds):
                 with clock("evaluate"):
                     run.tracker.log_eval(done, await run.evaluation.evaluate())
-            metrics = collection_metrics(collected, policy_version=round)
-            run.tracker.log(round, collected, metrics | updated | published | clock.metrics())
+            run.tracker.log(round, collected, metrics | published | clock.metrics())
+            progress.told()
             if due(done, run.checkpoint_every, run.num_rounds):
                 await run.checkpoints.save(done)
 

@@ -1,6 +1,6 @@
 """How far a run has come, and what is kept of it however it ends."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -16,13 +16,18 @@ class Progress:
     """Rounds trained on, whose preferences are stored."""
     between: bool = True
     """No round is half trained, so that the policy may be kept."""
+    tell: Callable[[], None] | None = None
+    """Logs the last round, which is trained on and not published yet."""
 
     def begin(self) -> None:
         """The policy is about to be changed."""
         self.between = False
 
-    def end(self, done: int) -> None:
-        self.done, self.between = done, True
+    def end(self, done: int, tell: Callable[[], None]) -> None:
+        self.done, self.between, self.tell = done, True, tell
+
+    def told(self) -> None:
+        self.tell = None
 
 
 @asynccontextmanager
@@ -38,6 +43,8 @@ async def kept(
         raise
     except* RunFailed:
         if progress.between:
+            if progress.tell is not None:
+                progress.tell()
             with suppress(RunFailed):  # it may be the policy that is lost
                 await checkpoints.save(progress.done)
         raise

@@ -283,8 +283,10 @@ async def test_a_lost_worker_leaves_the_rounds_that_were_done(event, saved):
         await world.train(5)
     assert causes(caught.value) == [world.raises[event]]
     assert world.those("save") == [f"save {done}" for done in saved]
-    written = [f"write {round}" for round in range(saved[0] if saved else 1)]
-    assert world.those("write") == written
+    rounds = range(saved[0] if saved else 1)
+    assert world.those("write") == [f"write {round}" for round in rounds]
+    logged = [one for one in world.those("log") if "eval" not in one]
+    assert logged == [f"log {round}" for round in rounds], "each once, the last one too"
 
 
 async def test_a_lost_policy_is_told_although_it_cannot_be_saved():
