@@ -158,13 +158,12 @@ def _demonstration_problems(config: Config) -> Iterator[str]:
 def _self_play_problems(config: Config) -> Iterator[str]:
     algorithm, objective = config.algorithm, config.objective
     name = objective.name
-    if not isinstance(algorithm, SelfPlayConfig):
-        if objective.needs_self_play:
-            yield f"objective={name}: needs an algorithm of self-play, such as algorithm={name}"
-        else:
-            yield from objective.problems(algorithm)
+    if objective.needs_self_play and not isinstance(algorithm, SelfPlayConfig):
+        yield f"objective={name}: needs an algorithm of self-play, such as algorithm={name}"
         return
     yield from objective.problems(algorithm)
+    if not isinstance(algorithm, SelfPlayConfig):
+        return
     players = algorithm.num_completions + algorithm.num_mixture + algorithm.num_initial
     if players < 2:
         yield (
