@@ -93,7 +93,7 @@ def start_ray() -> None:
 def vllm_alone(out: Path) -> dict[str, Any]:
     """vLLM's own offline batch, in its quickest form and as Agon asks: seeded, with logprobs."""
     # Forked, the engine would wait for threads that this process had.
-    os.environ["VLLM_WORKER_MULTIPROCESSING_METHOD"] = "spawn"
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     from vllm import LLM, SamplingParams
 
     length = PROMPT_TOKENS + MAX_TOKENS

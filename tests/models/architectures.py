@@ -37,8 +37,8 @@ EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 64}
 UNTIED = {"tie_word_embeddings": False}
 TIED = {"tie_word_embeddings": True}
 LATENT = {
-    "q_lora_rank": 32, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 32,
-    "v_head_dim": 32, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1,
+    "q_lora_rank": 32, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128,
+    "v_head_dim": 128, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1,
 }  # fmt: skip
 
 
@@ -75,7 +75,7 @@ ARCHITECTURES = {
     "gemma3": Architecture(
         "Gemma 3, text", _of("Gemma3TextConfig", SIZES, GROUPED, TIED, head_dim=32,
                              sliding_window=64)),
-    "phi": Architecture("Phi-2", _of("PhiConfig", SIZES, KV, UNTIED)),
+    "phi": Architecture("Phi-2", _of("PhiConfig", SIZES, KV, UNTIED, intermediate_size=256)),
     "phi3": Architecture("Phi-3 and Phi-4", _of("Phi3Config", SIZES, GROUPED, UNTIED)),
     "glm": Architecture("GLM", _of("GlmConfig", SIZES, GROUPED, UNTIED, head_dim=32)),
     "glm4": Architecture("GLM-4", _of("Glm4Config", SIZES, GROUPED, UNTIED, head_dim=32)),
@@ -124,25 +124,29 @@ ARCHITECTURES = {
 }  # fmt: skip
 
 
-def engines(name: str) -> list[str]:
-    """Those of `rollout=` that sample from it on CPUs."""
+def engines(name: str, on_gpus: bool = False) -> list[str]:
+    """Those of `rollout=` that sample from it."""
     config = ARCHITECTURES[name].make(100)
     fit = {
-        "transformers": not list(sampling_faults(config, on_vllm=False, on_gpus=False)),
-        "vllm": not list(sampling_faults(config, on_vllm=True, on_gpus=False)),
+        "transformers": not list(sampling_faults(config, on_vllm=False, on_gpus=on_gpus)),
+        "vllm": not list(sampling_faults(config, on_vllm=True, on_gpus=on_gpus)),
     }
     return [engine for engine, fits in fit.items() if fits and not ARCHITECTURES[name].refused]
 
 
 def table() -> str:
     """In Markdown, by what the tests beside this file show."""
-    lines = ["| architecture | trained and exported | sampled from |", "| --- | --- | --- |"]
+    lines = [
+        "| architecture | trained and exported | sampled from on CPUs | on a GPU |",
+        "| --- | --- | --- | --- |",
+    ]
     for name, one in ARCHITECTURES.items():
         if one.refused:
-            lines.append(f"| {one.title} | refused: {one.refused} | |")
+            lines.append(f"| {one.title} | refused: {one.refused} | | |")
             continue
         fit = ", ".join(f"`rollout={engine}`" for engine in engines(name))
-        lines.append(f"| {one.title} | yes | {fit or 'not on CPUs'} |")
+        gpu = "`rollout=vllm`" if "vllm" in engines(name, on_gpus=True) else "not by vLLM"
+        lines.append(f"| {one.title} | yes | {fit or 'no'} | {gpu} |")
     return "\n".join(lines)
 
 

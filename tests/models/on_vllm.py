@@ -1,19 +1,29 @@
-"""`python tests/models/on_vllm.py NAME`: a tiny model of it on vLLM's CPU engine, published to;
-prints a JSON line with the mean gap in nats per token before, after, and had it not been published.
+"""`python tests/models/on_vllm.py NAME`: a tiny model of it on vLLM, published to.
+
+Prints in JSON the mean gap in nats per token before, after, and had it not been published.
+
+On a GPU the engine is in bf16 and the weights go by CUDA IPC; on CPUs it is in float32.
 """
 
 import asyncio
+import functools
 import json
 import os
 import sys
 import tempfile
 from pathlib import Path
 
-os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
+os.environ |= {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "OMP_NUM_THREADS": "1",
+    # Forked, the engine would have this process's CUDA.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+}
 
 import torch
 from test_architectures import build, named
 
+from actors import cuda_ipc, vllm_engine
 from actors.vllm_engine import VllmEngine
 from rlhf.config.models import DType, Transport, VllmRolloutConfig
 from rlhf.learning.logprobs import row_logprobs
@@ -25,25 +35,59 @@ from rlhf.records import Tokens
 ROWS = [Tokens((5, 6, 7), tuple(range(8, 24))), Tokens((40, 30, 20, 10), tuple(range(60, 76)))]
 
 
+ON_GPU = torch.cuda.is_available()
+DTYPE = DType.bfloat16 if ON_GPU else DType.float32
+TRANSPORT = Transport.ipc if ON_GPU else Transport.object_store
+
+
 async def published(name: str, directory: Path) -> dict[str, float]:
     with quietly():
         folder = build(name, directory / "model")
-        policy = load_causal(folder, torch.float32).eval()
-    config = VllmRolloutConfig(1, 32, 32)
+        policy = as_sent(load_causal(folder, torch.float32).eval())
+    config = VllmRolloutConfig(1, 32, 32, gpu_memory_utilization=0.05, enforce_eager=True)
     ends = end_token_ids(read_tokenizer(folder), read_generation_config(folder))
-    engine = VllmEngine(str(folder), DType.float32, config, ends, Transport.object_store, 1)
+    if ON_GPU:
+        # Several of these share a GPU, and vLLM would take each other's memory for its own.
+        arguments = functools.partial(vllm_engine.AsyncEngineArgs, kv_cache_memory_bytes=1 << 28)
+        vllm_engine.AsyncEngineArgs = arguments  # type: ignore[misc]
+    engine = VllmEngine(str(folder), DTYPE, config, ends, TRANSPORT, 1)
     try:
         found = {"before": await gap(engine, policy)}
         with torch.no_grad():
             for parameter in policy.parameters():
                 parameter.add_(0.03 * torch.randn_like(parameter))
+        as_sent(policy)
         # Tied weights travel under both of their names.
         weights = {n: value.clone() for n, value in as_saved(policy, named(policy).items())}
         found["unpublished"] = await gap(engine, policy)
-        await engine.load_weights([weights], 1)
+        await (send if ON_GPU else load)(engine, weights)
         return found | {"after": await gap(engine, policy)}
     finally:
         engine._engine.shutdown()
+
+
+def as_sent(policy):
+    """Its weights rounded to the engine's type, so that only the arithmetic differs."""
+    return policy.to(getattr(torch, DTYPE.value)).float()
+
+
+async def load(engine: VllmEngine, weights: dict[str, torch.Tensor]) -> None:
+    await engine.load_weights([weights], 1)
+
+
+async def send(engine: VllmEngine, weights: dict[str, torch.Tensor]) -> None:
+    shared, tensors, end = [], [], 0
+    for name, value in weights.items():
+        raw = value.to("cuda", torch.bfloat16).contiguous().flatten().view(torch.uint8)
+        raw = torch.nn.functional.pad(raw, (0, -len(raw) % cuda_ipc.ALIGNMENT))
+        tensors.append([name, "bfloat16", list(value.shape), end])
+        shared.append(raw)
+        end += len(raw)
+    buffer = torch.cat(shared)
+    handles = {cuda_ipc._gpu(buffer.device): cuda_ipc.export(buffer)}
+    await engine.weight_transfer("start")
+    await engine.weight_transfer("update", {"handles": handles, "tensors": tensors})
+    await engine.weight_transfer("finish", 1)
 
 
 async def gap(engine: VllmEngine, policy) -> float:

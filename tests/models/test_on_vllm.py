@@ -1,4 +1,4 @@
-"""vLLM's own engine, on the CPU, computes what was published to it.
+"""vLLM's own engine, on CPUs or on a GPU, computes what was published to it.
 
 python -m pytest tests/models/test_on_vllm.py -m "thorough or not thorough"
 """
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from architectures import ARCHITECTURES, engines
 
 HERE = Path(__file__).parent
@@ -17,7 +18,10 @@ HERE = Path(__file__).parent
 
 # A mixture, a head without a layer of its own, and a tied one that has a layer.
 ALWAYS = ("qwen3_moe", "gemma2", "qwen2")
-NAMES = [name for name in ARCHITECTURES if "vllm" in engines(name)]
+ON_GPU = torch.cuda.is_available()
+NAMES = [name for name in ARCHITECTURES if "vllm" in engines(name, ON_GPU)]
+ROUNDING = 0.05 if ON_GPU else 1e-5
+"""Nats per token, of bf16 and of float32."""
 
 
 @pytest.mark.parametrize(
@@ -34,5 +38,6 @@ def test_what_was_published_is_what_runs(name: str):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["before"] < 1e-5 and found["after"] < 1e-5
-    assert found["unpublished"] > 0.1, "the change is seen"
+    assert found["before"] < ROUNDING and found["after"] < ROUNDING
+    seen = max(0.01, 5 * found["before"], 5 * found["after"])
+    assert found["unpublished"] > seen, "the change is seen"
