@@ -6,8 +6,7 @@ import ray
 
 from actors.group import Worker
 from rlhf.collecting.dispatch import Dispatcher
-from rlhf.config.judges import JudgeConfig
-from rlhf.judges import build_judge
+from rlhf.judges.base import JudgeConfig
 from rlhf.judges.groups import Group
 from rlhf.records import Completion, Prompt, Verdict
 
@@ -16,7 +15,7 @@ class JudgeWorker:
     """A Ray actor around one judge."""
 
     def __init__(self, config: JudgeConfig) -> None:
-        self._judge = build_judge(config)
+        self._judge = config.build()
 
     async def ready(self) -> str:
         return ray.get_runtime_context().get_node_id()

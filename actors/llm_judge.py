@@ -13,13 +13,12 @@ from actors.group import Allotment, Worker, call_all, start_workers
 from actors.question_reader import QuestionReader
 from actors.rollout import RolloutService, RolloutWorker
 from rlhf.collecting.dispatch import Dispatcher
-from rlhf.config.judges import LLMJudgeConfig
-from rlhf.config.models import DType, RolloutConfig, Transport, VllmRolloutConfig
-from rlhf.judges.endpoint import check_endpoint
-from rlhf.judges.labels import MIN_LABEL_PROBABILITY, preference
-from rlhf.judges.llm import LLMJudge
-from rlhf.judges.template import load_template
-from rlhf.judges.thoughts import TEMPERATURE
+from rlhf.config.models import DType, RolloutConfig, Transport
+from rlhf.judges.questions.comparing import LLMJudge
+from rlhf.judges.questions.labels import MIN_LABEL_PROBABILITY, preference
+from rlhf.judges.questions.settings import AskedModelConfig
+from rlhf.judges.questions.template import load_template
+from rlhf.judges.questions.thoughts import TEMPERATURE
 from rlhf.records import Prompt, Sampling, Tokens
 from rlhf.seeds import derive_seed
 
@@ -49,7 +48,7 @@ class LabelScorer:
 
 
 class WorkerChooser:
-    """`rlhf.judges.llm.Chooser` by rollout workers."""
+    """`rlhf.judges.questions.comparing.Chooser` by rollout workers."""
 
     def __init__(
         self,
@@ -119,7 +118,7 @@ class WorkerChooser:
 
 
 def start_llm_judge(
-    config: LLMJudgeConfig,
+    config: AskedModelConfig,
     rollout: RolloutConfig,
     dtype: DType,
     allotment: Allotment,
@@ -129,14 +128,14 @@ def start_llm_judge(
     """The judge at `judge.path`, and its workers: on the engine of `rollout`, not yet ready."""
     reader = QuestionReader(config.path, config.max_tokens, ANSWER_TOKENS)
     workers = start_answering(config, reader, rollout, dtype, allotment, seed)
-    calls = calls_per_worker(rollout)
+    calls = rollout.calls_per_worker
     chooser = WorkerChooser(workers, reader, calls_per_worker=calls, timeout_s=timeout_s)
     template = load_template(config.template, config.user_guided)
     return LLMJudge(chooser, template, reader.model, clean=reader.clean), workers
 
 
 def start_answering(
-    config: LLMJudgeConfig,
+    config: AskedModelConfig,
     reader: QuestionReader,
     rollout: RolloutConfig,
     dtype: DType,
@@ -154,20 +153,9 @@ def start_answering(
     return start_workers(RolloutWorker, allotment, *arguments)
 
 
-def calls_per_worker(rollout: RolloutConfig) -> int:
-    """vLLM batches continuously, so it gets questions as they come; padded batches gather first."""
-    return 1024 if isinstance(rollout, VllmRolloutConfig) else 1
-
-
-def check_llm_judge(config: LLMJudgeConfig) -> None:
-    """Tries out the judge before any worker starts; raises InputError if it cannot be one.
-
-    An endpoint is asked one question, in an event loop of its own; of a model only its tokenizer
-    and configuration are read.
-    """
-    if config.endpoint is not None:
-        check_endpoint(config)
-        return
+def check_llm_judge(config: AskedModelConfig) -> None:
+    """Of the model at `judge.path`, tokenizer and configuration; raises InputError if it cannot
+    be a judge."""
     reader = QuestionReader(config.path, config.max_tokens, ANSWER_TOKENS)
     reader.label_ids()
     reader.check(load_template(config.template, config.user_guided).trivial)

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 
 from actors.group import Worker
-from actors.llm_judge import calls_per_worker
 from actors.question_reader import QuestionReader
 from actors.rollout import RolloutService
 from rlhf.collecting.dispatch import RequestFailed
 from rlhf.config.models import RolloutConfig
 from rlhf.feedback.labeller import NoAnswer
-from rlhf.judges.thoughts import TEMPERATURE
+from rlhf.judges.questions.thoughts import TEMPERATURE
 from rlhf.records import Completion, Prompt, Sampling
 from rlhf.seeds import derive_seed
 
@@ -27,7 +26,7 @@ class WorkerWriter:
         self.model = reader.model
         self._reader = reader
         self._service = RolloutService(
-            workers, calls_per_worker=calls_per_worker(rollout), timeout_s=timeout_s
+            workers, calls_per_worker=rollout.calls_per_worker, timeout_s=timeout_s
         )
 
     def fits(self, question: str) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 
 from rlhf.config.models import Rendering
 from rlhf.data.rendering import Renderer
-from rlhf.judges.template import LABELS
-from rlhf.judges.thoughts import MARKS, THOUGHT_TOKENS, end_of_thought, is_open
+from rlhf.judges.questions.template import LABELS
+from rlhf.judges.questions.thoughts import MARKS, THOUGHT_TOKENS, end_of_thought, is_open
 from rlhf.models.checks import require_causal
 from rlhf.models.files import fingerprint
 from rlhf.models.loading import read_config, read_tokenizer

@@ -14,9 +14,7 @@ from rlhf.collecting.dispatch import Dispatcher, Failure, WorkerDied
 from rlhf.config.models import (
     DType,
     RolloutConfig,
-    TransformersRolloutConfig,
     Transport,
-    VllmRolloutConfig,
 )
 from rlhf.models.loading import read_generation_config, read_tokenizer
 from rlhf.models.turns import end_token_ids
@@ -177,12 +175,22 @@ def _build_engine(
     sleeps: bool,
 ) -> Engine:
     ends = end_token_ids(read_tokenizer(path), read_generation_config(path))
-    if isinstance(config, VllmRolloutConfig):
-        from actors.vllm_engine import VllmEngine
+    return ENGINES[config.name](path, dtype, config, ends, transport, seed, sleeps)
 
-        return VllmEngine(path, dtype, config, ends, transport, seed, sleeps)
-    if isinstance(config, TransformersRolloutConfig):
-        from actors.transformers_engine import TransformersEngine
 
-        return TransformersEngine(path, dtype, config, ends, read_tokenizer(path))
-    raise TypeError(f"no engine for {type(config).__name__}")
+def _vllm(*arguments: Any) -> Engine:
+    from actors.vllm_engine import VllmEngine  # no other engine is imported beside it
+
+    return VllmEngine(*arguments)
+
+
+def _transformers(
+    path: str, dtype: DType, config: Any, ends: Sequence[int], *_others: Any
+) -> Engine:
+    from actors.transformers_engine import TransformersEngine
+
+    return TransformersEngine(path, dtype, config, ends, read_tokenizer(path))
+
+
+ENGINES = {"vllm": _vllm, "transformers": _transformers}
+"""By `rollout=NAME`."""

@@ -1,6 +1,6 @@
 """The policy asked about its own answers: its rollout workers say how likely either letter is."""
 
-from actors.llm_judge import ANSWER_TOKENS, WorkerChooser, calls_per_worker
+from actors.llm_judge import ANSWER_TOKENS, WorkerChooser
 from actors.question_reader import QuestionReader
 from actors.rollout import RolloutService
 from rlhf.config.models import RolloutConfig
@@ -12,7 +12,7 @@ def start_self_evaluation(
 ) -> SelfEvaluation:
     """By the newest published policy; `path` holds its tokenizer."""
     reader = _reader(path, config.max_prompt_tokens + config.max_completion_tokens)
-    calls = calls_per_worker(config)
+    calls = config.calls_per_worker
     chooser = WorkerChooser(rollout.workers, reader, calls_per_worker=calls, timeout_s=timeout_s)
     return SelfEvaluation(chooser, see_solution, reader.clean)
 

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 RUN = """
 import resource, sys
-from rlhf.config.feedback import FeedbackConfig, LabelSource
+from rlhf.feedback.config import FeedbackConfig
+from rlhf.config.data import LabelSource
 from rlhf.feedback.__main__ import run
 
 path, out, label = sys.argv[1:]

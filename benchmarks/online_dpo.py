@@ -23,11 +23,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from actors.engine import GenerationRequest
 from actors.transformers_engine import TransformersEngine
 from rlhf.asking.prompts import PromptSchedule, load_data
-from rlhf.config.data import ArithmeticConfig
+from rlhf.asking.sources.arithmetic import ArithmeticConfig
 from rlhf.config.models import DType, Rendering, TransformersRolloutConfig
-from rlhf.config.tools import ToolsConfig
 from rlhf.data.rendering import Renderer
-from rlhf.judges.verifiers import integer_score
+from rlhf.judges.mathematics.process import integer_score
 from rlhf.learning.logprobs import completion_logprobs, pad
 from rlhf.models.batching import unique
 from rlhf.models.turns import end_token_ids
@@ -35,6 +34,7 @@ from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.records import Sampling, Tokens
 from rlhf.seeds import derive_seed
+from rlhf.tools.syntax import ToolsConfig
 
 PROMPTS, COMPLETIONS, MAX_TOKENS, LEARNING_RATE = 64, 8, 8, 3e-4
 WARM_ROUNDS = 3

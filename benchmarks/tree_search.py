@@ -20,9 +20,7 @@ from actors.judge import JudgeService, JudgeWorker
 from actors.rollout import RolloutService, RolloutWorker
 from cluster.placement import Role
 from cluster.session import session
-from rlhf.algorithms.tree import TreeSearch
-from rlhf.config.algorithms import TreeConfig
-from rlhf.config.judges import Check, VerifierConfig
+from rlhf.algorithms.tree import TreeConfig, TreeSearch
 from rlhf.config.models import (
     DType,
     TinyModelConfig,
@@ -31,6 +29,7 @@ from rlhf.config.models import (
     VllmRolloutConfig,
     Vocabulary,
 )
+from rlhf.judges.verifier import Check, VerifierConfig
 from rlhf.records import Message, Prompt, Sampling
 from rlhf.toys.tiny import build_tiny_model
 from rlhf.tree.expansion import Grower

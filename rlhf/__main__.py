@@ -10,8 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from rlhf.config import Config, register_schemas
 from rlhf.launching.command_line import begin, checked, told, typed_overrides
+from rlhf.launching.configuration import Config, register_schemas
 
 LEAVES_NOTHING = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout")
 """Keeps Hydra from making folders and files of its own, but for those of a sweep."""

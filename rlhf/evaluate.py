@@ -10,8 +10,8 @@ import sys
 from os.path import expanduser
 from pathlib import Path
 
-from rlhf.config import Config, register_schemas
 from rlhf.launching.command_line import told
+from rlhf.launching.configuration import Config, register_schemas
 from rlhf.launching.overrides import as_hydra_reads
 from rlhf.problems import InputError
 

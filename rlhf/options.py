@@ -1,16 +1,72 @@
-"""Options that are found by the folder that they are in."""
+"""Options: each is a schema in a file of its own, found by its folder, that says what it needs of
+the others and what it gives them; one rule compares that."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Set
+from enum import Enum
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TypeVar
+from typing import ClassVar, TypeVar
+
+
+class Fact(Enum):
+    """What one option may need, and another give."""
+
+    answers = "every prompt has the answer that is right"
+    demonstrations = "prompts have a model answer"
+    feedback = "what users said of logged replies"
+    user_replies = "pairs have sides that users said something of"
+    wishes = "what each user wanted, in their own words"
+    simulated_wishes = "what each simulated user wants"
+    praised_replies = "every prompt of a log can have a reply that satisfied"
+    verdicts = "somebody judges completions"
+    scores = "a number for each completion"
+    outcomes = "whole answers are right or wrong"
+    partial_scores = "a number for how an answer begins"
+    matrix = "win probabilities of every two completions"
+    games = "completions play each other, so that there are win probabilities to learn from"
+    ranked_lists = "a ranked list per prompt"
+    initial_policy = "the initial policy can be sampled beside the policy"
+
+
+class Option:
+    """A subclass is an option of a group such as `judge`; its fields are its keys."""
+
+    name: ClassVar[str]
+    """As people choose it: `group=NAME`."""
+
+    def gives(self) -> Set[Fact]:
+        """What others may count on."""
+        return frozenset()
+
+    def needs(self) -> Mapping[Fact, str]:
+        """What somebody has to give, each with what is told where nobody does: key, value, why,
+        what to set instead."""
+        return {}
+
+    def problems(self) -> Iterator[str]:
+        """What cannot be of its own keys, one line each."""
+        return iter(())
+
+
+def unmet(options: Iterable[Option]) -> Iterator[str]:
+    """What one of them needs and none of them gives, in words."""
+    options = list(options)
+    given = {fact for option in options for fact in option.gives()}
+    lines = [line for one in options for fact, line in one.needs().items() if fact not in given]
+    yield from dict.fromkeys(lines)
+
 
 Schema = TypeVar("Schema")
 
 
-def found_in(path: Iterable[str], package: str, base: type[Schema]) -> dict[str, type[Schema]]:
-    """Every schema in the package's files that is a `base` and has a `name` of its own, by it."""
-    modules = (import_module(f"{package}.{found.name}") for found in iter_modules(path))
+def found_in(package: str, base: type[Schema]) -> dict[str, type[Schema]]:
+    """Every schema in the package's files that is a `base` and has a `name` of its own, by it.
+
+    Packages within it are not searched.
+    """
+    found = iter_modules(import_module(package).__path__)
+    names = [one.name for one in found if not one.ispkg and one.name != "__main__"]
+    modules = [import_module(f"{package}.{name}") for name in names]
     schemas = [
         value
         for module in modules

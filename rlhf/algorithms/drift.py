@@ -2,12 +2,17 @@
 
 import asyncio
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import ClassVar, NamedTuple
 
-from rlhf.config.algorithms import Chosen, DriftConfig, Rejected, Truncated
-from rlhf.feedback.filters import reason_to_drop
+from rlhf.algorithms.base import AlgorithmConfig, Services
+from rlhf.collecting.truncated import Truncated
+from rlhf.feedback.filters import Filter, reason_to_drop
+from rlhf.options import Fact
+from rlhf.problems import InputError
+from rlhf.ranges import number
 from rlhf.records import (
     LOGGED,
     USER,
@@ -22,6 +27,113 @@ from rlhf.records import (
     UserFeedback,
 )
 from rlhf.stages import Judge, Rollout
+
+
+class Chosen(Enum):
+    guided = "guided"
+    """Sampled from the prompt, the reply that displeased, the complaint and an instruction."""
+    plain = "plain"
+    """Sampled from the prompt."""
+    logged = "logged"
+    """A reply of the log that satisfied."""
+
+
+class Rejected(Enum):
+    logged = "logged"
+    """The reply of the log that displeased."""
+    plain = "plain"
+    """Sampled from the prompt."""
+
+
+@dataclass
+class DriftConfig(AlgorithmConfig):
+    """One side or both are what users said something about, the other is sampled afresh."""
+
+    name: ClassVar[str] = "drift"
+
+    num_completions: int = number(1, at_least=1)
+    """Completions per prompt of either sampled side; each makes a pair."""
+    chosen: Chosen = Chosen.guided
+    rejected: Rejected = Rejected.logged
+    filters: list[Filter] = field(
+        default_factory=lambda: [
+            Filter.empty,
+            Filter.role_marker,
+            Filter.near_copy,
+            Filter.refers_back,
+        ]
+    )
+    """What of the chosen side is dropped; what is not listed is kept."""
+    max_similarity: float = number(0.9, at_least=0, at_most=1)
+    """Shared pairs of neighbouring tokens, beyond which a reply is a near copy."""
+    min_margin: float | None = None
+    """By how much the judge has to score the chosen side higher; without it no judge is asked."""
+    seed_epochs: int = number(3, at_least=0)
+    """Passes of round 0 over the log's own pairs: a reply that displeased and the next one, which
+    satisfied. 0 leaves that round out."""
+
+    @property
+    def first_epochs(self) -> int:
+        return self.seed_epochs
+
+    def warm_start(self) -> "DriftConfig":
+        return seed_pairs(self)
+
+    def gives(self) -> Set[Fact]:
+        return {Fact.user_replies}
+
+    def needs(self) -> Mapping[Fact, str]:
+        needed = {
+            Fact.feedback: "algorithm: it learns from what users said of logged replies; set "
+            "data=feedback data.path=<out of python -m rlhf.feedback>, or data=simulated_users to "
+            "try it"
+        }
+        if self.chosen is Chosen.logged:
+            needed[Fact.praised_replies] = (
+                "algorithm.chosen=logged: needs replies that satisfied, and what arrives in "
+                "data.feed are complaints alone; set data.feed=null, or algorithm.chosen=guided"
+            )
+        if self.min_margin is not None:
+            needed[Fact.verdicts] = (
+                f"algorithm.min_margin={self.min_margin:g}: needs a judge, not judge=none"
+            )
+        return needed
+
+    def problems(self) -> Iterator[str]:
+        if self.chosen is Chosen.plain and self.rejected is Rejected.plain:
+            yield (
+                "algorithm.chosen=plain algorithm.rejected=plain: nothing tells the two sides "
+                "apart; set algorithm.chosen=guided or algorithm.rejected=logged"
+            )
+        if self.truncated is Truncated.penalise:
+            yield "algorithm.truncated=penalise: there are no scores to lower; set drop or keep"
+
+    def asked(
+        self, prompts: Sequence[Prompt], feedback: Mapping[str, UserFeedback]
+    ) -> tuple[Sequence[Prompt], Sequence[Prompt]]:
+        """Those of which the log has replies for both sides."""
+        usable = [prompt for prompt in prompts if can_use(feedback.get(prompt.id), self)]
+        first = self.warm_start()
+        seeds = [prompt for prompt in prompts if can_use(feedback.get(prompt.id), first)]
+        problems = []
+        if not usable:
+            problems.append(
+                f"algorithm.chosen={self.chosen.value} algorithm.rejected={self.rejected.value}: "
+                f"none of the {len(prompts)} logged prompts has replies for both sides; choose "
+                "others, or give another log"
+            )
+        if self.seed_epochs and not seeds:
+            problems.append(
+                f"algorithm.seed_epochs={self.seed_epochs}: the log has no reply that displeased "
+                "with a next one that satisfied; set algorithm.seed_epochs=0"
+            )
+        if problems:
+            raise InputError(problems)
+        return usable, seeds if self.seed_epochs else ()
+
+    def make(self, services: Services) -> "Drift":
+        judge = services.judge if self.min_margin is not None else None
+        return Drift(services.rollout, judge, services.sampling, self, services.feedback)
 
 
 class Side(NamedTuple):

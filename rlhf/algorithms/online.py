@@ -1,11 +1,21 @@
 """Online DPO: n completions from the policy, a judge, and pairs of better and worse."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from rlhf.collecting.pairing import pair
-from rlhf.config.algorithms import OnlineDPOConfig
+from rlhf.algorithms.base import AlgorithmConfig, Services
+from rlhf.collecting.pairing import Pairing, pair
 from rlhf.records import Collected, Prompt, Sampling
 from rlhf.stages import Judge, Rollout
+
+
+@dataclass
+class OnlineDPOConfig(Pairing, AlgorithmConfig):
+    name: ClassVar[str] = "online_dpo"
+
+    def make(self, services: Services) -> "OnlineDPO":
+        assert services.judge is not None
+        return OnlineDPO(services.rollout, services.judge, services.sampling, self)
 
 
 @dataclass(frozen=True, slots=True)

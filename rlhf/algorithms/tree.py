@@ -1,16 +1,88 @@
 """Step-level preferences: a search over one prompt's answers, and its siblings as pairs."""
 
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from pathlib import Path
+from typing import ClassVar, Protocol
 
-from rlhf.config.algorithms import Search, TreeConfig, TreePairs
+from rlhf.algorithms.base import AlgorithmConfig, Services
+from rlhf.collecting.truncated import Truncated
+from rlhf.options import Fact
 from rlhf.records import Collected, Judgement, Prompt
 from rlhf.tree import best_first, mcts
-from rlhf.tree.expansion import Grower
+from rlhf.tree.expansion import Evaluator, Grower
 from rlhf.tree.nodes import Tree
 from rlhf.tree.pairs import sibling_pairs
+from rlhf.tree.process_reward import ProcessReward
 from rlhf.tree.ranking import ranked_pairs
+from rlhf.tree.settings import Search, StepValue, TreePairs, TreeSettings
+from rlhf.tree.store import TreeStore
+
+
+@dataclass
+class TreeConfig(TreeSettings, AlgorithmConfig):
+    """A search over the steps of an answer; siblings in its tree make pairs."""
+
+    name: ClassVar[str] = "tree"
+    stale_why: ClassVar[str | None] = "what a tree knows is of one policy"
+
+    @property
+    def most_completions(self) -> int:
+        return max(1, self.num_completions, self.num_root_completions, self.num_lookaheads)
+
+    @property
+    def soft_labels(self) -> tuple[str, str] | None:
+        if self.smooth_labels:
+            return "algorithm.smooth_labels=true", "set algorithm.smooth_labels=false"
+        return None
+
+    @property
+    def asks_policy(self) -> bool:
+        return self.value is StepValue.self_evaluation
+
+    def gives(self) -> Set[Fact]:
+        return {Fact.ranked_lists} if self.pairs is TreePairs.ranked else frozenset()
+
+    def needs(self) -> Mapping[Fact, str]:
+        if self.value is StepValue.judge:
+            return {
+                Fact.partial_scores: "algorithm.value=judge: the judge must score partial answers; "
+                "set judge=reward_model, trained by python -m rlhf.reward kind=steps"
+            }
+        return {
+            Fact.outcomes: f"algorithm.value={self.value.value}: whole answers must be right or "
+            "wrong; set judge=verifier, or algorithm.value=judge with judge=reward_model"
+        }
+
+    def problems(self) -> Iterator[str]:
+        if self.truncated is Truncated.drop:
+            yield "algorithm.truncated=drop: a tree has no gaps; set penalise or keep"
+        if not self.stop or not all(self.stop):
+            yield f"algorithm.stop={self.stop}: needs texts that end a step, none of them empty"
+        if self.num_completions < 2 and self.num_root_completions < 2:
+            yield (
+                "algorithm.num_completions=1 algorithm.num_root_completions=1: without siblings "
+                "there is no pair; set one of them to 2 or more"
+            )
+        if self.search is Search.best_first and self.value is not StepValue.outcome:
+            yield (
+                f"algorithm.value={self.value.value}: best-first search goes by look-aheads "
+                "alone; set algorithm.value=outcome"
+            )
+
+    def store(self, directory: Path, first_round: int, num_rounds: int) -> TreeStore:
+        return TreeStore(directory, first_round, num_rounds)
+
+    def make(self, services: Services) -> "TreeSearch":
+        assert services.judge is not None and isinstance(services.store, TreeStore)
+        evaluator: Evaluator | None = None
+        if self.value is StepValue.judge:
+            evaluator = ProcessReward(services.judge)
+        elif self.value is StepValue.self_evaluation:
+            evaluator = services.self_evaluation(self.see_solution)
+        grower = Grower(services.rollout, services.judge, evaluator, services.sampling, self)
+        return TreeSearch(grower, self, services.store)
 
 
 class Kept(Protocol):

@@ -5,28 +5,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rlhf.asking.arithmetic import arithmetic_rows
-from rlhf.asking.feedback import open_folder
-from rlhf.asking.game import game_rows
 from rlhf.asking.preparation import Preparation
-from rlhf.asking.simulated_users import simulated_users
-from rlhf.config.data import (
-    ArithmeticConfig,
-    DataConfig,
-    FeedbackDataConfig,
-    FilesConfig,
-    GameDataConfig,
-    Overlong,
-    SimulatedUsersConfig,
-)
-from rlhf.config.tools import ToolsConfig
-from rlhf.data.files import file_rows
-from rlhf.data.rendering import Renderer, Row, Source
+from rlhf.asking.sources.base import DataConfig
+from rlhf.data.rendering import Renderer, Row
 from rlhf.problems import InputError
 from rlhf.records import Prompt, Tokens, UserFeedback
 from rlhf.seeds import derive_seed
 from rlhf.stages import Schedule
-from rlhf.tools.syntax import parts
+from rlhf.tools.syntax import ToolsConfig, parts
 
 
 @dataclass(frozen=True)
@@ -64,14 +50,12 @@ def load_data(
     seed: int,
 ) -> Data:
     """Reads or generates the data and renders it; raises InputError with all that is wrong."""
-    source = read_source(config, needs_answers, seed)
+    source = config.source(needs_answers, seed)
     _refuse_duplicates([*source.train, *source.heldout])
     preparation = Preparation(renderer, max_prompt_tokens, max_completion_tokens)
     train, heldout = preparation.prompts(source.train), preparation.prompts(source.heldout)
     lessons = preparation.prompts(source.lessons)
-    has_policy = isinstance(config, FilesConfig | FeedbackDataConfig)
-    can_drop = has_policy and config.overlong is Overlong.drop
-    if problems := preparation.problems(can_drop):
+    if problems := preparation.problems(config.drops_overlong):
         raise InputError(problems)
     num_dropped = preparation.num_too_long
     for name, rows, prompts in (
@@ -114,21 +98,6 @@ def _demonstrated(
             observed.append((len(ids), len(ids) + len(added)))
         ids += added
     return Tokens(prompt.token_ids, ids + renderer.completion_ids(""), tuple(observed))
-
-
-def read_source(config: DataConfig, needs_answers: bool, seed: int) -> Source:
-    """The rows of the configured source; raises InputError with all that is wrong with it."""
-    if isinstance(config, ArithmeticConfig):
-        return Source(*arithmetic_rows(config, seed))
-    if isinstance(config, FilesConfig):
-        return Source(*file_rows(config, needs_answers))
-    if isinstance(config, GameDataConfig):
-        return Source(*game_rows(config, seed))
-    if isinstance(config, FeedbackDataConfig):
-        return open_folder(config).source()
-    if isinstance(config, SimulatedUsersConfig):
-        return simulated_users(config, seed)
-    raise TypeError(f"no source of data for {type(config).__name__}")
 
 
 def _refuse_duplicates(rows: Sequence[Row]) -> None:

@@ -8,10 +8,13 @@ learn from ties; JUDGE_FAILED a completion or a would-be pair.
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
 from itertools import combinations
 from typing import NamedTuple
 
-from rlhf.config.algorithms import Label, Score, SelfPlayConfig, SelfPlayRule, Truncated
+from rlhf.collecting.truncated import Truncated
+from rlhf.ranges import number
 from rlhf.records import (
     Comparison,
     Completion,
@@ -27,9 +30,48 @@ _LEAST_PROB = 1e-6
 """Log-odds are those of a probability at least this far from 0 and 1."""
 
 
-def compared(
-    verdict: Verdict, completions: Sequence[Completion], config: SelfPlayConfig
-) -> Comparison:
+class SelfPlayRule(Enum):
+    best_worst = "best_worst"
+    """The completion of the best score over that of the worst."""
+    all_pairs = "all_pairs"
+    """Every two completions, weighted so that the prompt counts once; where the policy meets the
+    initial policy or a mixture, every two of different sides."""
+    iid = "iid"
+    """The first with the second, the third with the fourth, and so on: independent pairs."""
+
+
+class Label(Enum):
+    soft = "soft"
+    """The judge's win probability itself."""
+    hard = "hard"
+    """The likelier winner wins for certain."""
+    sampled = "sampled"
+    """The winner is drawn with the win probability, and then wins for certain."""
+
+
+class Score(Enum):
+    win_prob = "win_prob"
+    """Mean probability of winning against the group."""
+    log_odds = "log_odds"
+    """Mean log-odds of winning against the group."""
+
+
+@dataclass
+class Matching:
+    """Which completions of a group play each other, and how that is labelled."""
+
+    truncated: Truncated = Truncated.drop
+    rule: SelfPlayRule = SelfPlayRule.best_worst
+    label: Label = Label.soft
+    score: Score = Score.win_prob
+    include_self: bool = True
+    """Count a completion's tie with itself in its score, as SPPO does."""
+    bt_temperature: float = number(1.0, at_least=0)
+    """Turns a judge's scores into P = σ(difference / temperature) where it gives no matrix; at 0
+    the higher score wins for certain."""
+
+
+def compared(verdict: Verdict, completions: Sequence[Completion], config: Matching) -> Comparison:
     """The verdict as a matrix; under `penalise` a truncated completion loses to every other.
 
     Scores become P = σ(difference / `bt_temperature`) (Bradley and Terry 1952): a matrix that can
@@ -65,7 +107,7 @@ def _bradley_terry(a: float | None, b: float | None, temperature: float) -> floa
 
 
 def side_scores(
-    comparison: Comparison, config: SelfPlayConfig, playing: Sequence[int]
+    comparison: Comparison, config: Matching, playing: Sequence[int]
 ) -> list[float | None]:
     """What each completion is worth against those at the places `playing`; None if it was compared
     with none of them.
@@ -110,7 +152,7 @@ def match(
     prompt: Prompt,
     completions: Sequence[Completion],
     comparison: Comparison,
-    config: SelfPlayConfig,
+    config: Matching,
     learns_from_ties: bool,
     seed: int,
 ) -> tuple[tuple[Preference, ...], tuple[Dropped, ...]]:
@@ -156,7 +198,7 @@ def match(
 
 
 def _players(
-    completions: Sequence[Completion], comparison: Comparison, config: SelfPlayConfig
+    completions: Sequence[Completion], comparison: Comparison, config: Matching
 ) -> tuple[list[Player], list[Dropped]]:
     players, dropped = [], []
     cut = {
@@ -194,7 +236,7 @@ def _would_be_pairs(players: list[Player], rule: SelfPlayRule) -> list[tuple[Pla
 
 
 def _label(
-    a: Player, b: Player, win_prob: float | None, config: SelfPlayConfig, rng: random.Random
+    a: Player, b: Player, win_prob: float | None, config: Matching, rng: random.Random
 ) -> Labelled | None:
     """None where the judge failed."""
     if a.completion.text == b.completion.text or a.completion.token_ids == b.completion.token_ids:

@@ -8,11 +8,35 @@ which best_worst and correct_wrong have one per prompt and all_pairs one per two
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
 from itertools import combinations
 from typing import NamedTuple
 
-from rlhf.config.algorithms import OnlineDPOConfig, PairRule, Truncated
+from rlhf.collecting.truncated import Truncated
+from rlhf.ranges import number
 from rlhf.records import Comparison, Completion, Dropped, DropReason, Preference, Prompt, Verdict
+
+
+class PairRule(Enum):
+    best_worst = "best_worst"
+    """The best completion over the worst: at most one pair per prompt."""
+    all_pairs = "all_pairs"
+    """Every strictly ordered pair, weighted so that the prompt counts once."""
+    correct_wrong = "correct_wrong"
+    """A random completion of the best score over a random one of a lower score."""
+
+
+@dataclass
+class Pairing:
+    """Which pairs are made."""
+
+    truncated: Truncated = Truncated.drop
+    rule: PairRule = PairRule.best_worst
+    min_margin: float = number(0.0, at_least=0)
+    """Pairs whose scores differ by no more than this are ties, and dropped."""
+    min_group: int = number(2, at_least=2)
+    """Prompts with fewer judged completions are dropped."""
 
 
 class Scored(NamedTuple):
@@ -26,7 +50,7 @@ def pair(
     prompt: Prompt,
     completions: Sequence[Completion],
     judgement: Verdict,
-    config: OnlineDPOConfig,
+    config: Pairing,
     seed: int,
 ) -> tuple[tuple[Preference, ...], tuple[Dropped, ...]]:
     """Preferences whose weights sum to 1, unless there are none, and what was dropped on the way.
@@ -104,7 +128,7 @@ def _rank(
 
 
 def _would_be_pairs(
-    ranked: list[Scored], config: OnlineDPOConfig, seed: int
+    ranked: list[Scored], config: Pairing, seed: int
 ) -> list[tuple[Scored, Scored]]:
     match config.rule:
         case PairRule.best_worst:

@@ -1,9 +1,12 @@
 """The policy: its weights, its copies that sample, and its training."""
 
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import ClassVar
 
 from rlhf.config.texts import location
+from rlhf.options import Fact, Option
 from rlhf.ranges import number
 
 
@@ -20,7 +23,11 @@ class Rendering(Enum):
 
 
 @dataclass
-class ModelConfig:
+class ModelConfig(Option):
+    name: ClassVar[str] = "hf"
+    is_made: ClassVar[bool] = False
+    """Made from nothing, where its path is its default."""
+
     path: str = location()
     """A Hugging Face directory, or a hub id where the network allows."""
     dtype: DType = DType.bfloat16
@@ -38,6 +45,9 @@ class Vocabulary(Enum):
 class TinyModelConfig(ModelConfig):
     """A small Llama, made from nothing."""
 
+    name: ClassVar[str] = "tiny"
+    is_made: ClassVar[bool] = True
+
     path: str = location("tiny")
     dtype: DType = DType.float32
     vocabulary: Vocabulary = Vocabulary.arithmetic
@@ -54,25 +64,88 @@ class TinyModelConfig(ModelConfig):
 
 
 @dataclass
-class RolloutConfig:
+class RolloutConfig(Option):
+    """What samples completions; a subclass is an option, its fields are its keys."""
+
+    reads_saved: ClassVar[bool] = False
+    """It reads weights as they stand in files, not as the policy has them."""
+    shares_gpus: ClassVar[bool] = False
+    """On a GPU it gives its memory back for as long as it sleeps, and takes weights from there."""
+
     num_workers: int = number(1, at_least=1)
     max_prompt_tokens: int = number(1024, at_least=1)
     max_completion_tokens: int = number(1024, at_least=1)
 
+    @property
+    def calls_per_worker(self) -> int:
+        """Requests under way at a worker. Padded batches gather first; what batches continuously
+        gets requests as they come."""
+        return 1
+
+    @property
+    def gpus_per_worker(self) -> int:
+        return 1
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a prompt and its completion."""
+        return self.max_prompt_tokens + self.max_completion_tokens
+
+    def cache(self, token_bytes: float, on_gpus: bool) -> tuple[int | None, str]:
+        """Bytes that keys and values come to, of so many a token, or None where that is a share of
+        a GPU; and that in words."""
+        return None, ""
+
+    def group_problems(self, num_completions: int) -> Iterator[str]:
+        """Where one prompt's completions are too many."""
+        return iter(())
+
 
 @dataclass
 class TransformersRolloutConfig(RolloutConfig):
+    name: ClassVar[str] = "transformers"
+
     max_batch_tokens: int = number(65536, at_least=1)
     """Tokens, prompts and completions together, that one padded batch may come to."""
+
+    def gives(self) -> Set[Fact]:
+        return {Fact.initial_policy}
+
+    def cache(self, token_bytes: float, on_gpus: bool) -> tuple[int | None, str]:
+        return int(token_bytes * self.max_batch_tokens), ""
+
+    def group_problems(self, num_completions: int) -> Iterator[str]:
+        if (wanted := self.longest * num_completions) > self.max_batch_tokens:
+            yield (
+                f"rollout.max_batch_tokens={self.max_batch_tokens}: one prompt's "
+                f"{num_completions} completions may come to {wanted} tokens; raise it to that"
+            )
 
 
 @dataclass
 class VllmRolloutConfig(RolloutConfig):
+    name: ClassVar[str] = "vllm"
+    reads_saved: ClassVar[bool] = True
+    shares_gpus: ClassVar[bool] = True
+
     tensor_parallel: int = number(1, at_least=1)
     """GPUs per worker."""
     gpu_memory_utilization: float = number(0.85, above=0, at_most=1)
     cpu_kv_cache_gib: int = number(1, at_least=1)
     enforce_eager: bool = False
+
+    @property
+    def calls_per_worker(self) -> int:
+        return 1024
+
+    @property
+    def gpus_per_worker(self) -> int:
+        return self.tensor_parallel
+
+    def cache(self, token_bytes: float, on_gpus: bool) -> tuple[int | None, str]:
+        if not on_gpus:
+            return self.cpu_kv_cache_gib * 2**30, ""
+        return None, f"in {self.gpu_memory_utilization:.0%} of a GPU"
 
 
 class Optimizer(Enum):

@@ -7,7 +7,7 @@ from omegaconf import MISSING
 
 from rlhf.config.data import Overlong
 from rlhf.config.models import ModelConfig, Schedule
-from rlhf.config.texts import location, name
+from rlhf.config.texts import location, text
 from rlhf.ranges import number
 
 
@@ -55,23 +55,23 @@ class PreferenceFilesConfig:
     heldout_path: str | None = location(None)
     """Without it, the rows of `heldout_share` of the prompts are held out."""
     heldout_share: float = number(0.05, above=0, below=1)
-    prompt_column: str = name("prompt")
+    prompt_column: str = text("prompt")
     """Text, or a list of chat messages with `role` and `content`."""
-    chosen_column: str = name("chosen")
+    chosen_column: str = text("chosen")
     """Text, or a list of chat messages of which the last is the assistant's; those before it may
     repeat the prompt or go on from it, and are the same on both sides. For kind=steps text,
     or a list of texts: the answer's steps, which are joined as they stand. Step i of one side is
     compared with step i of the other, up to the shorter side's last."""
-    rejected_column: str | None = name("rejected")
+    rejected_column: str | None = text("rejected")
     """Only kind=regression can do without."""
-    prefix_column: str = name(PREFIX)
+    prefix_column: str = text(PREFIX)
     """How the answers of both sides begin: text or null. Both sides go on from there, and
     kind=steps compares the steps after it. Files may lack it if it is `prefix`."""
-    margin_column: str | None = name()
+    margin_column: str | None = text()
     """How much better the chosen side is, at least 0; for kind=bradley_terry."""
-    chosen_score_column: str | None = name()
+    chosen_score_column: str | None = text()
     """What kind=regression fits."""
-    rejected_score_column: str | None = name()
+    rejected_score_column: str | None = text()
     """The same, of the other side."""
     overlong: Overlong = Overlong.error
     """What to do with rows beyond `max_tokens`."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from rlhf.config.texts import location, name
+from rlhf.config.texts import location, text
 from rlhf.ranges import number
 
 
@@ -75,7 +75,7 @@ class WarmupConfig:
 
 @dataclass
 class ClusterConfig:
-    address: str | None = name()
+    address: str | None = text()
     """`auto` or an address joins a running Ray cluster; without one, Ray starts here."""
     threads_per_worker: int = number(1, at_least=1)
     """Threads that a worker computes with on CPUs; more pay off from some millions of weights."""
@@ -102,8 +102,8 @@ class WandbMode(Enum):
 @dataclass
 class TrackingConfig:
     wandb: WandbMode = WandbMode.offline
-    project: str = name("agon")
-    group: str | None = name()
+    project: str = text("agon")
+    group: str | None = text()
     """Runs of one group stand together in wandb; a sweep's members get its directory's name."""
     table_every: int = number(10, at_least=1)
     """Rounds between tables of sample completions and of sample preferences."""

@@ -13,6 +13,6 @@ def location(default: Any = MISSING) -> Any:
     return field(default=default, metadata={FILLED: True, LOCATION: True})
 
 
-def name(default: Any = None) -> Any:
+def text(default: Any = None) -> Any:
     """A field for a text that is not empty."""
     return field(default=default, metadata={FILLED: True})

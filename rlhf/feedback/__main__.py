@@ -1,7 +1,7 @@
 """`python -m rlhf.feedback path=LOGS out=DIR [label=given|rules|llm]`: complaints out of logs.
 
 Writes complaints and seed pairs, one JSON object per line, of the conversations to train on and of
-those held out, and `summary.json`. Every key: `rlhf/config/feedback.py`; the logs:
+those held out, and `summary.json`. Every key: `rlhf/feedback/config.py`; the logs:
 `rlhf/conversations/log.py`.
 """
 
@@ -16,16 +16,17 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from rlhf.config import CONF, register_schemas
-from rlhf.config.feedback import FeedbackConfig, LabelSource
+from rlhf.config.data import LabelSource
 from rlhf.conversations.labels import Verdict
 from rlhf.conversations.log import LISTED, Conversation, ConversationLog
 from rlhf.conversations.turns import Drop
 from rlhf.feedback import rules
+from rlhf.feedback.config import FeedbackConfig
 from rlhf.feedback.extraction import Extraction, table
 from rlhf.feedback.settings import label_problems
 from rlhf.launching.checks import out_of_range, unknown_keys
 from rlhf.launching.command_line import begin, complete, told
+from rlhf.launching.configuration import CONF, register_schemas
 from rlhf.problems import InputError
 from rlhf.storage.output_folder import complete_folder, output_problems
 from rlhf.watching.terminal import Terminal

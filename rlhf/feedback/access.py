@@ -6,11 +6,11 @@ from contextlib import aclosing
 
 import httpx
 
-from rlhf.config.judges import LLMJudgeConfig
 from rlhf.feedback.labeller import NoAnswer, Writer
 from rlhf.feedback.question import ANSWER_TOKENS, parse, trivial_question
-from rlhf.judges.server import ChatServer, NoReply, break_control_tokens
-from rlhf.judges.thoughts import after_thought, thinking_options
+from rlhf.judges.llm import LLMJudgeConfig
+from rlhf.judges.questions.server import ChatServer, NoReply, break_control_tokens
+from rlhf.judges.questions.thoughts import after_thought, thinking_options
 from rlhf.problems import InputError
 
 BYTES_PER_TOKEN = 3

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
-from rlhf.config.feedback import FeedbackConfig, LabelSource
+from rlhf.config.data import LabelSource
 from rlhf.conversations.labels import Agreements, Satisfaction, Verdict
 from rlhf.conversations.log import Conversation, ConversationLog
 from rlhf.conversations.pairs import (
@@ -20,6 +20,7 @@ from rlhf.conversations.pairs import (
     praises,
     seed_pairs,
 )
+from rlhf.feedback.config import FeedbackConfig
 from rlhf.problems import InputError
 
 FILES = {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from rlhf.config.feedback import LabelSource
+from rlhf.config.data import LabelSource
 from rlhf.conversations.labels import Satisfaction
 from rlhf.conversations.log import Conversation, ConversationLog
 from rlhf.conversations.pairs import complaints, is_heldout

@@ -1,10 +1,26 @@
 """Which freshly sampled replies are not fit to be the chosen side; English phrases."""
 
 import re
+from enum import Enum
 
 from rlhf.collecting.similarity import similarity
-from rlhf.config.algorithms import Filter
 from rlhf.records import Completion, DropReason
+
+
+class Filter(Enum):
+    """Why a chosen side is not trained on."""
+
+    empty = "empty"
+    """No text."""
+    role_marker = "role_marker"
+    """A turn of its own begins in it, such as `User:`."""
+    near_copy = "near_copy"
+    """It repeats the rejected side but for little: more than `max_similarity`."""
+    refers_back = "refers_back"
+    """It apologises, or speaks of an earlier answer, which whoever reads the prompt never saw."""
+    refusal = "refusal"
+    """It does what the rejected side refused to do, and perhaps rightly."""
+
 
 _ROLE = re.compile(
     r"(?:^|\n)\s*(?:\*\*|#+ ?)?(?:user|assistant|human|system|ai)(?:\*\*)?\s*:"

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from rlhf.config.feedback import FeedbackConfig, LabelSource
-from rlhf.config.judges import LLMJudgeConfig
+from rlhf.config.data import LabelSource
 from rlhf.config.models import RolloutConfig
-from rlhf.judges.llm import llm_judge_problems
+from rlhf.feedback.config import FeedbackConfig
+from rlhf.judges.llm import LLMJudgeConfig
 
 _INSTEAD = {
     "num_workers": "judge.num_workers",
@@ -26,7 +26,7 @@ def label_problems(config: FeedbackConfig) -> Iterator[str]:
                 "needs no model; add label=llm to the command, or remove them"
             )
         return
-    yield from llm_judge_problems(dataclasses.replace(judge, template=None))
+    yield from dataclasses.replace(judge, template=None).problems()
     for name in _changed(judge, LLMJudgeConfig()):
         if name in ("template", "user_guided", "logprobs"):
             yield f"judge.{name}={getattr(judge, name)}: label=llm does not read it; remove it"

@@ -3,16 +3,44 @@
 Zhang et al. 2024, arXiv 2410.02197. It can hold cycles, and K completions take K rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
-from rlhf.config.judges import GPMConfig
-from rlhf.judges.classifiers import Classifier
+from rlhf.judges.base import ModelJudgeConfig
 from rlhf.judges.groups import Group
-from rlhf.models.files import find_model, fingerprint
+from rlhf.objectives.late import Tensor, torch
+from rlhf.options import Fact
+from rlhf.ranges import number
 from rlhf.records import Comparison
+
+
+@dataclass
+class GPMConfig(ModelJudgeConfig):
+    """A general preference model: its labels are an embedding of prompt and completion."""
+
+    name: ClassVar[str] = "gpm"
+    labels: ClassVar[str] = "a general preference model has an even number of them"
+
+    temperature: float = number(0.1, above=0)
+    """Of the score in P = σ(score / temperature); that of its training."""
+
+    @staticmethod
+    def fits(num_labels: int) -> bool:
+        return num_labels >= 2 and num_labels % 2 == 0
+
+    def differences(self, trained: dict[str, Any]) -> Iterator[str]:
+        if trained["temperature"] != self.temperature:
+            yield (
+                f"it was trained with temperature={trained['temperature']}, and "
+                f"judge.temperature={self.temperature}; they must be equal"
+            )
+
+    def gives(self) -> Set[Fact]:
+        return {Fact.verdicts, Fact.matrix}
+
+    def build(self) -> "GPM":
+        return GPM(self)
 
 
 class GPM:
@@ -22,7 +50,11 @@ class GPM:
     """
 
     def __init__(self, config: GPMConfig) -> None:
-        directory = find_model(config)
+        # Where it is needed: both bring large libraries along.
+        from rlhf.judges.models.classifiers import Classifier
+        from rlhf.models.files import fingerprint
+
+        directory = config.folder()
         self._classifier = Classifier.load(directory, config.dtype, config.max_tokens)
         self._temperature = config.temperature
         self._micro_batch_tokens = config.micro_batch_tokens

@@ -1,154 +1,35 @@
-"""A language model as a pairwise judge: which of two completions is better, asked in both orders.
+"""A language model compares every two completions, in both orders."""
 
-P(i beats j) = ½ [P(first | i, j) + P(second | j, i)], so that a preference for whatever stands
-first cancels, and is reported as `order_disagreement`. How the model is reached is a `Chooser`:
-`rlhf.judges.endpoint` over HTTP, `actors.llm_judge` by rollout workers.
-"""
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from typing import ClassVar
 
-import asyncio
-import json
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from hashlib import sha256
-from itertools import combinations, permutations
-from statistics import fmean
-from typing import Protocol
-from urllib.parse import urlsplit
-
-from rlhf.config.judges import LLMJudgeConfig
-from rlhf.judges.template import Template, load_template
-from rlhf.models.batching import unique
-from rlhf.problems import InputError
-from rlhf.records import Comparison, Completion, Prompt, transcript
-
-CACHE_SIZE = 1 << 16
-"""Answers that are remembered: about 10 MiB."""
+from rlhf.judges.questions.settings import AskedModelConfig
+from rlhf.options import Fact
+from rlhf.stages import Judge
 
 
-class Chooser(Protocol):
-    """A language model that can be asked for one of two letters."""
+@dataclass
+class LLMJudgeConfig(AskedModelConfig):
+    name: ClassVar[str] = "llm"
 
-    async def choose(self, question: str) -> float | None:
-        """The probability of A against B as its next token, or as the first one after its thought;
-        None if it would rarely say either."""
-        ...
+    def gives(self) -> Set[Fact]:
+        return {Fact.verdicts, Fact.matrix}
 
+    def needs(self) -> Mapping[Fact, str]:
+        if not self.user_guided:
+            return {}
+        line = "judge.user_guided=true: needs what users said; set data=feedback algorithm=drift"
+        return {Fact.wishes: line, Fact.user_replies: line}
 
-class LLMJudge:
-    """Compares every two completions of a group; `rlhf.stages.Judge`."""
+    def inspect(self, asked: Set[Fact]) -> None:
+        """An endpoint is asked one question, in an event loop of its own."""
+        from rlhf.judges.questions.endpoint import check_endpoint  # brings an HTTP client
 
-    def __init__(
-        self,
-        chooser: Chooser,
-        template: Template,
-        model: str,
-        *,
-        clean: Callable[[str], str] = str,
-        cache_size: int = CACHE_SIZE,
-    ) -> None:
-        """`clean` takes the sting out of text that is not ours, such as control tokens."""
-        self._chooser = chooser
-        self._template = template
-        self._name = f"llm/{model}@{template.version}"
-        self._clean = clean
-        self._cache: OrderedDict[bytes, float] = OrderedDict()
-        self._cache_size = cache_size
+        if self.endpoint is not None:
+            check_endpoint(self)
 
-    async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Comparison:
-        """All of the group's questions are asked at once; identical texts are ½ unasked.
+    def elsewhere(self) -> Judge:
+        from rlhf.judges.questions.endpoint import endpoint_judge
 
-        None for a pair if the model gave no answer in either of its orders, or if it is to judge
-        by what the user wanted and the prompt does not say that: these are no ties.
-        """
-        texts, places = unique([completion.text for completion in completions])
-        request = conversation(prompt)
-        pairs = list(permutations(range(len(texts)), 2))
-        wishes = prompt.answer if self._template.is_user_guided else ""
-        asked = (self._prefers_first(request, texts[i], texts[j], wishes) for i, j in pairs)
-        prefers_first = dict(zip(pairs, await asyncio.gather(*asked), strict=True))
-        win_prob, disagreement = _both_orders(prefers_first, len(texts))
-        return Comparison(
-            tuple(tuple(win_prob[i][j] for j in places) for i in places), self._name, disagreement
-        )
-
-    async def _prefers_first(
-        self, request: str, first: str, second: str, wishes: str | None
-    ) -> float | None:
-        if wishes is None:
-            return None
-        content = json.dumps([self._name, request, first, second, wishes])
-        key = sha256(content.encode()).digest()
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
-        filled = (self._clean(text) for text in (request, first, second, wishes))
-        answer = await self._chooser.choose(self._template.fill(*filled))
-        # No answer may have been a passing trouble, so it is not remembered.
-        if answer is not None:
-            self._cache[key] = answer
-            if len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
-        return answer
-
-
-def _both_orders(
-    prefers_first: Mapping[tuple[int, int], float | None], num_texts: int
-) -> tuple[list[list[float | None]], float | None]:
-    """The matrix of win probabilities, and how far the two orders are apart on average."""
-    win_prob: list[list[float | None]] = [[None] * num_texts for _ in range(num_texts)]
-    distances = []
-    for i in range(num_texts):
-        win_prob[i][i] = 0.5
-    for i, j in combinations(range(num_texts), 2):
-        shown_first, other_first = prefers_first[i, j], prefers_first[j, i]
-        if shown_first is None or other_first is None:
-            continue
-        shown_second = 1 - other_first
-        win_prob[i][j] = (shown_first + shown_second) / 2
-        win_prob[j][i] = 1 - (shown_first + shown_second) / 2
-        distances.append(abs(shown_first - shown_second))
-    return win_prob, fmean(distances) if distances else None
-
-
-def conversation(prompt: Prompt) -> str:
-    """What was asked, as the judge reads it: with the turns before it, if there were any."""
-    return transcript(prompt.messages)
-
-
-def llm_judge_problems(config: LLMJudgeConfig) -> Iterator[str]:
-    """One line for each setting that cannot be; asks no server, and loads no model."""
-    if config.path and config.endpoint:
-        yield (
-            f"judge.path={config.path}: the judge is one model, so it cannot be combined with "
-            "judge.endpoint; remove either"
-        )
-    elif config.endpoint:
-        yield from _endpoint_problems(config.endpoint, config.model)
-    elif config.path:
-        if config.model is not None:
-            yield f"judge.model={config.model}: is read with judge.endpoint only; remove it"
-    else:
-        yield (
-            "judge.path, judge.endpoint: one is required; add judge.path=<model> or "
-            "judge.endpoint=http://<host>:<port>/v1 judge.model=<name> to the command"
-        )
-    try:
-        load_template(config.template, config.user_guided)
-    except InputError as error:
-        yield from error.problems
-
-
-def _endpoint_problems(endpoint: str, model: str | None) -> Iterator[str]:
-    try:
-        url = urlsplit(endpoint)
-        is_web = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-    except ValueError:  # a port that is no number, a bracket too many
-        yield "judge.endpoint: is no URL; give one such as http://judge:8000/v1"
-        return
-    if url.username is not None:
-        # Not repeated here: it would end up in logs, as the configuration does in files.
-        yield "judge.endpoint: contains a user name; set the key as AGON_JUDGE_API_KEY instead"
-    elif not is_web or url.query or url.fragment:
-        yield f"judge.endpoint={endpoint}: must be a URL such as http://judge:8000/v1"
-    if not model:
-        yield "judge.model: is required with judge.endpoint; add judge.model=<name of its model>"
+        return endpoint_judge(self)

@@ -5,17 +5,38 @@ two completions in both orders, so K completions take K(K-1) rows.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-from rlhf.config.judges import PairModelConfig
-from rlhf.judges.classifiers import Classifier, Ids
+from rlhf.judges.base import ModelJudgeConfig
 from rlhf.judges.groups import Group
-from rlhf.models.files import find_model, fingerprint
+from rlhf.options import Fact
 from rlhf.problems import InputError
 from rlhf.records import Comparison, Message, transcript
 
+if TYPE_CHECKING:
+    from rlhf.judges.models.classifiers import Classifier
+
+Ids = tuple[int, ...]
+
 Places = tuple[int, int]
 """Of the completion that is read first, and of the other."""
+
+
+@dataclass
+class PairModelConfig(ModelJudgeConfig):
+    """A model that reads a prompt and two completions: the logit of preferring the first (as
+    PairRM). `max_tokens` counts both."""
+
+    name: ClassVar[str] = "pair_model"
+    labels: ClassVar[str] = "a pair model has 1"
+
+    def gives(self) -> Set[Fact]:
+        return {Fact.verdicts, Fact.matrix}
+
+    def build(self) -> "PairModel":
+        return PairModel(self)
 
 
 class PairLayout:
@@ -28,7 +49,7 @@ class PairLayout:
     them where the second completion begins.
     """
 
-    def __init__(self, classifier: Classifier, key: str) -> None:
+    def __init__(self, classifier: "Classifier", key: str) -> None:
         """`key` is what names the model in an InputError, for a tokenizer without separator."""
         tokenizer = classifier.tokenizer
         separators = (tokenizer.sep_token_id, tokenizer.eos_token_id)
@@ -71,7 +92,11 @@ class PairModel:
     """
 
     def __init__(self, config: PairModelConfig) -> None:
-        directory = find_model(config)
+        # Where it is needed: both bring large libraries along.
+        from rlhf.judges.models.classifiers import Classifier
+        from rlhf.models.files import fingerprint
+
+        directory = config.folder()
         self._classifier = Classifier.load(directory, config.dtype, config.max_tokens)
         self._layout = PairLayout(self._classifier, f"judge.path={config.path}")
         self._micro_batch_tokens = config.micro_batch_tokens

@@ -1,14 +1,42 @@
 """A reward model: prompt and completion in, one number out."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
-from rlhf.config.judges import RewardModelConfig
 from rlhf.config.reward import Kind
-from rlhf.judges.classifiers import Classifier
+from rlhf.judges.base import ModelJudgeConfig
 from rlhf.judges.groups import Group
-from rlhf.models.files import find_model, fingerprint, trained_kind
+from rlhf.options import Fact
+from rlhf.problems import InputError
 from rlhf.records import Judgement, Message
+
+
+@dataclass
+class RewardModelConfig(ModelJudgeConfig):
+    """An answer that has not ended is scored at the last token of its text, as `python -m
+    rlhf.reward kind=steps` teaches."""
+
+    name: ClassVar[str] = "reward_model"
+    labels: ClassVar[str] = "a reward model has 1"
+
+    def gives(self) -> Set[Fact]:
+        return {Fact.verdicts, Fact.scores, Fact.partial_scores}
+
+    def inspect(self, asked: Set[Fact]) -> None:
+        from rlhf.models.files import trained_kind
+
+        kind = trained_kind(self.folder())
+        if Fact.partial_scores in asked and kind not in (Kind.steps, None):
+            raise InputError(
+                [
+                    f"judge.path={self.path}: with algorithm.value=judge it scores partial "
+                    "answers, and was not trained to; train one by python -m rlhf.reward kind=steps"
+                ]
+            )
+
+    def build(self) -> "RewardModel":
+        return RewardModel(self)
 
 
 class Answer(NamedTuple):
@@ -32,7 +60,11 @@ class RewardModel:
     """
 
     def __init__(self, config: RewardModelConfig) -> None:
-        directory = find_model(config)
+        # Where it is needed: both bring large libraries along.
+        from rlhf.judges.models.classifiers import Classifier
+        from rlhf.models.files import fingerprint, trained_kind
+
+        directory = config.folder()
         self._classifier = Classifier.load(directory, config.dtype, config.max_tokens)
         self._micro_batch_tokens = config.micro_batch_tokens
         self._scores_steps = trained_kind(directory) is Kind.steps

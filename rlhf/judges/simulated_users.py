@@ -1,11 +1,37 @@
 """Simulated users as a judge: 1.0 for the reply that its user wishes for, else 0.0."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import ClassVar
 
-from rlhf.config.judges import SimulatedUserJudgeConfig
+from rlhf.judges.base import JudgeConfig, Measure
 from rlhf.judges.groups import Group
+from rlhf.options import Fact
 from rlhf.records import Judgement
 from rlhf.toys.users import is_satisfied
+
+
+@dataclass
+class SimulatedUserJudgeConfig(JudgeConfig):
+    """The simulated users of `data=simulated_users` say whether they are satisfied."""
+
+    name: ClassVar[str] = "simulated_users"
+
+    @property
+    def measure(self) -> Measure:
+        return Measure.satisfaction
+
+    def gives(self) -> Set[Fact]:
+        return {Fact.verdicts, Fact.scores, Fact.outcomes}
+
+    def needs(self) -> Mapping[Fact, str]:
+        return {
+            Fact.simulated_wishes: "judge=simulated_users: knows the wishes of "
+            "data=simulated_users only"
+        }
+
+    def build(self) -> "SimulatedUsers":
+        return SimulatedUsers(self)
 
 
 class SimulatedUsers:

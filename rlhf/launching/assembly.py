@@ -27,45 +27,24 @@ from actors.weight_sync import (
     TransferSetup,
     make_probe,
 )
-from rlhf.algorithms.drift import Drift, seed_pairs
-from rlhf.algorithms.online import OnlineDPO
-from rlhf.algorithms.self_play import SelfPlay
-from rlhf.algorithms.tree import TreeSearch
+from rlhf.algorithms.base import Services
 from rlhf.asking.selection import HardestSchedule
 from rlhf.collecting.collector import OneRound, RoundCollector, WarmStarted
-from rlhf.config import Config
-from rlhf.config.algorithms import (
-    AlgorithmConfig,
-    DriftConfig,
-    OnlineDPOConfig,
-    SelfPlayConfig,
-    StepValue,
-    TreeConfig,
-)
-from rlhf.config.judges import (
-    GameConfig,
-    LLMJudgeConfig,
-    NoJudgeConfig,
-    RewardModelConfig,
-    SimulatedUserJudgeConfig,
-    VerifierConfig,
-)
-from rlhf.config.models import MAX_LOGPROB_GAP, Transport, VllmRolloutConfig
+from rlhf.config.models import MAX_LOGPROB_GAP, Transport
 from rlhf.data.rendering import Renderer
-from rlhf.judges.endpoint import endpoint_judge
+from rlhf.judges.base import Measure, Seat
+from rlhf.judges.questions.settings import AskedModelConfig
+from rlhf.launching.configuration import Config
 from rlhf.launching.inputs import Inputs, from_anywhere
-from rlhf.launching.roles import needs_reference_workers, transport
+from rlhf.launching.roles import needs_reference_workers, sleeps, transport
 from rlhf.learning.anchors import Anchors
-from rlhf.models.files import ModelJudgeConfig
 from rlhf.problems import InputError
 from rlhf.records import Collected, Sampling
-from rlhf.stages import Algorithm, Collector, Evaluation, Judge, Logprobs, Rollout, Schedule
+from rlhf.stages import Collector, Evaluation, Judge, Logprobs, Rollout, Schedule, Store
 from rlhf.storage.store import PreferenceStore, read_metrics
-from rlhf.tools.making import with_tools
+from rlhf.tools.rollout import with_tools
 from rlhf.toys.games import read_game
-from rlhf.tree.expansion import Evaluator, Grower
-from rlhf.tree.process_reward import ProcessReward
-from rlhf.tree.store import TreeStore
+from rlhf.tree.expansion import Evaluator
 from rlhf.watching.evaluation import (
     GameEvaluation,
     Heldout,
@@ -84,14 +63,12 @@ FIRST_VLLM_WITH_NCCL_SENDER = "0.32"
 
 
 def start_policy(config: Config, allotment: Allotment) -> PolicyService:
-    algorithm = config.algorithm
-    seed_epochs = algorithm.seed_epochs if isinstance(algorithm, DriftConfig) else 0
     plan = PolicyPlan(
         dtype=config.model.dtype,
         policy=config.policy,
         objective=config.objective,
         epochs=config.round.epochs,
-        first_epochs=seed_epochs or config.round.epochs,
+        first_epochs=config.algorithm.first_epochs or config.round.epochs,
         num_rounds=config.num_rounds,
         seed=config.seed,
         shares_gpu=config.placement.colocated,
@@ -106,9 +83,7 @@ def start_rollout(
 ) -> tuple[RolloutService, list[Worker]]:
     arguments = (path, config.model.dtype, config.rollout, transport(config), config.seed)
     workers = start_workers(RolloutWorker, allotment, *arguments, sleeps(config))
-    # vLLM batches continuously, so it gets requests as they come; padded batches gather first.
-    calls = 1024 if isinstance(config.rollout, VllmRolloutConfig) else 1
-    timeout_s = config.cluster.call_timeout_s
+    calls, timeout_s = config.rollout.calls_per_worker, config.cluster.call_timeout_s
     return RolloutService(workers, calls_per_worker=calls, timeout_s=timeout_s), workers
 
 
@@ -117,18 +92,16 @@ def start_judge(
 ) -> tuple[Judge | None, list[Worker]]:
     """The judge, if there is one, and its workers."""
     judge, timeout_s = config.judge, config.cluster.call_timeout_s
-    if isinstance(judge, NoJudgeConfig):
-        return None, []
-    if isinstance(judge, LLMJudgeConfig) and judge.endpoint is not None:
-        return endpoint_judge(judge), []
-    if isinstance(judge, ModelJudgeConfig | LLMJudgeConfig) and judge.path:
-        judge = replace(judge, path=from_anywhere(judge.path))
-    if isinstance(judge, LLMJudgeConfig):
+    if judge.seat is Seat.nowhere:
+        return judge.elsewhere(), []
+    if judge.loads is not None:
+        judge = replace(judge, path=from_anywhere(judge.loads))
+    if isinstance(judge, AskedModelConfig):
         return start_llm_judge(
             judge, config.rollout, config.model.dtype, allotted["judge"], timeout_s, config.seed
         )
     workers = start_workers(JudgeWorker, allotted["judge"], judge)
-    return JudgeService(workers, config.cluster.call_timeout_s), workers
+    return JudgeService(workers, timeout_s), workers
 
 
 def start_reference(config: Config, allotted: Mapping[str, Allotment]) -> list[Worker]:
@@ -173,11 +146,6 @@ def require_transport(config: Config) -> None:
         )
 
 
-def sleeps(config: Config) -> bool:
-    """Whether rollout workers give their GPU's memory back while the policy trains."""
-    return config.placement.colocated and isinstance(config.rollout, VllmRolloutConfig)
-
-
 def make_publisher(
     config: Config, inputs: Inputs, policy: PolicyService, rollout: RolloutService
 ) -> ProbedPublisher:
@@ -195,11 +163,9 @@ def _carrier(config: Config, policy: PolicyService, rollout: RolloutService) -> 
 def _awake_carrier(config: Config, policy: PolicyService, rollout: RolloutService) -> Carrier:
     chosen = transport(config)
     if chosen is Transport.object_store:
-        as_saved = isinstance(config.rollout, VllmRolloutConfig)
-        return ObjectStoreCarrier(policy, rollout, as_saved)
-    assert isinstance(config.rollout, VllmRolloutConfig)
+        return ObjectStoreCarrier(policy, rollout, config.rollout.reads_saved)
     setup = TransferSetup(
-        chosen, rollout.handles, config.rollout.tensor_parallel, config.cluster.call_timeout_s
+        chosen, rollout.handles, config.rollout.gpus_per_worker, config.cluster.call_timeout_s
     )
     return GpuCarrier(policy, setup)
 
@@ -210,7 +176,7 @@ def max_logprob_gap(config: Config) -> float:
 
 
 def sampling(config: Config) -> Sampling:
-    algorithm: AlgorithmConfig = config.algorithm
+    algorithm = config.algorithm
     return Sampling(
         algorithm.num_completions,
         config.rollout.max_completion_tokens,
@@ -224,18 +190,18 @@ class RunStores:
     """What a run keeps, and finds again after a crash."""
 
     preferences: PreferenceStore
-    trees: TreeStore | None
+    algorithms: Store | None
+    """What the algorithm keeps beside them."""
 
     @classmethod
     def of(cls, config: Config, directory: Path, first_round: int) -> "RunStores":
-        searches = isinstance(config.algorithm, TreeConfig)
-        trees = TreeStore(directory, first_round, config.num_rounds) if searches else None
-        return cls(PreferenceStore(directory), trees)
+        own = config.algorithm.store(directory, first_round, config.num_rounds)
+        return cls(PreferenceStore(directory), own)
 
     def write(self, round: int, collected: Sequence[Collected]) -> None:
         """`rlhf.stages.Store`."""
-        if self.trees:
-            self.trees.write(round, collected)
+        if self.algorithms:
+            self.algorithms.write(round, collected)
         self.preferences.write(round, collected)
 
 
@@ -246,48 +212,28 @@ def answering(config: Config, inputs: Inputs, rollout: RolloutService) -> Rollou
     return with_tools(rollout, config.tools, renderer.text_ids, max_tokens)
 
 
-def make_algorithm(
+def services(
     config: Config,
     inputs: Inputs,
     rollout: RolloutService,
     answers: Rollout,
     judge: Judge | None,
     stores: RunStores,
-) -> Algorithm:
-    if isinstance(config.algorithm, DriftConfig):
-        asked = judge if config.algorithm.min_margin is not None else None
-        feedback = inputs.data.feedback
-        return Drift(answers, asked, sampling(config), config.algorithm, feedback)
-    assert judge is not None  # rlhf.launching.checks sees to it
-    if isinstance(config.algorithm, OnlineDPOConfig):
-        return OnlineDPO(answers, judge, sampling(config), config.algorithm)
-    if isinstance(config.algorithm, SelfPlayConfig):
-        ties = config.objective.learns_from_ties
-        return SelfPlay(answers, judge, sampling(config), config.algorithm, ties)
-    if isinstance(config.algorithm, TreeConfig):
-        assert stores.trees is not None
-        evaluator = _make_evaluator(config, config.algorithm, inputs, rollout, judge)
-        grower = Grower(answers, judge, evaluator, sampling(config), config.algorithm)
-        return TreeSearch(grower, config.algorithm, stores.trees)
-    raise TypeError(f"no algorithm for {type(config.algorithm).__name__}")
+) -> Services:
+    def self_evaluation(see_solution: bool) -> Evaluator:
+        timeout_s = config.cluster.call_timeout_s
+        path = inputs.model_path
+        return start_self_evaluation(rollout, path, config.rollout, see_solution, timeout_s)
 
-
-def _make_evaluator(
-    config: Config, algorithm: TreeConfig, inputs: Inputs, rollout: RolloutService, judge: Judge
-) -> Evaluator | None:
-    match algorithm.value:
-        case StepValue.outcome:
-            return None
-        case StepValue.judge:
-            return ProcessReward(judge)
-        case StepValue.self_evaluation:
-            return start_self_evaluation(
-                rollout,
-                inputs.model_path,
-                config.rollout,
-                algorithm.see_solution,
-                config.cluster.call_timeout_s,
-            )
+    return Services(
+        answers,
+        judge,
+        sampling(config),
+        inputs.data.feedback,
+        config.objective.learns_from_ties,
+        stores.algorithms,
+        self_evaluation,
+    )
 
 
 def make_schedule(
@@ -309,12 +255,12 @@ def make_collector(
     stores: RunStores,
 ) -> Collector:
     """`answers` are those of `answering`, by this rollout service."""
-    algorithm = make_algorithm(config, inputs, rollout, answers, judge, stores)
+    offered = services(config, inputs, rollout, answers, judge, stores)
+    algorithm = config.algorithm.make(offered)
     last = (config.round, config.judge.max_failure_rate, config.seed)
     collector: Collector = RoundCollector(algorithm, schedule, *last)
     if inputs.seeds:
-        assert isinstance(algorithm, Drift)
-        first = replace(algorithm, config=seed_pairs(algorithm.config), judge=None)
+        first = config.algorithm.warm_start().make(offered)
         collector = WarmStarted(RoundCollector(first, OneRound(inputs.seeds), *last), collector)
     return SleepingCollector(collector, rollout) if sleeps(config) else collector
 
@@ -337,14 +283,16 @@ def make_evaluation(
     heldout = Heldout(answers, prompts, sampled, config.seed)
     if judge is None:
         return UnjudgedEvaluation(heldout)
-    if isinstance(config.judge, GameConfig):
-        game = read_game(config.judge.game)
+    if (known := config.judge.known_game) is not None:
+        game = read_game(known)
         history = earlier_shares(game, read_metrics(directory / "metrics.jsonl"))
         return GameEvaluation(heldout, game, history)
-    if isinstance(config.judge, VerifierConfig):
-        return ScoreEvaluation(heldout, judge, ACCURACY)
-    if isinstance(config.judge, SimulatedUserJudgeConfig):
-        return ScoreEvaluation(heldout, judge, SATISFACTION)
-    if isinstance(config.judge, RewardModelConfig):
-        return ScoreEvaluation(heldout, judge, None)
-    return WinRateEvaluation(heldout, judge, directory / "initial_completions.json", begins)
+    match config.judge.measure:
+        case Measure.accuracy:
+            return ScoreEvaluation(heldout, judge, ACCURACY)
+        case Measure.satisfaction:
+            return ScoreEvaluation(heldout, judge, SATISFACTION)
+        case Measure.score:
+            return ScoreEvaluation(heldout, judge, None)
+        case _:
+            return WinRateEvaluation(heldout, judge, directory / "initial_completions.json", begins)

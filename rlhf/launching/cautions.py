@@ -2,24 +2,24 @@
 
 from collections.abc import Iterator
 
-from rlhf.config import Config
-from rlhf.config.algorithms import SelfPlayConfig
+from rlhf.launching.configuration import Config
+from rlhf.options import Fact
 
 
 def cautions(config: Config) -> Iterator[str]:
     """One line for each: key, value, why, what to set."""
-    if isinstance(config.algorithm, SelfPlayConfig):
-        yield from _old_completions(config, config.algorithm)
+    yield from _old_completions(config)
     yield from config.objective.cautions(config.max_staleness)
 
 
-def _old_completions(config: Config, algorithm: SelfPlayConfig) -> Iterator[str]:
+def _old_completions(config: Config) -> Iterator[str]:
     """Losses whose gradient is right on completions of the policy in training alone.
 
     Nothing corrects for others. Of SPPO, INPO and GPO the targets hold for any completion, and DPO,
     XPO and VPO learn from any pair.
     """
-    if (name := config.objective.game) is None:
+    name, algorithm = config.objective.game, config.algorithm
+    if name is None or Fact.games not in algorithm.gives():
         return
     why = f"{name} follows its game's gradient on completions of the policy of this moment alone"
     if config.round.epochs > 1:

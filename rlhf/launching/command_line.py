@@ -17,8 +17,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from rlhf.config import Config
 from rlhf.launching.checks import config_problems
+from rlhf.launching.configuration import Config
 from rlhf.launching.overrides import as_hydra_reads, empty_texts
 from rlhf.launching.standard_streams import outlast_terminal
 from rlhf.problems import InputError, RunFailed, Stopped

@@ -12,9 +12,9 @@ from hydra import compose, initialize_config_dir
 from actors.group import Allotment, wait_ready
 from cluster.session import session
 from cluster.shared_storage import require_shared
-from rlhf.config import CONF, Config
 from rlhf.launching.assembly import answering, make_evaluation, start_judge, start_rollout
 from rlhf.launching.command_line import checked
+from rlhf.launching.configuration import CONF, Config
 from rlhf.launching.inputs import Inputs, read_inputs
 from rlhf.launching.overrides import quoted
 from rlhf.launching.roles import allotments, paths_by_role, roles

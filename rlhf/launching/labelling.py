@@ -9,8 +9,7 @@ from actors.llm_labeller import WorkerWriter
 from actors.question_reader import QuestionReader
 from cluster.placement import Role
 from cluster.session import session
-from rlhf.config.feedback import FeedbackConfig
-from rlhf.config.models import VllmRolloutConfig
+from rlhf.feedback.config import FeedbackConfig
 from rlhf.feedback.labeller import Writer
 from rlhf.feedback.question import ANSWER_TOKENS, trivial_question
 from rlhf.launching.roles import allotments
@@ -27,9 +26,7 @@ def use_workers(
     """
     reader = QuestionReader(config.judge.path, config.judge.max_tokens, ANSWER_TOKENS)
     reader.check(trivial_question())
-    num_gpus = 1.0 if config.placement.gpus else 0.0
-    if isinstance(config.rollout, VllmRolloutConfig):
-        num_gpus *= config.rollout.tensor_parallel
+    num_gpus = float(config.rollout.gpus_per_worker) if config.placement.gpus else 0.0
     role = Role("judge", config.judge.num_workers, 1, num_gpus)
     cluster = config.cluster
     with session(cluster.address, [role], cluster.start_timeout_s, note) as reservation:

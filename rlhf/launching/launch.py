@@ -13,8 +13,6 @@ from actors.usage import UsageMeter
 from cluster.placement import make_plan, table
 from cluster.session import find_nodes, session
 from cluster.shared_storage import refuse_throwaway, require_shared
-from rlhf.config import Config
-from rlhf.config.algorithms import SelfPlayConfig
 from rlhf.launching.assembly import (
     RunStores,
     answering,
@@ -25,7 +23,6 @@ from rlhf.launching.assembly import (
     make_schedule,
     max_logprob_gap,
     require_transport,
-    sleeps,
     start_judge,
     start_policy,
     start_reference,
@@ -33,9 +30,10 @@ from rlhf.launching.assembly import (
 )
 from rlhf.launching.cautions import cautions
 from rlhf.launching.checks import plain
+from rlhf.launching.configuration import Config
 from rlhf.launching.fingerprints import fingerprints, require_same
 from rlhf.launching.inputs import Inputs, open_feed, read_inputs
-from rlhf.launching.roles import allotments, paths_by_role, roles
+from rlhf.launching.roles import allotments, paths_by_role, roles, sleeps
 from rlhf.launching.stopping import StopRequest
 from rlhf.learning.warmup import warm_up
 from rlhf.loop import Run, train
@@ -181,7 +179,7 @@ async def _prepare(
         tasks.create_task(_bring_reference(initial_path, reference_workers, wait_s))
         tasks.create_task(wait_ready([*rollout_workers, *judge_workers], wait_s))
     anchors = make_anchors(config, policy, reference_workers)
-    if isinstance(config.algorithm, SelfPlayConfig) and config.algorithm.samples_initial_policy:
+    if config.algorithm.samples_initial_policy:
         await rollout.each("load_initial", initial_path)
 
     first_round = checkpoint.state["num_rounds"] if checkpoint else 0

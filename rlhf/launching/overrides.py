@@ -16,8 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
-from rlhf.config import SCHEMAS
 from rlhf.config.texts import FILLED, LOCATION
+from rlhf.launching.configuration import SCHEMAS
 from rlhf.problems import InputError
 
 _WORD = re.compile(r"(?P<key>\+{0,2}(?P<name>[A-Za-z_][\w.@/:]*))=(?P<value>.*)", re.DOTALL)

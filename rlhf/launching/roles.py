@@ -1,25 +1,14 @@
 """Every kind of worker that a configuration asks for, and what each of them needs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from actors.group import Allotment
 from cluster.placement import Plan, Role, format_bytes
-from rlhf.config import Config
-from rlhf.config.judges import (
-    GameConfig,
-    LLMJudgeConfig,
-    NoJudgeConfig,
-    SimulatedUserJudgeConfig,
-    VerifierConfig,
-)
-from rlhf.config.models import (
-    RolloutConfig,
-    TransformersRolloutConfig,
-    Transport,
-    VllmRolloutConfig,
-)
+from rlhf.config.models import Transport
+from rlhf.judges.base import Seat
+from rlhf.launching.configuration import Config
 from rlhf.launching.memory import (
     DTYPE_BYTES,
     Memory,
@@ -31,7 +20,6 @@ from rlhf.launching.memory import (
     num_weights,
     policy_memory,
 )
-from rlhf.models.files import ModelJudgeConfig, find_model
 
 
 def roles(config: Config, model_path: str) -> list[Role]:
@@ -62,15 +50,14 @@ def needs_reference_workers(config: Config) -> bool:
 def paths_by_role(config: Config, directory: Path, model_path: str) -> dict[str, list[Path]]:
     """What a role's workers read or write on their own nodes: the run's directory, a known game,
     and models that are folders rather than hub ids."""
-    own = [directory, *_folder(model_path)]
-    judge = _folder(getattr(config.judge, "path", None))
-    if isinstance(config.judge, GameConfig) and Path(config.judge.game).is_absolute():
-        judge.append(Path(config.judge.game))
+    own = [directory, *_there([model_path])]
+    judge = _there(config.judge.files())
     return {"policy": own, "rollout": own, "reference": own, "judge": judge}
 
 
-def _folder(path: str | None) -> list[Path]:
-    return [Path(path).absolute()] if path and Path(path).is_dir() else []
+def _there(paths: Iterable[str]) -> list[Path]:
+    """Without hub ids, which are fetched."""
+    return [Path(path).absolute() for path in paths if Path(path).exists()]
 
 
 def allotments(
@@ -87,45 +74,36 @@ def allotments(
 
 def _rollout(config: Config, shape: ModelShape, share: float, beside: str | None) -> Role:
     rollout, dtype = config.rollout, config.model.dtype
-    per_worker = _gpus_per_engine(rollout)
+    per_worker = rollout.gpus_per_worker
     memory = frozen_memory(shape.num_weights, DTYPE_BYTES[dtype], per_worker)
-    note = ""
-    if getattr(config.algorithm, "samples_initial_policy", False):
+    if config.algorithm.samples_initial_policy:
         memory.parts["initial policy"] = memory.parts["weights"]
-    if isinstance(rollout, TransformersRolloutConfig):
-        memory.parts["cache"] = cache_bytes(shape, dtype, rollout.max_batch_tokens)
-    elif isinstance(rollout, VllmRolloutConfig) and not config.placement.gpus:
-        memory.parts["cache"] = rollout.cpu_kv_cache_gib * 2**30
-    elif isinstance(rollout, VllmRolloutConfig):
+    cache, words = rollout.cache(cache_bytes(shape, dtype, 1), config.placement.gpus)
+    if cache is not None:
+        memory.parts["cache"] = cache
+    else:
         token = format_bytes(cache_bytes(shape, dtype, 1000))
-        note = f"; cache {token} per 1,000 tokens, in {rollout.gpu_memory_utilization:.0%} of a GPU"
-    total, words = _told(memory)
-    return Role("rollout", rollout.num_workers, 1, share * per_worker, total, words + note, beside)
-
-
-def _gpus_per_engine(rollout: RolloutConfig) -> int:
-    return rollout.tensor_parallel if isinstance(rollout, VllmRolloutConfig) else 1
+        words = f"; cache {token} per 1,000 tokens, {words}"
+    total, told = _told(memory)
+    return Role("rollout", rollout.num_workers, 1, share * per_worker, total, told + words, beside)
 
 
 def _judge(config: Config, gpu: float) -> Role | None:
-    """None if nobody judges, or somebody elsewhere."""
     judge, count = config.judge, config.judge.num_workers
-    match judge:
-        case NoJudgeConfig():
+    match judge.seat:
+        case Seat.nowhere:
             return None
-        case VerifierConfig() | GameConfig() | SimulatedUserJudgeConfig():
+        case Seat.cpu:
             return Role("judge", count, 1, 0.0)
-        case LLMJudgeConfig(path=None):
-            return None
-        case LLMJudgeConfig(path=str(path)):
-            gpus = _gpus_per_engine(config.rollout)
-            size = DTYPE_BYTES[config.model.dtype]
-            memory = frozen_memory(causal_shape("judge.path", path).num_weights, size, gpus)
+        case Seat.engine:
+            gpus = config.rollout.gpus_per_worker
+            shape = causal_shape("judge.path", judge.loads or "")
+            memory = frozen_memory(shape.num_weights, DTYPE_BYTES[config.model.dtype], gpus)
             return Role("judge", count, 1, gpu * gpus, *_told(memory))
-    assert isinstance(judge, ModelJudgeConfig)
-    found = find_model(judge)
-    memory = frozen_memory(num_weights(found), dtype_bytes(found, judge.dtype))
-    return Role("judge", count, 1, gpu, *_told(memory))
+        case Seat.gpu:
+            found, dtype = judge.held()
+            memory = frozen_memory(num_weights(found), dtype_bytes(found, dtype))
+            return Role("judge", count, 1, gpu, *_told(memory))
 
 
 def _told(memory: Memory) -> tuple[int, str]:
@@ -136,6 +114,11 @@ def _told(memory: Memory) -> tuple[int, str]:
 def transport(config: Config) -> Transport:
     if config.weights.transport is not Transport.auto:
         return config.weights.transport
-    if not config.placement.gpus or not isinstance(config.rollout, VllmRolloutConfig):
+    if not config.placement.gpus or not config.rollout.shares_gpus:
         return Transport.object_store
     return Transport.ipc if config.placement.colocated else Transport.nccl
+
+
+def sleeps(config: Config) -> bool:
+    """Whether rollout workers give their GPU's memory back while the policy trains."""
+    return config.placement.colocated and config.rollout.shares_gpus

@@ -1,21 +1,18 @@
 """Folders of classifiers that judge: found or fetched, and checked without loading any weights."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, Protocol
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import AutoConfig
 
-from rlhf.config.judges import GPMConfig, PairModelConfig, RewardModelConfig
 from rlhf.config.reward import JUDGE_OF, Kind
 from rlhf.models.loading import UNREADABLE, first_line
 from rlhf.problems import InputError
-
-ModelJudgeConfig = RewardModelConfig | PairModelConfig | GPMConfig
 
 DTYPES = ("auto", "float32", "bfloat16")
 TRAINING_RECORD = "reward.json"
@@ -25,27 +22,23 @@ _FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
 _SAMPLES, _SAMPLE_BYTES = 16, 4096
 
 
-class _Form(NamedTuple):
-    """What tells one kind of judge from another."""
+class Wanted(Protocol):
+    """What a judge of a model says of it."""
 
-    option: str
-    """Its name in `judge=...`."""
-    labels: str
-    fits: Callable[[int], bool]
+    path: str
+    dtype: str
+    name: ClassVar[str]
+    """Of `judge=...`."""
+    labels: ClassVar[str]
+    """How many it has, in words."""
 
+    @staticmethod
+    def fits(num_labels: int) -> bool: ...
 
-_FORMS: dict[type, _Form] = {
-    RewardModelConfig: _Form("reward_model", "a reward model has 1", lambda n: n == 1),
-    PairModelConfig: _Form("pair_model", "a pair model has 1", lambda n: n == 1),
-    GPMConfig: _Form(
-        "gpm",
-        "a general preference model has an even number of them",
-        lambda n: n >= 2 and n % 2 == 0,
-    ),
-}
+    def differences(self, trained: dict[str, Any]) -> Iterator[str]: ...
 
 
-def find_model(config: ModelJudgeConfig) -> Path:
+def find_model(config: Wanted) -> Path:
     """The judge's directory, fetched if `path` is a hub id; without loading any weights.
 
     Raises InputError if files are missing, weights are pickled, the number of labels is not the
@@ -59,7 +52,7 @@ def find_model(config: ModelJudgeConfig) -> Path:
     except InputError as error:
         raise InputError([*problems, *error.problems]) from error
     faults = weight_faults(directory) or [
-        *_label_faults(directory, _FORMS[type(config)]),
+        *_label_faults(directory, config),
         *_training_faults(directory, config),
     ]
     problems += [f"judge.path={config.path}: {what}" for what in faults]
@@ -109,17 +102,17 @@ def weight_faults(directory: Path) -> list[str]:
     return []
 
 
-def _label_faults(directory: Path, form: _Form) -> Iterator[str]:
+def _label_faults(directory: Path, config: Wanted) -> Iterator[str]:
     num_labels = AutoConfig.from_pretrained(directory, trust_remote_code=False).num_labels
     assert num_labels is not None
-    if not form.fits(num_labels):
+    if not config.fits(num_labels):
         yield (
-            f"it has num_labels={num_labels}, and {form.labels}; give a sequence-classification "
-            f"model that was trained for judge={form.option}"
+            f"it has num_labels={num_labels}, and {config.labels}; give a sequence-classification "
+            f"model that was trained for judge={config.name}"
         )
 
 
-def _training_faults(directory: Path, config: ModelJudgeConfig) -> Iterator[str]:
+def _training_faults(directory: Path, config: Wanted) -> Iterator[str]:
     """Judges have files of one format, so that a model of another kind would load and be wrong."""
     record = directory / TRAINING_RECORD
     if not record.is_file():
@@ -132,14 +125,10 @@ def _training_faults(directory: Path, config: ModelJudgeConfig) -> Iterator[str]
     kind = _kind(trained)
     if kind is None:
         return
-    option = JUDGE_OF[kind]
-    if option != _FORMS[type(config)].option:
-        yield f"it was trained with kind={kind.value}; use it with judge={option}"
-    elif isinstance(config, GPMConfig) and trained["temperature"] != config.temperature:
-        yield (
-            f"it was trained with temperature={trained['temperature']}, and "
-            f"judge.temperature={config.temperature}; they must be equal"
-        )
+    if JUDGE_OF[kind] != config.name:
+        yield f"it was trained with kind={kind.value}; use it with judge={JUDGE_OF[kind]}"
+    else:
+        yield from config.differences(trained)
 
 
 def trained_kind(directory: Path) -> Kind | None:

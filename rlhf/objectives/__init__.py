@@ -31,7 +31,7 @@ __all__ = [
     "pair_loss",
 ]
 
-OBJECTIVES = found_in(__path__, __name__, ObjectiveConfig)
+OBJECTIVES = found_in(__name__, ObjectiveConfig)
 """Name -> schema."""
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from rlhf.objectives.late import Tensor
 from rlhf.objectives.pairs import Anchors, Judged, PairLogprobs
+from rlhf.options import Fact, Option
 from rlhf.records import Preference, SidePair
 
 
@@ -18,11 +19,9 @@ class Anchor(Enum):
 
 
 @dataclass
-class ObjectiveConfig:
+class ObjectiveConfig(Option):
     """What is minimised on a preference; a subclass is an option, its fields are its keys."""
 
-    name: ClassVar[str]
-    """As people choose it: `objective=NAME`."""
     learns_from_ties: ClassVar[bool] = False
     """Whether a pair that nobody wins, such as two equal texts, has a gradient of its own: where
     either side has a target or a KL by itself. A margin of equal texts is 0 whatever the policy."""
@@ -57,9 +56,29 @@ class ObjectiveConfig:
         log-ratio, per token where lengths are divided out; None without such a target."""
         return None
 
-    def problems(self, algorithm: Any) -> Iterator[str]:
-        """What cannot be, of its own keys and of the algorithm's beside them."""
-        return iter(())
+    def needs(self) -> Mapping[Fact, str]:
+        needed = {}
+        if self.needs_self_play:
+            needed[Fact.games] = (
+                f"objective={self.name}: needs an algorithm of self-play, such as "
+                f"algorithm={self.name}"
+            )
+        if self.needs_whole_lists:
+            needed[Fact.ranked_lists] = (
+                f"objective={self.name}: needs a ranked list per prompt; set algorithm=tpo"
+            )
+        return needed
+
+    def problems_with(self, algorithm: Any) -> Iterator[str]:
+        """What cannot be, of its own keys and of the algorithm's beside them; not asked where
+        that plays no games and these are needed."""
+        if (wanted := self.needs_score) and algorithm.score.value != wanted:
+            yield f"algorithm.score={algorithm.score.value}: objective={self.name} needs {wanted}"
+        if self.explores and not algorithm.num_initial:
+            yield (
+                f"algorithm.num_initial=0: objective={self.name} explores away from the initial "
+                "policy"
+            )
 
     def cautions(self, max_staleness: int) -> Iterator[str]:
         """What may be, but is hardly meant; told before a run."""

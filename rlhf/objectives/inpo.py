@@ -26,7 +26,8 @@ class INPOConfig(ObjectiveConfig):
     def largest_target(self) -> float | None:
         return self.step_size / 2
 
-    def problems(self, algorithm: Any) -> Iterator[str]:
+    def problems_with(self, algorithm: Any) -> Iterator[str]:
+        yield from ObjectiveConfig.problems_with(self, algorithm)
         if self.tau * self.step_size >= 1:
             yield (
                 f"objective.tau={self.tau:g}: tau·step_size = {self.tau * self.step_size:g} is the "

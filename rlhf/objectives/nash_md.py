@@ -21,7 +21,8 @@ class NashMDConfig(ObjectiveConfig):
     """Strength of the KL to the initial policy."""
     anchor: Anchor = Anchor.initial
 
-    def problems(self, algorithm: Any) -> Iterator[str]:
+    def problems_with(self, algorithm: Any) -> Iterator[str]:
+        yield from ObjectiveConfig.problems_with(self, algorithm)
         if algorithm.label.value == "hard":
             yield "algorithm.label=hard: objective=nash_md needs soft or sampled labels"
         if not algorithm.num_completions:

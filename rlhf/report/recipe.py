@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlhf.config import CONF, register_schemas
+from rlhf.launching.configuration import CONF, register_schemas
 from rlhf.problems import InputError
 from rlhf.storage.run_directory import CONFIG, OVERRIDES, flat
 from rlhf.watching.masking import mask_secrets

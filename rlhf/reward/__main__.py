@@ -18,16 +18,16 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
-from rlhf.config import CONF, register_schemas
 from rlhf.config.reward import JUDGE_OF, Kind, RewardTrainingConfig
 from rlhf.launching.checks import plain
 from rlhf.launching.command_line import begin, complete, told
+from rlhf.launching.configuration import CONF, register_schemas
 from rlhf.problems import InputError
 from rlhf.seeds import derive_seed
 from rlhf.storage.output_folder import complete_folder
 
 if TYPE_CHECKING:
-    from rlhf.judges.classifiers import Classifier
+    from rlhf.judges.models.classifiers import Classifier
     from rlhf.reward.training import Outcome
 
 CURVE_POINTS = 100

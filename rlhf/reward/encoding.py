@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rlhf.config.data import Overlong
-from rlhf.config.models import TinyModelConfig
 from rlhf.config.reward import Kind, RewardTrainingConfig
 from rlhf.data.preference_files import Example
-from rlhf.judges.classifiers import Classifier, Ids, Place
+from rlhf.judges.models.classifiers import Classifier, Ids, Place
 from rlhf.judges.pair_model import PairLayout
 from rlhf.problems import some
 from rlhf.records import Message
@@ -41,8 +40,8 @@ class Encoder:
         self._classifier = classifier
         self._layout = _layout(config, classifier)
         # Other vocabularies have a token for rare characters by design; this one lacks words.
-        is_tiny = isinstance(config.model, TinyModelConfig)
-        self._unknown_id = classifier.tokenizer.unk_token_id if is_tiny else None
+        made = config.model.is_made
+        self._unknown_id = classifier.tokenizer.unk_token_id if made else None
         self._num_identical = 0
         self._overlong: list[Example] = []
         self._unknown: list[Example] = []

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from rlhf.judges.classifiers import Classifier
+from rlhf.judges.models.classifiers import Classifier
 from rlhf.models.files import find_directory, weight_faults
 from rlhf.problems import InputError
 

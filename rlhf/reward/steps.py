@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from rlhf.data.preference_files import Example
-from rlhf.judges.classifiers import Classifier, Ids, Place
+from rlhf.judges.models.classifiers import Classifier, Ids, Place
 from rlhf.models.batching import unique
 from rlhf.problems import InputError
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlhf.config.models import DType, PolicyConfig
 from rlhf.config.reward import Kind, Margin, RewardTrainingConfig
-from rlhf.judges.classifiers import Classifier, distinct
+from rlhf.judges.models.classifiers import Classifier, distinct
 from rlhf.learning.schedules import learning_rate
 from rlhf.models.batching import micro_batches, optimizer_steps
 from rlhf.problems import RunFailed

@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from rlhf.config.tools import CallConfig
 from rlhf.records import Completion, Prompt, Sampling
 from rlhf.seeds import derive_seed
 from rlhf.stages import Rollout
-from rlhf.tools import Tool
-from rlhf.tools.syntax import parts
+from rlhf.tools.syntax import CallConfig, ToolsConfig, parts
+from rlhf.tools.tool import Tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +119,18 @@ def _begun(prompt: Prompt, answer: Completion) -> Prompt:
         prefix=prompt.prefix + answer.text,
         num_prefix_tokens=prompt.num_prefix_tokens + len(answer.token_ids),
     )
+
+
+def with_tools(
+    rollout: Rollout,
+    config: ToolsConfig,
+    encode: Callable[[str], tuple[int, ...]],
+    max_tokens: int,
+) -> Rollout:
+    """`encode` makes a tool's words tokens of the policy; an answer has `max_tokens` at most.
+
+    To be made once for a run: what may run at the same time is counted for each by itself.
+    """
+    if not isinstance(config, CallConfig):
+        return rollout
+    return ToolRollout(rollout, config.tool(), encode, config, max_tokens)

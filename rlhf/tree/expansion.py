@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from rlhf.collecting.similarity import similarity
-from rlhf.config.algorithms import StepValue, TreeConfig, Truncated
+from rlhf.collecting.truncated import Truncated
 from rlhf.records import Completion, Prompt, Sampling
 from rlhf.seeds import derive_seed
 from rlhf.stages import Judge, Rollout
 from rlhf.tree.nodes import Node, Tree
+from rlhf.tree.settings import StepValue, TreeSettings
 
 _NUMBER = re.compile(r"\d+")
 
@@ -37,7 +38,7 @@ class Grower:
     """Without one, nothing but whole answers has a value."""
     sampling: Sampling
     """Of whole answers: `max_tokens` is the most that one may have."""
-    config: TreeConfig
+    config: TreeSettings
 
     async def grow(self, tree: Tree, leaves: Sequence[Node], start: Node) -> None:
         """Gives the leaves their children: steps from the policy, near duplicates merged.

@@ -10,15 +10,10 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import takewhile
 
-from rlhf.config.algorithms import (
-    RejectedSibling,
-    Search,
-    StepValue,
-    TreeConfig,
-    Truncated,
-)
+from rlhf.collecting.truncated import Truncated
 from rlhf.records import Completion, Dropped, DropReason, Preference
 from rlhf.tree.nodes import Node, Tree, chain
+from rlhf.tree.settings import RejectedSibling, Search, StepValue, TreeSettings
 
 _EPSILON = 1e-9
 """Shares of look-aheads are fractions: 7/8 - 4/8 reaches a gap of 0.375."""
@@ -33,7 +28,7 @@ class Candidate:
 
 
 def sibling_pairs(
-    tree: Tree, config: TreeConfig
+    tree: Tree, config: TreeSettings
 ) -> tuple[tuple[Preference, ...], tuple[Dropped, ...]]:
     """Preferences among the children of the nodes that were moved through, weights summing to 1.
 
@@ -99,13 +94,13 @@ def _rejected(others: Sequence[Node], how: RejectedSibling, seed: int) -> Sequen
     return [others[-1]]
 
 
-def _has_failed(node: Node, config: TreeConfig) -> bool:
+def _has_failed(node: Node, config: TreeSettings) -> bool:
     """Whether a judge did not answer, in best-first search about every look-ahead."""
     return node.has_failed or (config.search is Search.best_first and node.score is None)
 
 
 def _reason_to_drop(
-    chosen: Candidate, rejected: Candidate, config: TreeConfig
+    chosen: Candidate, rejected: Candidate, config: TreeSettings
 ) -> DropReason | None:
     best, other = chosen.node, rejected.node
     # Of a whole answer the judge has said all that visits could tell.
@@ -128,7 +123,7 @@ def _preference(
     node: Node,
     chosen: Candidate,
     rejected: Candidate,
-    config: TreeConfig,
+    config: TreeSettings,
     weight: float,
 ) -> Preference:
     a, b = chosen.completion, rejected.completion

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 
-from rlhf.config.algorithms import StepValue, TreeConfig
 from rlhf.records import Completion, Dropped, DropReason, Emphasis, Preference
 from rlhf.tree.nodes import Node, Tree
 from rlhf.tree.pairs import is_tie
+from rlhf.tree.settings import StepValue, TreeSettings
 
 _SCALES = {
     StepValue.outcome: (-1.0, 1.0),
@@ -22,7 +22,7 @@ _SCALES = {
 
 
 def ranked_pairs(
-    tree: Tree, config: TreeConfig
+    tree: Tree, config: TreeSettings
 ) -> tuple[tuple[Preference, ...], tuple[Dropped, ...]]:
     """Every answer of the list over every one that is worth less, weights summing to 1.
 

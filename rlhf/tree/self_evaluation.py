@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from rlhf.judges.llm import Chooser
+from rlhf.judges.questions.comparing import Chooser
 from rlhf.records import Completion, Prompt, transcript
 
 QUESTION = """\

@@ -40,8 +40,9 @@ def complaints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def feedback(folder: Path, *arguments: str) -> None:
-    from rlhf.config.feedback import FeedbackConfig, LabelSource
+    from rlhf.config.data import LabelSource
     from rlhf.feedback.__main__ import run as extract
+    from rlhf.feedback.config import FeedbackConfig
 
     given = dict(argument.split("=", 1) for argument in arguments)
     extract(FeedbackConfig(given["path"], given["out"], LabelSource(given["label"])))

@@ -9,8 +9,8 @@ from commands import SMALL, run
 from hydra import compose, initialize_config_dir
 from transformers import AutoModelForCausalLM
 
-from rlhf.config import register_schemas
 from rlhf.launching.command_line import checked
+from rlhf.launching.configuration import register_schemas
 from rlhf.launching.inputs import read_inputs
 from rlhf.learning.logprobs import sum_logprobs
 from rlhf.storage.store import read, read_metrics

@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.group import Allotment, stop_workers, wait_ready
 from actors.llm_judge import check_llm_judge, start_llm_judge
-from rlhf.config.judges import LLMJudgeConfig
 from rlhf.config.models import DType, TransformersRolloutConfig, VllmRolloutConfig
-from rlhf.judges.template import DEFAULT_TEMPLATE, Template
+from rlhf.judges.llm import LLMJudgeConfig
+from rlhf.judges.questions.template import DEFAULT_TEMPLATE, Template
 from rlhf.problems import InputError
 from rlhf.records import Comparison, Completion, Message, Prompt
 

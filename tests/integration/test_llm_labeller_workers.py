@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from letter_models import write_writing_model
 
-from rlhf.config.feedback import FeedbackConfig, LabelSource
-from rlhf.config.judges import LLMJudgeConfig
+from rlhf.config.data import LabelSource
 from rlhf.config.models import DType, TransformersRolloutConfig
 from rlhf.feedback.__main__ import run
+from rlhf.feedback.config import FeedbackConfig
 from rlhf.feedback.labeller import LabellerFailed
 from rlhf.feedback.question import PROMPT
+from rlhf.judges.llm import LLMJudgeConfig
 from rlhf.problems import InputError
 
 POSITIONS = 4096

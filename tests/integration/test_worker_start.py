@@ -13,7 +13,6 @@ from actors.group import Allotment, WorkerFailed, call_all, start_workers, stop_
 from actors.judge import JudgeWorker
 from actors.rollout import RolloutService, RolloutWorker
 from rlhf.collecting.dispatch import WorkerDied
-from rlhf.config.judges import RewardModelConfig
 from rlhf.config.models import (
     DType,
     TinyModelConfig,
@@ -21,6 +20,7 @@ from rlhf.config.models import (
     VllmRolloutConfig,
     Vocabulary,
 )
+from rlhf.judges.reward_model import RewardModelConfig
 from rlhf.problems import InputError
 from rlhf.records import Prompt, Sampling, Tokens
 from rlhf.toys.tiny import build_tiny_model

@@ -9,7 +9,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from rlhf.config.judges import LLMJudgeConfig
+from rlhf.judges.llm import LLMJudgeConfig
 
 
 class Server:

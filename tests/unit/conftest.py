@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from chat_server import Server
 
-from rlhf.judges import server as server_module
+from rlhf.judges.questions import server as server_module
 from rlhf.reward import __main__ as reward
 
 

@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 
-from rlhf.config.judges import RewardModelConfig
-from rlhf.judges import build_judge
 from rlhf.judges.groups import Group
+from rlhf.judges.reward_model import RewardModelConfig
 from rlhf.records import Completion, Message, Prompt
 
 TINY = ("model=tiny", "model.vocabulary=bytes", "model.width=16", "model.num_layers=1")
@@ -35,5 +34,5 @@ def group(question: str, *texts: str, prefix: str = "", stopped: bool = False) -
 
 
 def scores(tmp_path: Path, question: str, *texts: str, **rest) -> tuple:
-    judge = build_judge(RewardModelConfig(path=str(tmp_path / "out")))
+    judge = RewardModelConfig(path=str(tmp_path / "out")).build()
     return judge.judge([group(question, *texts, **rest)])[0].scores

@@ -20,12 +20,12 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from ray.scripts.scripts import cli as ray_cli
 
-from rlhf.config import Config, register_schemas
-from rlhf.config.feedback import FeedbackConfig
 from rlhf.config.reward import RewardTrainingConfig
 from rlhf.feedback import __main__ as feedback
+from rlhf.feedback.config import FeedbackConfig
 from rlhf.launching.checks import config_problems
 from rlhf.launching.command_line import typed
+from rlhf.launching.configuration import Config, register_schemas
 from rlhf.launching.overrides import as_hydra_reads
 from rlhf.problems import InputError
 from rlhf.reward import __main__ as reward

@@ -61,6 +61,8 @@ ORDER = [
 """Rooms, each of which may import from itself and from those above it in this list."""
 MOST_IN_THE_ROOT = 14
 """Modules of `rlhf` that are in no room."""
+MOST_CLASS_TESTS = 12
+"""Lines that ask which option a configuration is, instead of what it says of itself."""
 
 
 class Import(NamedTuple):
@@ -142,6 +144,28 @@ def test_only_launching_knows_actors_and_the_cluster():
     assert [one.place for one in knowing if room(one.importer) not in rooms] == []
 
 
+def test_hardly_anybody_asks_for_the_class_of_a_configuration():
+    found = [
+        f"{file}:{node.lineno}"
+        for file in FILES
+        for node in ast.walk(ast.parse((ROOT / file).read_text()))
+        if "Config" in (_classes(node))
+    ]
+    assert len(found) <= MOST_CLASS_TESTS, found
+
+
+def _classes(node: ast.AST) -> str:
+    """The classes that something is compared with."""
+    match node:
+        case ast.Call(func=ast.Name("isinstance" | "issubclass"), args=[_, asked]):
+            return ast.unparse(asked)
+        case ast.MatchClass(cls=asked):
+            return ast.unparse(asked)
+        case ast.Compare(left=ast.Call(func=ast.Name("type"))):
+            return ast.unparse(node)
+    return ""
+
+
 # Large libraries are imported once; each module of ours then in a fork that has none of ours.
 IMPORT_EACH = """
 import importlib, json, os, sys
@@ -195,7 +219,7 @@ def test_each_module_can_be_imported_by_itself_and_brings_no_actor_nor_engine():
                 "rlhf/launching/evaluating.py",
                 "rlhf/launching/overrides.py",
                 "rlhf/report/recipe.py",
-                "rlhf/config/*.py",
+                "rlhf/launching/configuration.py",
             ],
         ),
     ],

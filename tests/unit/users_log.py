@@ -3,9 +3,8 @@
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from rlhf.algorithms.drift import Drift
+from rlhf.algorithms.drift import Drift, DriftConfig
 from rlhf.asking.preparation import Preparation
-from rlhf.config.algorithms import DriftConfig
 from rlhf.config.models import Rendering, Vocabulary
 from rlhf.data.rendering import Renderer, Review, Row
 from rlhf.records import (

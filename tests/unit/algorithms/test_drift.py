@@ -17,9 +17,9 @@ from users_log import (
     tokenizer,
 )
 
-from rlhf.algorithms.drift import USER, Drift, can_use, seed_pairs
-from rlhf.config.algorithms import Chosen, DriftConfig, Filter, Rejected
+from rlhf.algorithms.drift import USER, Chosen, Drift, DriftConfig, Rejected, can_use, seed_pairs
 from rlhf.data.guidance import INSTRUCTION
+from rlhf.feedback.filters import Filter
 from rlhf.records import LOGGED, DropReason, Sampling, UserFeedback
 
 

@@ -13,7 +13,9 @@ from users_log import (
     reviewed,
 )
 
-from rlhf.config.algorithms import Chosen, Filter, Rejected, Truncated
+from rlhf.algorithms.drift import Chosen, Rejected
+from rlhf.collecting.truncated import Truncated
+from rlhf.feedback.filters import Filter
 from rlhf.records import DropReason
 
 EVERY_FILTER = list(Filter)

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf.algorithms.drift import Drift
-from rlhf.config.algorithms import Chosen, DriftConfig, Rejected
+from rlhf.algorithms.drift import Chosen, Drift, DriftConfig, Rejected
 from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
 from rlhf.objectives.base import Anchor
 from rlhf.objectives.dpo import DPOConfig

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from rlhf.algorithms.self_play import SelfPlay
-from rlhf.config.algorithms import SelfPlayConfig, SelfPlayRule
+from rlhf.algorithms.self_play import SelfPlay, SelfPlayConfig
+from rlhf.collecting.matching import SelfPlayRule
 from rlhf.records import Comparison, Completion, Judgement, Message, Prompt, Sampling
 
 PROMPT = Prompt("p", (Message("user", "?"),), (1,))

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf.collecting.matching import match
-from rlhf.config.algorithms import Label, SelfPlayConfig, SelfPlayRule
+from rlhf.algorithms.self_play import SelfPlayConfig
+from rlhf.collecting.matching import Label, SelfPlayRule, match
 from rlhf.objectives import OBJECTIVES, Judged, PairLogprobs, Peers, SideLogprobs, pair_loss
 from rlhf.objectives.base import ObjectiveConfig
 from rlhf.objectives.dpo import DPOConfig

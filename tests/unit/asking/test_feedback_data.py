@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from users_log import conversation
 
-from rlhf.asking.feedback import open_folder
-from rlhf.config.data import FeedbackDataConfig
-from rlhf.config.feedback import FeedbackConfig, LabelSource
+from rlhf.asking.sources.feedback import FeedbackDataConfig, open_folder
+from rlhf.config.data import LabelSource
 from rlhf.conversations.log import ConversationLog
 from rlhf.data.rendering import Source
 from rlhf.feedback.__main__ import run
+from rlhf.feedback.config import FeedbackConfig
 from rlhf.problems import InputError
 from rlhf.toys.users import write_log
 

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
 from rlhf.asking.prompts import PromptSchedule, load_data
-from rlhf.config.data import ArithmeticConfig, FilesConfig, Overlong
+from rlhf.asking.sources.arithmetic import ArithmeticConfig
+from rlhf.asking.sources.files import FilesConfig
+from rlhf.config.data import Overlong
 from rlhf.config.models import Rendering, Vocabulary
-from rlhf.config.tools import ToolsConfig
 from rlhf.data.rendering import Renderer
 from rlhf.problems import InputError
 from rlhf.records import Message, Prompt, Tokens
+from rlhf.tools.syntax import ToolsConfig
 from rlhf.toys.tiny import build_tokenizer
 
 GSM8K = Path(__file__).parents[3].parent / "shared" / "data" / "gsm8k"

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.collecting.matching import compared, match, side_scores
-from rlhf.config.algorithms import Label, Score, SelfPlayConfig, SelfPlayRule, Truncated
+from rlhf.algorithms.self_play import SelfPlayConfig
+from rlhf.collecting.matching import Label, Score, SelfPlayRule, compared, match, side_scores
+from rlhf.collecting.truncated import Truncated
 from rlhf.records import Comparison, Completion, DropReason, Judgement, Message, Prompt
 
 PROMPT = Prompt("p", (Message("user", "?"),), (1,))

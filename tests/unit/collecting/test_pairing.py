@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.collecting.pairing import pair
-from rlhf.config.algorithms import OnlineDPOConfig, PairRule, Truncated
+from rlhf.algorithms.online import OnlineDPOConfig
+from rlhf.collecting.pairing import PairRule, pair
+from rlhf.collecting.truncated import Truncated
 from rlhf.records import (
     Comparison,
     Completion,

@@ -13,8 +13,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlhf.config import SCHEMAS, Config, register_schemas
-from rlhf.config.data import ArithmeticConfig, FilesConfig
+from rlhf.asking.sources.arithmetic import ArithmeticConfig
+from rlhf.asking.sources.files import FilesConfig
 from rlhf.config.models import (
     ModelConfig,
     PolicyConfig,
@@ -25,6 +25,7 @@ from rlhf.config.models import (
 from rlhf.config.run import PlacementConfig, RoundConfig, WarmupConfig
 from rlhf.launching.checks import config_problems, plain
 from rlhf.launching.command_line import hydra_problem, typed
+from rlhf.launching.configuration import SCHEMAS, Config, register_schemas
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.objectives.gpo import GPOConfig
 from rlhf.objectives.ipo import IPOConfig
@@ -330,7 +331,7 @@ GUIDED_JUDGE = (
         ),
         (
             (*USERS, *LOG, "warmup.steps=0", "data.feed=new", "algorithm=spin"),
-            "data.feed=new: brings complaints alone",
+            "algorithm.chosen=logged: needs replies that satisfied",
         ),
         (
             (*USERS, *LOG, "warmup.steps=7"),

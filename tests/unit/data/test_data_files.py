@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.config.data import FilesConfig
-from rlhf.config.feedback import LabelSource
+from rlhf.asking.sources.files import FilesConfig, file_rows
+from rlhf.config.data import LabelSource
 from rlhf.config.reward import PreferenceFilesConfig
 from rlhf.conversations.log import ConversationLog
-from rlhf.data.files import file_rows
 from rlhf.data.preference_files import read_examples
 from rlhf.feedback.feed import Feed
 from rlhf.problems import InputError

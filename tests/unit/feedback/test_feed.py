@@ -10,7 +10,7 @@ from users_log import conversation, renderer
 
 from rlhf.asking.preparation import Preparation
 from rlhf.collecting.collector import OneRound
-from rlhf.config.feedback import LabelSource
+from rlhf.config.data import LabelSource
 from rlhf.conversations.pairs import is_heldout
 from rlhf.feedback.feed import Feed, FeedSchedule, Ledger
 from rlhf.problems import InputError

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.config.feedback import FeedbackConfig, LabelSource
+from rlhf.config.data import LabelSource
 from rlhf.conversations.pairs import is_heldout
 from rlhf.data.preference_files import PreferenceFilesConfig, read_examples
 from rlhf.feedback.__main__ import run
+from rlhf.feedback.config import FeedbackConfig
 from rlhf.problems import InputError
 from rlhf.records import Message
 

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf.collecting.similarity import distinct, similarity
-from rlhf.config.algorithms import Filter
-from rlhf.feedback.filters import OPENING_CHARS, reason_to_drop
+from rlhf.feedback.filters import OPENING_CHARS, Filter, reason_to_drop
 from rlhf.records import Completion, DropReason
 
 

@@ -12,7 +12,7 @@ from rlhf.feedback import labeller as labeller_module
 from rlhf.feedback.access import EndpointWriter
 from rlhf.feedback.labeller import LabellerFailed, LLMLabeller, NoAnswer, run_in_order
 from rlhf.feedback.question import ANSWER_TOKENS
-from rlhf.judges.server import EndpointFailed
+from rlhf.judges.questions.server import EndpointFailed
 from rlhf.problems import InputError
 from rlhf.records import Message
 

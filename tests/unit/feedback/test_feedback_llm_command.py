@@ -10,13 +10,14 @@ import pytest
 from chat_server import said
 from labelling_model import answer, last_message
 
-from rlhf.config.feedback import FeedbackConfig, LabelSource
-from rlhf.config.judges import LLMJudgeConfig
+from rlhf.config.data import LabelSource
 from rlhf.config.models import TransformersRolloutConfig
 from rlhf.config.run import PlacementConfig
 from rlhf.feedback.__main__ import run
+from rlhf.feedback.config import FeedbackConfig
 from rlhf.feedback.labeller import LabellerFailed
 from rlhf.feedback.question import trivial_question
+from rlhf.judges.llm import LLMJudgeConfig
 from rlhf.problems import InputError
 
 ROOT = Path(__file__).parents[3]

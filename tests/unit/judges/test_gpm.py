@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
-from rlhf.config.judges import GPMConfig
 from rlhf.config.models import Vocabulary
-from rlhf.judges import build_judge
+from rlhf.judges.gpm import GPMConfig
 from rlhf.judges.groups import Group
 from rlhf.problems import InputError
 from rlhf.records import Completion, Message, Prompt
@@ -128,7 +127,7 @@ def cycle(tmp_path_factory):
 
 
 def judge_of(directory, **changes):
-    return build_judge(GPMConfig(path=str(directory), **{"temperature": 1.0, **changes}))
+    return GPMConfig(path=str(directory), **{"temperature": 1.0, **changes}).build()
 
 
 @pytest.mark.parametrize("temperature, wins", [(1.0, 0.703918), (0.5, 0.849675)])

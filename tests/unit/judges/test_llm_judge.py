@@ -13,12 +13,12 @@ from chat_server import said, thought
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.config.judges import LLMJudgeConfig
-from rlhf.judges.endpoint import Endpoint, check_endpoint, endpoint_judge
-from rlhf.judges.labels import listed_preference, preference
-from rlhf.judges.llm import LLMJudge, llm_judge_problems
-from rlhf.judges.server import EndpointFailed
-from rlhf.judges.template import DEFAULT_TEMPLATE, Template, load_template
+from rlhf.judges.llm import LLMJudgeConfig
+from rlhf.judges.questions.comparing import LLMJudge
+from rlhf.judges.questions.endpoint import Endpoint, check_endpoint, endpoint_judge
+from rlhf.judges.questions.labels import listed_preference, preference
+from rlhf.judges.questions.server import EndpointFailed
+from rlhf.judges.questions.template import DEFAULT_TEMPLATE, Template, load_template
 from rlhf.problems import InputError
 from rlhf.records import Completion, Message, Prompt
 
@@ -200,7 +200,7 @@ URL = "http://judge:8000/v1"
     ],
 )
 def test_contradictions_are_told(settings, told):
-    problems = list(llm_judge_problems(LLMJudgeConfig(**settings)))
+    problems = list(LLMJudgeConfig(**settings).problems())
     assert len(problems) == len(told)
     for problem, part in zip(problems, told, strict=True):
         assert part in problem

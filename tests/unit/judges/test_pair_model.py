@@ -12,10 +12,9 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from rlhf.config.judges import PairModelConfig
 from rlhf.config.models import Vocabulary
-from rlhf.judges import build_judge
 from rlhf.judges.groups import Group
+from rlhf.judges.pair_model import PairModelConfig
 from rlhf.models.files import find_model
 from rlhf.problems import InputError
 from rlhf.records import Completion, Message, Prompt
@@ -59,7 +58,7 @@ def group(id: str, question: str, *texts: str) -> Group:
 
 
 def judge_of(directory, **changes):
-    return build_judge(PairModelConfig(path=str(directory), **changes))
+    return PairModelConfig(path=str(directory), **changes).build()
 
 
 def ids(*texts: str) -> list[int]:

@@ -15,10 +15,9 @@ from transformers import (
     Qwen2ForSequenceClassification,
 )
 
-from rlhf.config.judges import RewardModelConfig
 from rlhf.config.models import Vocabulary
-from rlhf.judges import build_judge
 from rlhf.judges.groups import Group
+from rlhf.judges.reward_model import RewardModelConfig
 from rlhf.models.files import find_model
 from rlhf.problems import InputError
 from rlhf.records import Completion, Message, Prompt
@@ -71,7 +70,7 @@ def chat(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judge(chat):
-    return build_judge(RewardModelConfig(path=str(chat), micro_batch_tokens=100))
+    return RewardModelConfig(path=str(chat), micro_batch_tokens=100).build()
 
 
 GROUPS = [group("a", "1+1?", "2", "two, I should think", ""), group("b", "Why is that so?", "é")]
@@ -99,7 +98,7 @@ def test_scores_are_those_of_single_unpadded_rows(chat, judge):
 
 def test_a_declared_padding_token_is_used(tmp_path):
     directory = write(tmp_path / "rm", pad_token_id=0)
-    judge = build_judge(RewardModelConfig(path=str(directory)))
+    judge = RewardModelConfig(path=str(directory)).build()
     tokenizer = AutoTokenizer.from_pretrained(directory)
     scores = judge.judge(GROUPS)[0].scores
     for i, score in enumerate(scores):
@@ -109,7 +108,7 @@ def test_a_declared_padding_token_is_used(tmp_path):
 
 def test_without_a_template_conversation_and_completion_are_a_text_pair(tmp_path):
     directory = write(tmp_path / "rm", template=None)
-    judge = build_judge(RewardModelConfig(path=str(directory)))
+    judge = RewardModelConfig(path=str(directory)).build()
     tokenizer = AutoTokenizer.from_pretrained(directory)
     scores = judge.judge(GROUPS)[0].scores
     for completion, score in zip(GROUPS[0].completions, scores, strict=True):
@@ -132,7 +131,7 @@ def test_batches_do_not_change_scores(judge, texts, budget):
 
 def test_too_long_is_no_score(chat):
     fits = len(chat_text(group("a", "?", "xx"), 0).replace("<eos>", "$"))
-    judge = build_judge(RewardModelConfig(path=str(chat), max_tokens=fits))
+    judge = RewardModelConfig(path=str(chat), max_tokens=fits).build()
     scores = judge.judge([group("a", "?", "xx", "xxx")])[0].scores
     assert scores[0] is not None
     assert scores[1] is None
@@ -140,7 +139,7 @@ def test_too_long_is_no_score(chat):
 
 def test_a_limit_of_the_model_counts_too(tmp_path):
     directory = write(tmp_path / "rm", max_position_embeddings=64)
-    judge = build_judge(RewardModelConfig(path=str(directory)))
+    judge = RewardModelConfig(path=str(directory)).build()
     assert judge.judge([group("a", "?", "x" * 64)])[0].scores == (None,)
 
 
@@ -158,7 +157,7 @@ def test_a_score_that_is_not_finite_is_no_score(tmp_path):
     model = AutoModelForSequenceClassification.from_pretrained(directory, use_safetensors=True)
     model.score.weight.data.fill_(float("nan"))
     model.save_pretrained(directory)
-    judge = build_judge(RewardModelConfig(path=str(directory)))
+    judge = RewardModelConfig(path=str(directory)).build()
     assert judge.judge([group("a", "?", "x")])[0].scores == (None,)
 
 
@@ -168,7 +167,7 @@ def test_nothing_to_judge(judge):
 
 def test_name_and_version(chat, judge, tmp_path):
     other = write(tmp_path / "rm", hidden_size=8)
-    names = [j.judge([group("a", "?", "x")])[0].judge for j in (judge, build_judge(config(other)))]
+    names = [j.judge([group("a", "?", "x")])[0].judge for j in (judge, config(other).build())]
     assert all(name.startswith("reward_model/rm@") for name in names)
     assert names[0] != names[1]
 
@@ -178,7 +177,7 @@ def config(path) -> RewardModelConfig:
 
 
 def test_dtype(chat):
-    judge = build_judge(RewardModelConfig(path=str(chat), dtype="bfloat16"))
+    judge = RewardModelConfig(path=str(chat), dtype="bfloat16").build()
     assert {p.dtype for p in judge._classifier.model.parameters()} == {torch.bfloat16}
     assert judge.judge([group("a", "?", "x")])[0].scores[0] is not None
 
@@ -188,7 +187,7 @@ def test_dtype(chat):
 
 def refusal(path, **changes) -> str:
     with pytest.raises(InputError) as caught:
-        build_judge(RewardModelConfig(path=str(path), **changes))
+        RewardModelConfig(path=str(path), **changes).build()
     return str(caught.value)
 
 

@@ -18,12 +18,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rlhf.config.judges import GPMConfig, PairModelConfig, RewardModelConfig
 from rlhf.config.models import ModelConfig
 from rlhf.config.reward import Kind, RewardTrainingConfig
 from rlhf.data.preference_files import Example
-from rlhf.judges import build_judge
-from rlhf.judges.classifiers import Classifier, distinct
+from rlhf.judges.gpm import GPMConfig
+from rlhf.judges.models.classifiers import Classifier, distinct
+from rlhf.judges.pair_model import PairModelConfig
+from rlhf.judges.reward_model import RewardModelConfig
 from rlhf.records import Message
 from rlhf.reward.encoding import Encoder
 from rlhf.reward.training import _logits
@@ -104,7 +105,7 @@ def test_a_reward_model_s_order_of_two_answers_is_the_model_s_own(tmp_path):
         alone(directory, texts_of(directory, "why", text)[0], None)[0] for text in (short, long)
     ]
     assert own[0] < own[1] and blind[0] > blind[1], "the token types decide"
-    judge = build_judge(RewardModelConfig(path=str(directory)))
+    judge = RewardModelConfig(path=str(directory)).build()
     (judgement,) = judge.judge([group("why", short, long)])
     assert judgement.scores == pytest.approx(own, abs=1e-5)
 
@@ -113,7 +114,7 @@ def test_a_reward_model_s_order_of_two_answers_is_the_model_s_own(tmp_path):
 def test_an_answer_that_goes_on_is_the_second_text_too(stopped, types, tmp_path):
     directory = write(tmp_path / "rm", None)
     ids = [CLS, WHY, IT] if stopped else [CLS, WHY, SEP, IT, SEP]
-    judge = build_judge(RewardModelConfig(path=str(directory)))
+    judge = RewardModelConfig(path=str(directory)).build()
     (judgement,) = judge.judge([group("why", "it", stopped=stopped)])
     assert judgement.scores[0] == pytest.approx(alone(directory, ids, types)[0], abs=1e-5)
 
@@ -127,9 +128,7 @@ def test_a_pair_model_s_second_completion_is_the_second_text(tmp_path):
         assert abs(alone(directory, ids, types)[0] - alone(directory, ids, None)[0]) > 0.01
         return 1 / (1 + math.exp(-alone(directory, ids, types)[0]))
 
-    (comparison,) = build_judge(PairModelConfig(path=str(directory))).judge(
-        [group("why", "it", "is")]
-    )
+    (comparison,) = PairModelConfig(path=str(directory)).build().judge([group("why", "it", "is")])
     in_order, swapped = first_wins(IT, last=IS), 1 - first_wins(IS, last=IT)
     assert comparison.win_prob[0][1] == pytest.approx((in_order + swapped) / 2, abs=1e-6)
     assert comparison.order_disagreement == pytest.approx(abs(in_order - swapped), abs=1e-6)
@@ -142,7 +141,7 @@ def test_a_preference_embedding_is_that_of_the_two_texts(tmp_path):
         [value / math.hypot(*embedding) for value in embedding] for embedding in found
     )
     expected = 1 / (1 + math.exp(-(a * d - b * c) / 0.1))
-    (comparison,) = build_judge(GPMConfig(path=str(directory))).judge([group("why", "it", "is so")])
+    (comparison,) = GPMConfig(path=str(directory)).build().judge([group("why", "it", "is so")])
     assert comparison.win_prob[0][1] == pytest.approx(expected, abs=1e-5)
 
 
@@ -151,7 +150,7 @@ def test_a_chat_template_makes_one_text(tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(directory)
     tokenizer.chat_template = "[CLS] {% for m in messages %}{{ m['content'] }} [SEP]{% endfor %}"
     tokenizer.save_pretrained(directory)
-    (judgement,) = build_judge(RewardModelConfig(path=str(directory))).judge([group("why", "it")])
+    (judgement,) = RewardModelConfig(path=str(directory)).build().judge([group("why", "it")])
     ids = tokenizer.apply_chat_template(
         [{"role": "user", "content": "why"}, {"role": "assistant", "content": "it"}],
         return_dict=False,
@@ -196,13 +195,13 @@ def test_rows_of_the_same_tokens_and_other_types_are_two(tmp_path):
 @pytest.mark.parametrize("num_types, inputs", [(1, None), (1, TYPED), (2, UNTYPED)])
 def test_a_model_or_a_tokenizer_without_types_gets_none(num_types, inputs, tmp_path):
     directory = write(tmp_path / "rm", None, inputs, type_vocab_size=num_types)
-    (judgement,) = build_judge(RewardModelConfig(path=str(directory))).judge([group("why", "it")])
+    (judgement,) = RewardModelConfig(path=str(directory)).build().judge([group("why", "it")])
     ids = [CLS, WHY, SEP, IT, SEP]
     assert judgement.scores[0] == pytest.approx(alone(directory, ids, None)[0], abs=1e-5)
 
 
 def test_where_the_tokenizer_does_not_say_the_model_decides(tmp_path):
     directory = write(tmp_path / "rm", None, None)
-    (judgement,) = build_judge(RewardModelConfig(path=str(directory))).judge([group("why", "it")])
+    (judgement,) = RewardModelConfig(path=str(directory)).build().judge([group("why", "it")])
     own = alone(directory, [CLS, WHY, SEP, IT, SEP], [0, 0, 0, 1, 1])[0]
     assert judgement.scores[0] == pytest.approx(own, abs=1e-5)

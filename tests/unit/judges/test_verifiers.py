@@ -14,11 +14,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from verifier_pairs import KINDS
 
-from rlhf.config.judges import Check, RewardModelConfig, VerifierConfig
-from rlhf.judges import build_judge, needs_answers, verifiers
+from rlhf.judges.mathematics import process as process_module
+from rlhf.options import Fact
 from rlhf.judges.groups import Group
-from rlhf.judges.tidying import MATH_NAMES
-from rlhf.judges.verifiers import MathProcess, final_answer, integer_score
+from rlhf.judges.mathematics.answers import final_answer
+from rlhf.judges.mathematics.process import MathProcess
+from rlhf.judges.mathematics.tidying import MATH_NAMES
+from rlhf.judges.reward_model import RewardModelConfig
+from rlhf.judges.verifier import Check, VerifierConfig, integer_score
 from rlhf.records import Completion, Message, Prompt
 
 GSM8K = Path(__file__).parents[3].parent / "shared" / "data" / "gsm8k" / "test.jsonl"
@@ -80,7 +83,7 @@ def test_integer_takes_megabytes_in_its_stride():
 
 
 def test_judgements_follow_groups_and_completions():
-    judge = build_judge(VerifierConfig())
+    judge = VerifierConfig().build()
     first, second, third = judge.judge(
         [group("a", "46", "45", "46"), group("b", "7", "7"), group("c", None, "7")]
     )
@@ -91,8 +94,8 @@ def test_judgements_follow_groups_and_completions():
 
 
 def test_verifiers_need_answers_and_reward_models_do_not():
-    assert needs_answers(VerifierConfig())
-    assert not needs_answers(RewardModelConfig(path="x"))
+    assert Fact.answers in VerifierConfig().needs()
+    assert Fact.answers not in RewardModelConfig(path="x").needs()
 
 
 # --- mathematics: where the answer is ------------------------------------------------------------
@@ -270,7 +273,7 @@ def test_math_compares_values_however_written(math, number, delta):
 @pytest.mark.timeout(120)
 def test_a_hostile_completion_is_wrong_and_its_neighbours_are_judged():
     texts = ("9**9**9", "#### 18", "#### 17", r"\boxed{(10^9)!}")
-    judge = build_judge(VerifierConfig(check=Check.math))
+    judge = VerifierConfig(check=Check.math).build()
     try:
         # As in an actor, whose methods need not run in the main thread.
         with ThreadPoolExecutor(1) as thread:
@@ -323,7 +326,7 @@ def test_a_reference_that_takes_too_long_gives_no_score(math):
 def test_the_verifiers_own_failure_is_no_score(monkeypatch):
     process = MathProcess()
     try:
-        monkeypatch.setattr(verifiers, "DEADLINE_S", 0.2)
+        monkeypatch.setattr(process_module, "DEADLINE_S", 0.2)
         os.kill(process._child.pid, signal.SIGSTOP)
         assert process.score("x+1", "#### 1+x") is None
         monkeypatch.undo()

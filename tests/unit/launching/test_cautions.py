@@ -6,10 +6,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from rlhf.config import register_schemas
 from rlhf.launching.cautions import cautions
 from rlhf.launching.checks import config_problems
 from rlhf.launching.command_line import typed
+from rlhf.launching.configuration import register_schemas
 
 CONF = Path(__file__).parents[3] / "conf"
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))

@@ -7,27 +7,25 @@ import pytest
 from users_log import conversation
 
 from actors.rollout import RolloutService
-from rlhf.algorithms.drift import Drift
-from rlhf.config import Config
-from rlhf.config.algorithms import Chosen, DriftConfig, OnlineDPOConfig, Rejected
-from rlhf.config.data import (
-    ArithmeticConfig,
-    FeedbackDataConfig,
-    FilesConfig,
-    Overlong,
-    SimulatedUsersConfig,
-)
-from rlhf.config.feedback import FeedbackConfig, LabelSource
-from rlhf.config.judges import NoJudgeConfig
+from rlhf.algorithms.drift import Chosen, Drift, DriftConfig, Rejected
+from rlhf.algorithms.online import OnlineDPOConfig
+from rlhf.asking.sources.arithmetic import ArithmeticConfig
+from rlhf.asking.sources.feedback import FeedbackDataConfig
+from rlhf.asking.sources.files import FilesConfig
+from rlhf.asking.sources.simulated_users import SimulatedUsersConfig
+from rlhf.config.data import LabelSource, Overlong
 from rlhf.config.models import TinyModelConfig, TransformersRolloutConfig, Vocabulary
 from rlhf.config.run import RoundConfig
-from rlhf.config.tools import PythonConfig
 from rlhf.feedback.__main__ import run
-from rlhf.launching.assembly import RunStores, answering, make_algorithm, make_evaluation
+from rlhf.feedback.config import FeedbackConfig
+from rlhf.judges.none import NoJudgeConfig
+from rlhf.launching.assembly import RunStores, answering, make_evaluation, services
+from rlhf.launching.configuration import Config
 from rlhf.launching.inputs import Inputs, open_feed, read_inputs
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.problems import InputError
 from rlhf.tools.probe import SandboxLevel
+from rlhf.tools.python import PythonConfig
 from rlhf.tools.rollout import ToolRollout
 from rlhf.toys.users import write_log
 from rlhf.watching.evaluation import UnjudgedEvaluation
@@ -83,7 +81,7 @@ async def test_a_round_asks_complaints_and_round_0_the_log_s_own_pairs(config, w
 
 def test_what_does_not_lock_code_in_is_told_once_if_it_is_allowed(config, tmp_path, monkeypatch):
     level = SandboxLevel(0, {"landlock": "Function not implemented"})
-    monkeypatch.setattr("rlhf.launching.inputs.probe", lambda: level)
+    monkeypatch.setattr("rlhf.tools.python.probe", lambda: level)
     config.tools = PythonConfig()
     with pytest.raises(InputError, match=r"landlock \(Function not implemented\)"):
         read_inputs(config, tmp_path)
@@ -92,7 +90,7 @@ def test_what_does_not_lock_code_in_is_told_once_if_it_is_allowed(config, tmp_pa
         "tools.allow_unsafe=true, and model-written code is not locked in on this machine: landlock"
         " (Function not implemented)"
     ]
-    monkeypatch.setattr("rlhf.launching.inputs.probe", lambda: SandboxLevel(6, {}))
+    monkeypatch.setattr("rlhf.tools.python.probe", lambda: SandboxLevel(6, {}))
     assert list(read_inputs(config, tmp_path).notes(1)) == []
 
 
@@ -104,7 +102,8 @@ def test_training_and_evaluation_call_the_same_tool(config, tmp_path):
     )
     answers = answering(config, inputs, service)
     stores = RunStores.of(config, tmp_path, 0)
-    algorithm = make_algorithm(config, inputs, service, answers, None, stores)
+    asked = services(config, inputs, service, answers, None, stores)
+    algorithm = config.algorithm.make(asked)
     evaluation = make_evaluation(config, inputs, answers, None, tmp_path, begins=True)
     assert isinstance(answers, ToolRollout) and isinstance(algorithm, Drift)
     assert isinstance(evaluation, UnjudgedEvaluation)

@@ -14,14 +14,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rlhf.asking.feedback import open_folder
-from rlhf.config.data import FeedbackDataConfig, FilesConfig
-from rlhf.config.feedback import FeedbackConfig
+from rlhf.asking.sources.feedback import FeedbackDataConfig, open_folder
+from rlhf.asking.sources.files import FilesConfig, file_rows
 from rlhf.config.reward import PreferenceFilesConfig
 from rlhf.conversations.log import ConversationLog
-from rlhf.data.files import file_rows
 from rlhf.data.preference_files import read_examples
 from rlhf.feedback.__main__ import run
+from rlhf.feedback.config import FeedbackConfig
 from rlhf.problems import InputError
 from rlhf.toys.games import read_game
 from rlhf.toys.users import write_log

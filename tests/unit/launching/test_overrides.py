@@ -8,14 +8,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rlhf.config import CONF, Config, register_schemas
-from rlhf.config.feedback import FeedbackConfig
 from rlhf.config.reward import RewardTrainingConfig
-from rlhf.config.tools import CalculatorConfig
+from rlhf.feedback.config import FeedbackConfig
 from rlhf.launching.command_line import typed
+from rlhf.launching.configuration import CONF, Config, register_schemas
 from rlhf.launching.overrides import as_hydra_reads, quoted
 from rlhf.problems import InputError
 from rlhf.reward import __main__ as reward
+from rlhf.tools.calculator import CalculatorConfig
 
 REQUIRED = ("model.path=/models/x", "data.path=/data/x.jsonl", "run.dir=/runs/x")
 

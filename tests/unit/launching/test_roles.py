@@ -7,10 +7,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from cluster.placement import Node, make_plan
-from rlhf.config import register_schemas
 from rlhf.config.models import TinyModelConfig
 from rlhf.launching.assembly import require_transport
 from rlhf.launching.command_line import typed
+from rlhf.launching.configuration import register_schemas
 from rlhf.launching.roles import allotments, paths_by_role, roles
 from rlhf.problems import InputError
 from rlhf.toys.tiny import build_tiny_model

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rlhf.config import CONF
+from rlhf.launching.configuration import CONF
 from rlhf.learning.diagnostics import implicit_margin
 from rlhf.objectives import (
     OBJECTIVES,

@@ -20,10 +20,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rlhf.config.judges import PairModelConfig, RewardModelConfig
 from rlhf.config.models import Vocabulary
-from rlhf.judges import build_judge
-from rlhf.judges.reward_model import Answer, RewardModel
+from rlhf.judges.pair_model import PairModelConfig
+from rlhf.judges.reward_model import Answer, RewardModel, RewardModelConfig
 from rlhf.problems import InputError
 from rlhf.records import Collected, Completion, Dropped, DropReason, Message, Preference, Prompt
 from rlhf.reward import losses as reward_losses
@@ -189,7 +188,7 @@ def test_a_step_is_scored_alike_within_an_answer_and_alone(command, tmp_path, to
     files = (f"data.path={path}", f"data.heldout_path={path}")
     assert command("kind=steps", *here, *files)[0] == 0
     texts = ["y\n" + text for text in accumulate(DRIFTING["chosen"])]
-    judge = build_judge(RewardModelConfig(path=str(tmp_path / "out")))
+    judge = RewardModelConfig(path=str(tmp_path / "out")).build()
     assert isinstance(judge, RewardModel)
     classifier = judge._classifier
     rows, places = fold([classifier.encode((Message("user", "?"),), t, False) for t in texts])
@@ -204,7 +203,7 @@ def test_an_answer_that_has_not_ended_is_not_closed(tmp_path, command):
     path = jsonl(tmp_path / "d.jsonl", row("?", "z", "y"))
     here = (f"model.path={base(tmp_path / 'base', byte_tokenizer())}", "model.dtype=float32")
     assert command(*here, f"data.path={path}", f"data.heldout_path={path}")[0] == 0
-    judge = build_judge(RewardModelConfig(path=str(tmp_path / "out")))
+    judge = RewardModelConfig(path=str(tmp_path / "out")).build()
     assert isinstance(judge, RewardModel)
     messages = (Message("user", "?"),)
     tokenizer = judge._classifier.tokenizer
@@ -331,4 +330,4 @@ def test_a_judge_of_another_kind_refuses_the_folder(command, tmp_path):
     path = jsonl(tmp_path / "d.jsonl", row("?", "a", "b"))
     assert command("kind=steps", *TINY, f"data.path={path}", f"data.heldout_path={path}")[0] == 0
     with pytest.raises(InputError, match="trained with kind=steps; use it with judge=reward_model"):
-        build_judge(PairModelConfig(path=str(tmp_path / "out")))
+        PairModelConfig(path=str(tmp_path / "out")).build()

@@ -23,9 +23,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rlhf.config.judges import GPMConfig, PairModelConfig
 from rlhf.config.models import Vocabulary
-from rlhf.judges import build_judge
+from rlhf.judges.gpm import GPMConfig
+from rlhf.judges.pair_model import PairModelConfig
 from rlhf.records import Message
 from rlhf.reward import losses as reward_losses
 from rlhf.storage.store import SCHEMA
@@ -92,7 +92,7 @@ def test_a_general_preference_model_learns_a_cycle(command, cycle, tmp_path):
     written = record(tmp_path)
     assert written["heldout"]["before"]["accuracy"] < 1
     assert written["heldout"]["after"]["accuracy"] == 1
-    judge = build_judge(GPMConfig(path=str(tmp_path / "out")))
+    judge = GPMConfig(path=str(tmp_path / "out")).build()
     (comparison,) = judge.judge([group("Play.", *BEATS)])
     for i, winner in enumerate(BEATS):
         for j, loser in enumerate(BEATS):
@@ -110,7 +110,7 @@ def test_scores_cannot_hold_a_cycle(command, cycle, tmp_path):
 def test_a_pair_model_learns_a_cycle(command, cycle, tmp_path):
     assert command("kind=pair", *QUICK, "epochs=120", *cycle)[0] == 0
     assert record(tmp_path)["heldout"]["after"]["accuracy"] == 1
-    judge = build_judge(PairModelConfig(path=str(tmp_path / "out")))
+    judge = PairModelConfig(path=str(tmp_path / "out")).build()
     (comparison,) = judge.judge([group("Play.", *BEATS)])
     for i, winner in enumerate(BEATS):
         assert comparison.win_prob[i][list(BEATS).index(BEATS[winner])] > 0.5
@@ -235,7 +235,7 @@ def test_a_head_of_another_size_is_replaced(command, order, tmp_path):
     weights = load_file(tmp_path / "out" / "model.safetensors")
     assert weights["score.weight"].shape == (2, 16)
     assert {w.dtype for w in weights.values()} == {torch.bfloat16}
-    assert build_judge(GPMConfig(path=str(tmp_path / "out"))).judge([]) == []
+    assert GPMConfig(path=str(tmp_path / "out")).build().judge([]) == []
 
 
 def test_an_encoder_that_was_trained_on_masked_words_is_a_start_too(command, cycle, tmp_path):
@@ -258,7 +258,7 @@ def test_an_encoder_that_was_trained_on_masked_words_is_a_start_too(command, cyc
         found.append(load_file(tmp_path / out / "model.safetensors"))
     # What the base lacks is seeded, the pooler too.
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
-    judge = build_judge(PairModelConfig(path=str(tmp_path / "a")))
+    judge = PairModelConfig(path=str(tmp_path / "a")).build()
     rows = judge._layout.rows((Message("user", "Play."),), ["rock", "paper"])
     assert rows[0, 1] == (1, 4, 5, 2, 6, 2, 7, 2)
     assert judge.judge([group("Play.", *BEATS)])[0].failed == (False,) * 3

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlhf.config import Config
-from rlhf.config.algorithms import OnlineDPOConfig
-from rlhf.config.data import ArithmeticConfig
-from rlhf.config.judges import VerifierConfig
+from rlhf.algorithms.online import OnlineDPOConfig
+from rlhf.asking.sources.arithmetic import ArithmeticConfig
 from rlhf.config.models import TinyModelConfig, TransformersRolloutConfig
 from rlhf.config.run import Resume
+from rlhf.judges.verifier import VerifierConfig
 from rlhf.launching.checks import plain
+from rlhf.launching.configuration import Config
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.objectives.simpo import SimPOConfig
 from rlhf.problems import InputError

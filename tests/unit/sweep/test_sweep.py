@@ -11,8 +11,8 @@ import yaml
 from matplotlib.image import imread
 from omegaconf import DictConfig
 
-from rlhf.config import register_schemas
 from rlhf.launching.command_line import told
+from rlhf.launching.configuration import register_schemas
 from rlhf.problems import InputError, RunFailed, Stopped
 from rlhf.storage.store import MetricsLog
 from rlhf.sweep import __main__ as command

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rlhf.tools.calculator import MAX_CHARS, MAX_DIGITS, calculate
+from rlhf.tools.arithmetic import MAX_CHARS, MAX_DIGITS, calculate
 
 OPERATORS = ["+", "-", "*", "/", "//", "%"]
 NUMBERS = st.one_of(

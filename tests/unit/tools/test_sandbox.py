@@ -18,7 +18,10 @@ import pytest
 from sandbox_attacks import FILES, NETWORK, PROCESSES, TOKEN, Targets, outcome_of
 
 from rlhf.problems import InputError
-from rlhf.tools import Calculator, PythonInterpreter, Tool, cut, folders, sandbox, seccomp
+from rlhf.tools import folders, sandbox, seccomp
+from rlhf.tools.calculator import Calculator
+from rlhf.tools.python import PythonInterpreter
+from rlhf.tools.tool import Tool, cut
 from rlhf.tools.hostile import ATTACKS
 from rlhf.tools.jail import LAYERS, READY, SPARE_UID, landlock_abi
 from rlhf.tools.probe import SandboxLevel, measure, probe, require

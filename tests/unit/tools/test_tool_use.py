@@ -9,15 +9,16 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rlhf.config.models import TinyModelConfig
-from rlhf.config.tools import CalculatorConfig, CallConfig, PythonConfig, ToolsConfig
 from rlhf.learning.logprobs import completion_logprobs, pad, sum_logprobs
 from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.records import Completion, Preference, Prompt, Sampling, Tokens
-from rlhf.tools import PythonInterpreter, making
-from rlhf.tools.making import Gated, with_tools
-from rlhf.tools.rollout import ToolRollout
-from rlhf.tools.syntax import parts
+from rlhf.tools import python
+from rlhf.tools.python import Gated, PythonInterpreter
+from rlhf.tools.calculator import CalculatorConfig
+from rlhf.tools.python import PythonConfig
+from rlhf.tools.rollout import ToolRollout, with_tools
+from rlhf.tools.syntax import CallConfig, ToolsConfig, parts
 from rlhf.toys.tiny import build_tiny_model
 
 PROMPT = Prompt("sum", (), (1, 2), "46")
@@ -184,7 +185,7 @@ def test_a_call_may_compute_as_long_as_it_may_take(wall_s: float, cpu_s: int) ->
 
 
 def test_a_call_that_has_no_turn_for_long_is_told_so(monkeypatch) -> None:
-    monkeypatch.setattr(making, "QUEUE_S", 0.05)
+    monkeypatch.setattr(python, "QUEUE_S", 0.05)
     going, tool = asyncio.Event(), interpreter(num_parallel=1)
 
     class Slow:

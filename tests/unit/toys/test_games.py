@@ -9,10 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from rlhf.asking.game import game_rows
-from rlhf.config.data import GameDataConfig
-from rlhf.config.judges import GameConfig
-from rlhf.judges.game import GameJudge
+from rlhf.asking.sources.game import GameDataConfig, game_rows
+from rlhf.judges.game import GameConfig, GameJudge
 from rlhf.judges.groups import Group
 from rlhf.problems import InputError
 from rlhf.records import Completion, Prompt

@@ -9,15 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.asking.simulated_users import simulated_users
-from rlhf.config.data import SimulatedUsersConfig
-from rlhf.config.judges import SimulatedUserJudgeConfig
+from rlhf.asking.sources.simulated_users import SimulatedUsersConfig, simulated_users
 from rlhf.conversations.labels import Satisfaction
 from rlhf.conversations.log import Conversation, ConversationLog
 from rlhf.data.rendering import Source
 from rlhf.feedback import rules
 from rlhf.judges.groups import Group
-from rlhf.judges.simulated_users import SimulatedUsers
+from rlhf.judges.simulated_users import SimulatedUserJudgeConfig, SimulatedUsers
 from rlhf.problems import InputError
 from rlhf.records import Completion, Message, Prompt
 from rlhf.toys.users import (

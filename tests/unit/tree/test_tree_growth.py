@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from rlhf.algorithms.tree import TreeSearch
-from rlhf.config.algorithms import Search, StepValue, TreeConfig, Truncated
+from rlhf.algorithms.tree import TreeConfig, TreeSearch
+from rlhf.collecting.truncated import Truncated
 from rlhf.records import (
     Collected,
     Completion,
@@ -22,6 +22,7 @@ from rlhf.tree.metrics import tree_metrics
 from rlhf.tree.nodes import Node, Tree
 from rlhf.tree.process_reward import ProcessReward
 from rlhf.tree.self_evaluation import SelfEvaluation
+from rlhf.tree.settings import Search, StepValue
 from rlhf.tree.store import TreeStore, unfinished
 from rlhf.watching.metrics import collection_metrics
 

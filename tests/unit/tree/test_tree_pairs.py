@@ -8,12 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.config.algorithms import RejectedSibling, Search, StepValue, TreeConfig, Truncated
+from rlhf.algorithms.tree import TreeConfig
+from rlhf.collecting.truncated import Truncated
 from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.records import Completion, DropReason, Prompt
 from rlhf.tree.nodes import Node, Tree
 from rlhf.tree.pairs import label_smoothing, sibling_pairs
+from rlhf.tree.settings import RejectedSibling, Search, StepValue
 
 PROMPT = Prompt("sum", (), (5, 6))
 

@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_trees import random_tree
 
-from rlhf.config.algorithms import StepValue, TreeConfig, TreePairs
+from rlhf.algorithms.tree import TreeConfig
 from rlhf.records import Completion, DropReason, Prompt
 from rlhf.tree.mcts import back_up
 from rlhf.tree.nodes import Node, Tree
 from rlhf.tree.ranking import ranked_pairs, step_weight, worth
+from rlhf.tree.settings import StepValue, TreePairs
 
 PROMPT = Prompt("sum", (), (5, 6))
 

@@ -2,18 +2,63 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from rlhf.config.data import FeedbackDataConfig
+from rlhf.asking.sources.base import DataConfig
+from rlhf.config.data import INSTRUCTION, LabelSource, Overlong
+from rlhf.config.texts import location
 from rlhf.conversations.pairs import next_turn
 from rlhf.data.files import Column, FileReader
 from rlhf.data.messages import read_messages, read_text
 from rlhf.data.rendering import Review, Row, Source, complaint_row
 from rlhf.data.rows import shown
+from rlhf.options import Fact
 from rlhf.problems import InputError
+
+
+@dataclass
+class FeedbackDataConfig(DataConfig):
+    """What users said of logged replies, as `python -m rlhf.feedback` has written it."""
+
+    name: ClassVar[str] = "feedback"
+
+    path: str = location()
+    """The folder that was its `out`."""
+    feed: str | None = location(None)
+    """A folder of log files: those that appear in it while the run goes on are used too."""
+    label: LabelSource = LabelSource.given
+    """Who labels what is in `feed`: its own labels, or rules."""
+    instruction: str = INSTRUCTION
+    """Ends a guided conversation, after the complaint."""
+    overlong: Overlong = Overlong.error
+    """What to do with conversations whose last turn and replies are too long for `rollout`; of
+    others that are too long, the first turns are left out."""
+
+    @property
+    def drops_overlong(self) -> bool:
+        return self.overlong is Overlong.drop
+
+    @property
+    def arrives(self) -> str | None:
+        return self.feed
+
+    def gives(self) -> Set[Fact]:
+        given = {Fact.feedback, Fact.wishes}
+        # What arrives are complaints alone.
+        return given if self.feed is not None else given | {Fact.praised_replies}
+
+    def problems(self) -> Iterator[str]:
+        if self.label is LabelSource.llm:
+            yield (
+                "data.label=llm: a run asks no model about what arrives in data.feed; let "
+                "python -m rlhf.feedback do that before, or set data.label=rules"
+            )
+
+    def source(self, needs_answers: bool, seed: int) -> Source:
+        return open_folder(self).source()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,17 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from rlhf.config.judges import LLMJudgeConfig
-from rlhf.judges.labels import listed_preference
-from rlhf.judges.llm import LLMJudge
-from rlhf.judges.server import ChatServer, NoReply, break_control_tokens, reasoning
-from rlhf.judges.template import LABELS, load_template
-from rlhf.judges.thoughts import THOUGHT_TOKENS, after_thought, end_of_thought, thinking_options
+from rlhf.judges.questions.comparing import LLMJudge
+from rlhf.judges.questions.labels import listed_preference
+from rlhf.judges.questions.server import ChatServer, NoReply, break_control_tokens, reasoning
+from rlhf.judges.questions.settings import AskedModelConfig
+from rlhf.judges.questions.template import LABELS, load_template
+from rlhf.judges.questions.thoughts import (
+    THOUGHT_TOKENS,
+    after_thought,
+    end_of_thought,
+    thinking_options,
+)
 from rlhf.problems import InputError
 
 TOP_LOGPROBS = 20
@@ -28,9 +33,12 @@ _log = logging.getLogger(__name__)
 
 
 class Endpoint:
-    """`rlhf.judges.llm.Chooser` over HTTP; raises InputError for a key that cannot be sent."""
+    """`rlhf.judges.questions.comparing.Chooser` over HTTP.
 
-    def __init__(self, config: LLMJudgeConfig) -> None:
+    Raises InputError for a key that cannot be sent.
+    """
+
+    def __init__(self, config: AskedModelConfig) -> None:
         self._config = config
         self._server = ChatServer(config)
         self._options: dict[str, Any] = {"max_tokens": 1}
@@ -166,13 +174,13 @@ def _by_text(text: str) -> float | None:
     return float(text == LABELS[0]) if text in LABELS else None
 
 
-def endpoint_judge(config: LLMJudgeConfig) -> LLMJudge:
+def endpoint_judge(config: AskedModelConfig) -> LLMJudge:
     """The judge at `judge.endpoint`, to be used within one event loop."""
     template = load_template(config.template, config.user_guided)
     return LLMJudge(Endpoint(config), template, str(config.model), clean=break_control_tokens)
 
 
-def check_endpoint(config: LLMJudgeConfig) -> None:
+def check_endpoint(config: AskedModelConfig) -> None:
     """Asks the endpoint one question; raises InputError if it cannot be a judge.
 
     Starts an event loop of its own.

@@ -9,9 +9,9 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
-from rlhf.judges.latex import latex
-from rlhf.judges.quantities import Quantity, agree, read
-from rlhf.judges.tidying import MATH_NAMES, tidy
+from rlhf.judges.mathematics.latex import latex
+from rlhf.judges.mathematics.quantities import Quantity, agree, read
+from rlhf.judges.mathematics.tidying import MATH_NAMES, tidy
 
 MAX_DEPTH = 30
 """Brackets within brackets; more are not read."""

@@ -5,8 +5,8 @@ Marks are `####`, as in GSM8K, `\boxed{}`, as in MATH, and `<answer>`; whichever
 
 import re
 
-from rlhf.judges.quantities import read
-from rlhf.judges.tidying import MATH_NAMES
+from rlhf.judges.mathematics.quantities import read
+from rlhf.judges.mathematics.tidying import MATH_NAMES
 
 MAX_ANSWER_CHARS = 1000
 """A longer marked answer is wrong; of text without a mark, no more than this is searched."""

@@ -1,12 +1,40 @@
 """One question, asked again and again, whose answers are those of a known game."""
 
 import random
+from collections.abc import Set
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-from rlhf.config.data import GameDataConfig
-from rlhf.data.rendering import Row
+from rlhf.asking.sources.base import DataConfig
+from rlhf.config.texts import location
+from rlhf.data.rendering import Row, Source
+from rlhf.options import Fact
 from rlhf.problems import InputError
+from rlhf.ranges import number
 from rlhf.records import Message
 from rlhf.toys.games import read_game
+
+
+@dataclass
+class GameDataConfig(DataConfig):
+    """One question, asked again and again, with the answers of a known game."""
+
+    name: ClassVar[str] = "game"
+
+    game: str = location()
+    """Its file: that of `judge.game`, if the judge is to know the answers."""
+    prompt: str = "play:"
+    base: list[float] = field(default_factory=list)
+    """Shares of the answers in the demonstrations, for `warmup`. Without any, they fall from the
+    first answer to a quarter of it for the last."""
+    num_prompts: int = number(4096, at_least=1)
+    num_heldout: int = number(2048, at_least=1)
+
+    def gives(self) -> Set[Fact]:
+        return {Fact.demonstrations}
+
+    def source(self, needs_answers: bool, seed: int) -> Source:
+        return Source(*game_rows(self, seed))
 
 
 def game_rows(config: GameDataConfig, seed: int) -> tuple[list[Row], list[Row]]:

@@ -2,8 +2,8 @@
 
 import re
 
-from rlhf.judges.answers import final_answer, statement
-from rlhf.judges.tidying import MATH_NAMES, tidy
+from rlhf.judges.mathematics.answers import final_answer, statement
+from rlhf.judges.mathematics.tidying import MATH_NAMES, tidy
 
 _ALONE = r"(?!\W*(?:,|/|\bor\b|\band\b)\W*[A-J]\b)"
 """Not followed by another letter: `B or C` chooses nothing."""

@@ -2,8 +2,8 @@ r"""What people type for formulas, `2*sqrt(x)` or `3.5\pi \text{ cm}`, as LaTeX 
 
 import re
 
-from rlhf.judges.quantities import is_unit
-from rlhf.judges.tidying import MATH_NAMES
+from rlhf.judges.mathematics.quantities import is_unit
+from rlhf.judges.mathematics.tidying import MATH_NAMES
 
 _SIGNS = {
     "**": "^", "*": r"\cdot ", "×": r"\times ", "·": r"\cdot ", "÷": r"\div ", "$": "", "°": "",

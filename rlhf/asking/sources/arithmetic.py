@@ -1,15 +1,45 @@
 """Sums, generated; those of more than two numbers are solved line by line."""
 
 import random
+from collections.abc import Set
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-from rlhf.config.data import ArithmeticConfig
-from rlhf.data.rendering import Row
+from rlhf.asking.sources.base import DataConfig
+from rlhf.data.rendering import Row, Source
+from rlhf.options import Fact
 from rlhf.problems import InputError
+from rlhf.ranges import number
 from rlhf.records import Message
 from rlhf.seeds import derive_seed
 
 MAX_DIGITS = 18
 """Of all numbers of a sum together, so that sums can be drawn by their index."""
+
+
+@dataclass
+class ArithmeticConfig(DataConfig):
+    """Sums such as `12+34=`: two numbers are answered by their sum alone, more line by line."""
+
+    name: ClassVar[str] = "arithmetic"
+
+    num_digits: int = number(2, at_least=1, at_most=6)
+    num_prompts: int = number(7000, at_least=1)
+    num_heldout: int = number(512, at_least=1)
+    num_terms: list[int] = field(default_factory=lambda: [2])
+    """How many numbers a sum has; each of these as often."""
+    error_rate: float = number(0.0, at_least=0, below=1)
+    """Share of the demonstrations' sums that are wrong, so that a warm start teaches the way and
+    leaves errors to unlearn."""
+    calculator: bool = False
+    """Demonstrate a call of `tools=calculator` instead, and after it the answer on a line of its
+    own; errors are then in what is called for."""
+
+    def gives(self) -> Set[Fact]:
+        return {Fact.answers, Fact.demonstrations}
+
+    def source(self, needs_answers: bool, seed: int) -> Source:
+        return Source(*arithmetic_rows(self, seed))
 
 
 def arithmetic_rows(config: ArithmeticConfig, seed: int) -> tuple[list[Row], list[Row]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from rlhf.judges.tidying import MATH_NAMES, tidy
+from rlhf.judges.mathematics.tidying import MATH_NAMES, tidy
 
 MAX_CHARS = 200
 """No longer text is a quantity, so that with its exponent a number has less than 4,000 digits."""

@@ -1,18 +1,48 @@
 """Complaints and praise of simulated users, and new users to please."""
 
 import random
+from collections.abc import Set
+from dataclasses import dataclass
+from typing import ClassVar
 
-from rlhf.config.data import SimulatedUsersConfig
+from rlhf.asking.sources.base import DataConfig
 from rlhf.conversations.log import Conversation
 from rlhf.conversations.pairs import Complaint, Praise, complaints, next_turn, praises, seed_pairs
 from rlhf.data.guidance import guided
 from rlhf.data.rendering import Review, Row, Source
+from rlhf.options import Fact
 from rlhf.problems import InputError
+from rlhf.ranges import number
 from rlhf.records import Message
 from rlhf.toys.users import BASE, converse, draw_reply, draw_user, is_satisfied
 
 NUM_SUMS = 90**2
 """Of two numbers of two digits."""
+
+
+@dataclass
+class SimulatedUsersConfig(DataConfig):
+    """A log of users with a hidden wish, and new users to please (`rlhf.toys.users`)."""
+
+    name: ClassVar[str] = "simulated_users"
+
+    num_conversations: int = number(4000, at_least=1)
+    num_heldout: int = number(512, at_least=1)
+    """Users that the log does not know, who ask for other sums."""
+    instruction: str = "once more:"
+    """Ends a guided conversation."""
+
+    def gives(self) -> Set[Fact]:
+        return {
+            Fact.answers,
+            Fact.demonstrations,
+            Fact.feedback,
+            Fact.praised_replies,
+            Fact.simulated_wishes,
+        }
+
+    def source(self, needs_answers: bool, seed: int) -> Source:
+        return simulated_users(self, seed)
 
 
 def simulated_users(config: SimulatedUsersConfig, seed: int) -> Source:

@@ -1,24 +1,15 @@
 """`python -m rlhf.feedback`: which log is read, who labels it, and where the complaints go."""
 
 from dataclasses import dataclass, field
-from enum import Enum
 
 from omegaconf import MISSING
 
-from rlhf.config.judges import LLMJudgeConfig
+from rlhf.config.data import LabelSource
 from rlhf.config.models import DType, RolloutConfig
 from rlhf.config.run import ClusterConfig, PlacementConfig
 from rlhf.config.texts import location
+from rlhf.judges.llm import LLMJudgeConfig
 from rlhf.ranges import number
-
-
-class LabelSource(Enum):
-    given = "given"
-    """The labels in the log; turns without one are unknown, and yield nothing."""
-    rules = "rules"
-    """Phrases (`rlhf.feedback.rules`); compared with the labels in the log where it has some."""
-    llm = "llm"
-    """A language model (`judge`); compared likewise."""
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from rlhf.config.judges import LLMJudgeConfig
+from rlhf.judges.questions.settings import AskedModelConfig
 from rlhf.problems import InputError, RunFailed
 
 KEY_VARIABLE = "AGON_JUDGE_API_KEY"
@@ -40,7 +40,7 @@ class ChatServer:
     Raises InputError for a key that cannot be sent.
     """
 
-    def __init__(self, config: LLMJudgeConfig) -> None:
+    def __init__(self, config: AskedModelConfig) -> None:
         assert config.endpoint is not None
         self._config = config
         self._url = config.endpoint.rstrip("/") + "/chat/completions"

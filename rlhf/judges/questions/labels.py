@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from rlhf.judges.template import LABELS
+from rlhf.judges.questions.template import LABELS
 
 MIN_LABEL_PROBABILITY = 0.1
 """Of both letters together. Where a model hardly ever answers with either, as before a thought or

@@ -1,6 +1,6 @@
-r"""Verifiers: 1.0 if a completion gives the prompt's answer, 0.0 if not, None if we cannot tell.
+r"""Mathematical answers compared: 1.0 for the same, 0.0 for others, None if we cannot tell.
 
-Mathematics goes by the rules of docs/models_and_data.md, by kind of answer: letters and words in
+It goes by the rules of docs/models_and_data.md, by kind of answer: letters and words in
 `choices.py`, numbers, ratios and times in `quantities.py`, and all else in `formulas.py`, part by
 part; `answers.py` finds the answer in a text.
 
@@ -19,78 +19,23 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from multiprocessing.connection import Connection, Pipe
 
-from rlhf.config.judges import Check, VerifierConfig
-from rlhf.judges.answers import final_answer, said
-from rlhf.judges.choices import choice, chosen, worded, wording
-from rlhf.judges.groups import Group
-from rlhf.judges.quantities import agree, read
-from rlhf.judges.tidying import tidy
-from rlhf.records import Judgement
+from rlhf.judges.mathematics.answers import final_answer, said
+from rlhf.judges.mathematics.choices import choice, chosen, worded, wording
+from rlhf.judges.mathematics.quantities import agree, read
+from rlhf.judges.mathematics.tidying import tidy
 
 CPU_LIMIT_S = 2
 MEMORY_LIMIT_BYTES = 4 << 30
 DEADLINE_S = 120.0
 """Wall clock, for a child that is stuck without computing."""
 
-_INTEGER = re.compile(r"([+-]?)([0-9]+)")
 _CHOICE = re.compile(r"(?:\([A-J]\)|[A-J][).:])\s+(?=[-$\d\\(.])")
 """A letter and what it stands for, of which only that is compared with a number or a formula."""
 
 
-class Verifier:
-    """Scores completions by comparing them with the prompt's answer."""
-
-    def __init__(self, config: VerifierConfig) -> None:
-        self._check = config.check
-        self._name = f"verifier/{config.check.value}@{2 if config.check is Check.math else 1}"
-        self._math = MathProcess() if config.check is Check.math else None
-
-    def judge(self, groups: Sequence[Group]) -> list[Judgement]:
-        """Scores are 1.0, 0.0, or None where the prompt's answer is absent or not readable."""
-        return [
-            Judgement(tuple(self._score(group.prompt.answer, c.text) for c in group.completions),
-                      self._name)
-            for group in groups
-        ]  # fmt: skip
-
-    def _score(self, answer: str | None, text: str) -> float | None:
-        if answer is None:
-            return None
-        if self._math:
-            return self._math.score(answer, text)
-        if self._check is Check.last_line:
-            text = text.rpartition("\n")[2]
-        return integer_score(answer, text)
-
-    def close(self) -> None:
-        """Ends the child process, if there is one."""
-        if self._math:
-            self._math.close()
-
-
-def integer_score(answer: str, text: str) -> float | None:
-    """1.0 if the text, stripped, is one integer equal to the answer; None if the answer is none.
-
-    Compared by value, in ASCII digits: `007` and `+7` are 7, `-0` is 0; `٧`, `7.0`, `1,000` and
-    `7 apples` are no integers.
-    """
-    expected, given = _integer(answer), _integer(text)
-    return None if expected is None else float(given == expected)
-
-
-def _integer(text: str) -> str | None:
-    # As digits, not as an int: Python refuses to convert more than 4,300 of them.
-    match = _INTEGER.fullmatch(text.strip())
-    if match is None:
-        return None
-    sign, digits = match[1], match[2].lstrip("0") or "0"
-    return digits if sign != "-" or digits == "0" else f"-{digits}"
-
-
-# --- mathematics: without a process --------------------------------------------------------------
+# --- without a process --------------------------------------------------------------
 
 
 def judge_plainly(expected: str, text: str) -> float | str:
@@ -110,7 +55,7 @@ def judge_plainly(expected: str, text: str) -> float | str:
     return part if want is None or have is None else float(agree(want, have))
 
 
-# --- mathematics: the process that compares ------------------------------------------------------
+# --- the process that compares ------------------------------------------------------
 
 
 class MathProcess:
@@ -150,7 +95,7 @@ class MathProcess:
         self._pipe, theirs = Pipe()
         with theirs:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "rlhf.judges.verifiers", str(theirs.fileno())],
+                [sys.executable, "-m", "rlhf.judges.mathematics.process", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                 start_new_session=True,
@@ -170,7 +115,7 @@ class MathProcess:
 
 def serve(pipe: Connection) -> None:
     """The child: answers requests until its parent is gone, or it has used too much."""
-    from rlhf.judges.formulas import readable, same
+    from rlhf.judges.mathematics.formulas import readable, same
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))

@@ -1,0 +1,25 @@
+"""What every source of data says of itself, and what it may leave as it is here."""
+
+from dataclasses import dataclass
+
+from rlhf.data.rendering import Source
+from rlhf.options import Option
+
+
+@dataclass
+class DataConfig(Option):
+    """Where prompts come from; a subclass is an option, its fields are its keys."""
+
+    @property
+    def drops_overlong(self) -> bool:
+        """Whether prompts that are too long are left out, rather than refused."""
+        return False
+
+    @property
+    def arrives(self) -> str | None:
+        """A folder in which more of it appears while a run goes on."""
+        return None
+
+    def source(self, needs_answers: bool, seed: int) -> Source:
+        """The rows; raises InputError with all that is wrong with them."""
+        raise NotImplementedError

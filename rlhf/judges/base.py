@@ -1,0 +1,138 @@
+"""What every judge says of itself, and what it may leave as it is here."""
+
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rlhf.config.texts import location, text
+from rlhf.judges.groups import GroupJudge
+from rlhf.options import Fact, Option
+from rlhf.ranges import number
+from rlhf.stages import Judge
+
+
+class Seat(Enum):
+    """Where a judge runs."""
+
+    nowhere = "nowhere"
+    """Not here: there is none, or it is asked elsewhere."""
+    cpu = "cpu"
+    """In workers that need no GPU."""
+    gpu = "gpu"
+    """In workers of which each holds its model, on a GPU where runs use them."""
+    engine = "engine"
+    """In workers that hold its language model on the engine of `rollout`."""
+
+
+class Measure(Enum):
+    """What an evaluation tells of completions."""
+
+    accuracy = "accuracy"
+    satisfaction = "satisfaction"
+    score = "score"
+    win_rate = "win_rate"
+    """Against the initial policy's completions."""
+    nothing = "nothing"
+
+
+@dataclass
+class JudgeConfig(Option):
+    """Who decides which completion is better; a subclass is an option, its fields are its keys."""
+
+    num_workers: int = number(1, at_least=1)
+    max_failure_rate: float = number(0.1, at_least=0, at_most=1)
+    """Share of a round's judgements that may fail before the run stops; those that fail are
+    counted and take no part."""
+
+    @property
+    def seat(self) -> Seat:
+        return Seat.cpu
+
+    @property
+    def measure(self) -> Measure:
+        """Follows from what it gives."""
+        if Fact.matrix in self.gives():
+            return Measure.win_rate
+        return Measure.accuracy if Fact.outcomes in self.gives() else Measure.score
+
+    @property
+    def loads(self) -> str | None:
+        """The model that its workers load, a folder or hub id: its `path`."""
+        return None
+
+    @property
+    def known_game(self) -> str | None:
+        """The file of a game whose equilibrium evaluations are to measure, instead of `measure`."""
+        return None
+
+    def held(self) -> tuple[Path, str]:
+        """The folder of the model that each of its workers holds on a GPU, and its dtype.
+
+        Raises InputError if it cannot be used.
+        """
+        raise NotImplementedError(f"judge={self.name} holds no model")
+
+    def files(self) -> Iterator[str]:
+        """What its workers read on their own nodes, beside hub ids."""
+        if self.loads is not None:
+            yield self.loads
+
+    def inspect(self, asked: Set[Fact]) -> None:
+        """Reads its files, as far as that is quick; `asked`: what others need.
+
+        Raises InputError if they cannot be used.
+        """
+
+    def build(self) -> GroupJudge:
+        """What judges inside a worker; raises InputError like `inspect`."""
+        raise NotImplementedError(f"judge={self.name} has no workers")
+
+    def elsewhere(self) -> Judge | None:
+        """The judge itself, of one whose seat is nowhere; None if nobody judges."""
+        return None
+
+
+@dataclass
+class ModelJudgeConfig(JudgeConfig):
+    """A Hugging Face sequence-classification model."""
+
+    labels: ClassVar[str]
+    """How many it has, in words."""
+
+    path: str = location()
+    max_tokens: int = number(4096, at_least=1)
+    """Prompt and completion together; a longer one is a judge failure."""
+    micro_batch_tokens: int = number(16384, at_least=1)
+    dtype: str = text("auto")
+
+    @property
+    def seat(self) -> Seat:
+        return Seat.gpu
+
+    @property
+    def loads(self) -> str:
+        return self.path
+
+    @staticmethod
+    def fits(num_labels: int) -> bool:
+        """Whether a model with so many labels can be one."""
+        return num_labels == 1
+
+    def differences(self, trained: dict[str, Any]) -> Iterator[str]:
+        """Where the record of a model's training here contradicts the keys."""
+        return iter(())
+
+    def folder(self) -> Path:
+        """The model's, fetched if `path` is a hub id; raises InputError if it cannot be used."""
+        # Imported where it is needed: a configuration is to load in no time.
+        from rlhf.models.files import find_model
+
+        return find_model(self)
+
+    def held(self) -> tuple[Path, str]:
+        return self.folder(), self.dtype
+
+    def inspect(self, asked: Set[Fact]) -> None:
+        self.folder()

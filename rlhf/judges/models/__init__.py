@@ -1,0 +1,1 @@
+"""Judges that are sequence-classification models: how they are loaded and read."""
