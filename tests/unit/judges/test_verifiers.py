@@ -14,14 +14,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from verifier_pairs import KINDS
 
-from rlhf.judges.mathematics import process as process_module
-from rlhf.options import Fact
 from rlhf.judges.groups import Group
+from rlhf.judges.mathematics import process as process_module
 from rlhf.judges.mathematics.answers import final_answer
 from rlhf.judges.mathematics.process import MathProcess
 from rlhf.judges.mathematics.tidying import MATH_NAMES
 from rlhf.judges.reward_model import RewardModelConfig
 from rlhf.judges.verifier import Check, VerifierConfig, integer_score
+from rlhf.options import Fact
 from rlhf.records import Completion, Message, Prompt
 
 GSM8K = Path(__file__).parents[3].parent / "shared" / "data" / "gsm8k" / "test.jsonl"

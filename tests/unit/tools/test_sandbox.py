@@ -20,12 +20,12 @@ from sandbox_attacks import FILES, NETWORK, PROCESSES, TOKEN, Targets, outcome_o
 from rlhf.problems import InputError
 from rlhf.tools import folders, sandbox, seccomp
 from rlhf.tools.calculator import Calculator
-from rlhf.tools.python import PythonInterpreter
-from rlhf.tools.tool import Tool, cut
 from rlhf.tools.hostile import ATTACKS
 from rlhf.tools.jail import LAYERS, READY, SPARE_UID, landlock_abi
 from rlhf.tools.probe import SandboxLevel, measure, probe, require
+from rlhf.tools.python import PythonInterpreter
 from rlhf.tools.sandbox import Exit, Limits, Outcome, SandboxFailed, run_python
+from rlhf.tools.tool import Tool, cut
 
 ROOM = Limits(wall_s=60, cpu_s=30)
 """For honest code, on a busy machine."""

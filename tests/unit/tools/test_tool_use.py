@@ -14,9 +14,8 @@ from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.records import Completion, Preference, Prompt, Sampling, Tokens
 from rlhf.tools import python
-from rlhf.tools.python import Gated, PythonInterpreter
 from rlhf.tools.calculator import CalculatorConfig
-from rlhf.tools.python import PythonConfig
+from rlhf.tools.python import Gated, PythonConfig, PythonInterpreter
 from rlhf.tools.rollout import ToolRollout, with_tools
 from rlhf.tools.syntax import CallConfig, ToolsConfig, parts
 from rlhf.toys.tiny import build_tiny_model
