@@ -212,7 +212,9 @@ class PolicyRank:
                     furthest = torch.cat([ratios.chosen_B, ratios.rejected_B]).abs().max()
                     drift.clamp_(min=furthest.item())
                 numbers = pair_metrics(objective, loss_B, policy, others)
-                sums.add_((torch.stack([*numbers, torch.ones_like(loss_B)]) @ weight_B).cpu())
+                # Each by itself: a matrix product rounds a row by how many others there are.
+                weighted = [(n_B * weight_B).sum() for n_B in (*numbers, torch.ones_like(loss_B))]
+                sums.add_(torch.stack(weighted).cpu())
             return (loss_B * weight_B).sum() / total_weight
 
         return loss
