@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlhf.config.models import LOGPROB_NOISE, DType, Optimizer, PolicyConfig, Transport
-from rlhf.learning.diagnostics import PAIR_METRICS, pair_metrics
+from rlhf.diagnostics import TrainedPairs, names_for, pair_metrics
 from rlhf.learning.logprobs import completion_logprobs, pad
 from rlhf.learning.schedules import learning_rate, step_progress
 from rlhf.models.batching import optimizer_steps, rank_micro_batches, together, unique
@@ -135,7 +135,8 @@ class PolicyRank:
         epochs = plan.epochs if batch.round else plan.first_epochs
         whole = plan.objective.needs_whole_lists
         steps = optimizer_steps(prompts, plan.policy.batch_size, epochs, order_seed, whole)
-        sums = torch.zeros(len(PAIR_METRICS) + 1, dtype=torch.float64)
+        names = names_for(plan.objective)
+        sums = torch.zeros(len(names) + 1, dtype=torch.float64)
         drift = torch.zeros(1, dtype=torch.float64)
         norms, skipped, rate = [], 0, 0.0
         for k, indices in enumerate(steps):
@@ -155,9 +156,7 @@ class PolicyRank:
         if not steps:
             return {"policy/num_steps": 0.0}
         *values, weight = self._over_ranks(sums)
-        means = {f"policy/{k}": v / weight for k, v in zip(PAIR_METRICS, values, strict=True)}
-        if not plan.objective.has_dpo_weight:
-            del means["policy/dpo_weight"]
+        means = {f"policy/{k}": v / weight for k, v in zip(names, values, strict=True)}
         if norms:
             means["policy/grad_norm"] = sum(norms) / len(norms)
         if "previous" in batch.anchors:
@@ -211,9 +210,10 @@ class PolicyRank:
                     ratios = log_ratios(policy, others["previous"])
                     furthest = torch.cat([ratios.chosen_B, ratios.rejected_B]).abs().max()
                     drift.clamp_(min=furthest.item())
-                numbers = pair_metrics(objective, loss_B, policy, others)
+                trained = TrainedPairs(objective, loss_B, policy, others, judged)
+                numbers = [*pair_metrics(trained).values(), torch.ones_like(loss_B)]
                 # Each by itself: a matrix product rounds a row by how many others there are.
-                weighted = [(n_B * weight_B).sum() for n_B in (*numbers, torch.ones_like(loss_B))]
+                weighted = [(number_B * weight_B).sum() for number_B in numbers]
                 sums.add_(torch.stack(weighted).cpu())
             return (loss_B * weight_B).sum() / total_weight
 

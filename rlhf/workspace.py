@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from rlhf.diagnostics import DIAGNOSTICS
 from rlhf.launching.command_line import told
 from rlhf.problems import InputError
 from rlhf.watching.metric_names import METRICS, ROLES
@@ -60,15 +61,10 @@ SECTIONS: dict[str, list[Panel]] = {
         Panel("Consistency", ["judge/order_disagreement", "judge/cycle_rate"]),
     ],
     "Policy": [
-        Panel("Loss", ["policy/loss"]),
-        Panel("Log-ratios to the anchor",
-              ["policy/chosen_logratio", "policy/rejected_logratio", "policy/kl"]),
-        Panel("Implicit margin", ["policy/margin"]),
-        Panel("Implicit accuracy", ["policy/accuracy"]),
-        Panel("Log-probabilities", ["policy/chosen_logprob", "policy/rejected_logprob"]),
+        *(Panel(one.title, [f"policy/{metric.name}" for metric in one.metrics])
+          for one in DIAGNOSTICS.values()),
         Panel("Gradient", ["policy/grad_norm"], log=True),
         Panel("Learning rate", ["policy/lr"]),
-        Panel("Weight of a pair in DPO", ["policy/dpo_weight"]),
         Panel("Steps", ["policy/num_steps", "policy/skipped_steps"]),
         Panel("Distance from the previous policy", ["policy/anchor_gap"]),
     ],

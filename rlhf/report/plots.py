@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rlhf.diagnostics import DIAGNOSTICS
+from rlhf.diagnostics.base import Metric
 from rlhf.watching.metric_names import ROLES, describe
 from rlhf.watching.panels import (
     BLUE,
@@ -21,6 +23,7 @@ from rlhf.watching.panels import (
 )
 
 PALETTE = (BLUE, ORANGE, GREEN, RED, PURPLE, "#c8a000", "#56b4e9", "#d783b5", "#8b5a2b", GREY)
+SIDES = {"chosen": GREEN, "rejected": RED}
 OTHER = "All other metrics"
 
 Scale = Literal["linear", "share", "log"]
@@ -64,8 +67,10 @@ class Section:
 
 def plot(title: str, axis: str, labels: Mapping[str, str], **settings: Any) -> Plot:
     """A plot of metrics with these labels, in the usual colours."""
-    colors = (PALETTE[place % len(PALETTE)] for place in range(len(labels)))
-    lines = [Line(*one, color) for one, color in zip(labels.items(), colors, strict=True)]
+    lines = [
+        Line(metric, label, SIDES.get(label, PALETTE[place % len(PALETTE)]))
+        for place, (metric, label) in enumerate(labels.items())
+    ]
     return Plot(title, axis, lines, **settings)
 
 
@@ -102,9 +107,11 @@ def _stack(title: str, axis: str, layers: Mapping[str, tuple[str, str]]) -> Plot
 
 def _alone(name: str) -> Plot:
     metric = describe(name)
-    share = metric is not None and metric.unit == "share"
-    axis = metric.unit if metric else ""
-    return plot(name, axis, {name: name}, scale="share" if share else "linear")
+    return plot(name, metric.unit if metric else "", {name: name}, scale=_scale(metric))
+
+
+def _scale(metric: Metric | None) -> Scale:
+    return "share" if metric and metric.unit == "share" else "linear"
 
 
 def _evaluation(curves: Curves) -> Iterator[Plot]:
@@ -158,18 +165,12 @@ EVALUATION = [
          {"eval/truncated_rate": "cut off", "eval/invalid_rate": "judge failed"}, scale="share"),
 ]  # fmt: skip
 POLICY = [
-    plot("Loss", "mean over pairs", {"policy/loss": "loss"}),
-    plot("Margin", "chosen over rejected, nats", {"policy/margin": "implicit margin"}),
-    Plot("Distance from the anchor", "log-ratio to the anchor, nats per answer",
-         [Line("policy/chosen_logratio", "chosen", GREEN),
-          Line("policy/rejected_logratio", "rejected", RED)]),
-    plot("KL", "nats per answer", {"policy/kl": "both sides' mean log-ratio"}),
+    *(
+        plot(one.title, one.axis, {f"policy/{each.name}": each.label for each in one.metrics},
+             scale=_scale(one.metrics[0].metric))
+        for one in DIAGNOSTICS.values()
+    ),
     plot("Gradient norm", "before clipping", {"policy/grad_norm": "mean"}),
-    plot("Accuracy on the pairs", "pairs ranked as the judge did", {"policy/accuracy": "accuracy"},
-         scale="share"),
-    Plot("Log-probability of the sides", "nats per token",
-         [Line("policy/chosen_logprob", "chosen", GREEN),
-          Line("policy/rejected_logprob", "rejected", RED)]),
     plot("Learning rate", "of the last step", {"policy/lr": "learning rate"}),
 ]  # fmt: skip
 JUDGE = [

@@ -1,118 +1,225 @@
-"""Every metric of a run: what `metrics.jsonl`, wandb and the pictures call it, and its meaning."""
+"""Every metric of a run: what `metrics.jsonl`, wandb and the pictures call it, and its meaning.
+
+`python -m rlhf.watching.metric_names` prints the tables of `docs/metrics.md`.
+"""
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from itertools import groupby
 
+from rlhf.diagnostics import PAIR_METRICS
+from rlhf.diagnostics.base import Metric
 from rlhf.records import DropReason
 
 ROLES = ("policy", "rollout", "judge", "reference")
 
-
-class Metric(NamedTuple):
-    """What a number means, in one line."""
-
-    meaning: str
-    unit: str = ""
-    """`share` is from 0 to 1; a name may end with its unit too."""
-
-
 _TIME = {
-    "collect": "waiting for completions, judgements and preferences",
-    "anchor": "log-probabilities of the anchors",
-    "update": "training the policy",
-    "publish": "carrying weights to the rollout workers, and checking them",
-    "evaluate": "evaluating the policy",
-    "checkpoint": "saving a checkpoint",
-    "round": "the whole round",
-    "elapsed": "the whole run so far, resumed parts included",
+    "collect": Metric(
+        "waiting for completions, judgements and preferences",
+        "s",
+        "usually the largest; with `max_staleness=1` only what training did not hide",
+    ),
+    "anchor": Metric("log-probabilities of the anchors", "s"),
+    "update": Metric("training the policy", "s", "flat; grows with `preference/count`"),
+    "publish": Metric(
+        "carrying weights to the rollout workers, and checking them",
+        "s",
+        "flat, and small against the round",
+    ),
+    "evaluate": Metric("evaluating the policy", "s"),
+    "checkpoint": Metric("saving a checkpoint", "s"),
+    "round": Metric("the whole round", "s", "flat; it rises when answers grow longer"),
+    "elapsed": Metric("the whole run so far, resumed parts included", "s"),
 }
 
 _ROLLOUT = {
     "num_prompts": Metric("prompts that were answered", "count"),
     "num_completions": Metric("completions that were sampled", "count"),
     "num_tokens": Metric("tokens that were sampled, end tokens included", "tokens"),
-    "tokens_per_s": Metric("sampled tokens per second of the whole round", "tokens/s"),
-    "length_mean": Metric("mean length of a completion", "tokens"),
-    "truncated_rate": Metric("completions that met the token limit", "share"),
-    "unique_rate": Metric("different texts among the completions of a prompt", "share"),
-    "entropy": Metric("mean of minus the sampled tokens' log-probabilities", "nats/token"),
+    "tokens_per_s": Metric(
+        "sampled tokens per second of the whole round",
+        "tokens/s",
+        "flat or rising; low with few prompts per round",
+    ),
+    "length_mean": Metric(
+        "mean length of a completion",
+        "tokens",
+        "may settle elsewhere than it began; rising without end means that the judge likes length",
+    ),
+    "truncated_rate": Metric(
+        "completions that met the token limit", "share", "near 0; above 0.3 you are alerted"
+    ),
+    "unique_rate": Metric(
+        "different texts among the completions of a prompt",
+        "share",
+        "falls as the policy gets sure; at 1/n all answers to a prompt are one, and nothing can "
+        "be learnt",
+    ),
+    "entropy": Metric(
+        "mean of minus the sampled tokens' log-probabilities",
+        "nats/token",
+        "falls slowly; a sudden fall to 0 is a collapse: raise β or lower the learning rate",
+    ),
 }
 
 _JUDGE = {
-    "score_mean": Metric("mean score of completions"),
-    "invalid_rate": Metric("judgements that the judge failed to give", "share"),
-    "tie_rate": Metric("ties among the would-be pairs", "share"),
-    "win_prob_mean": Metric("mean probability that the chosen side wins", "share"),
-    "order_disagreement": Metric("how far verdicts depend on which text is read first", "share"),
-    "cycle_rate": Metric("cycles among completions, taken three at a time", "share"),
+    "score_mean": Metric(
+        "mean score of completions",
+        good="rises; if held-out scores do not, the judge is being gamed",
+    ),
+    "invalid_rate": Metric(
+        "judgements that the judge failed to give",
+        "share",
+        "0; above 0.05 you are alerted, above `judge.max_failure_rate` the run stops",
+    ),
+    "tie_rate": Metric(
+        "ties among the would-be pairs",
+        "share",
+        "may rise as answers become equally good; those that SPPO, GPO, Nash-MD, XPO and VPO "
+        "train on count too",
+    ),
+    "win_prob_mean": Metric(
+        "mean probability that the chosen side wins",
+        "share",
+        "above 0.5 for the chosen side; near 0.5 the judge cannot tell",
+    ),
+    "order_disagreement": Metric(
+        "how far verdicts depend on which text is read first",
+        "share",
+        "as low as the judge allows; high, its verdicts are noise",
+    ),
+    "cycle_rate": Metric(
+        "cycles among completions, taken three at a time",
+        "share",
+        "0 for scores; above 0, use a method of self-play",
+    ),
 }
 
 _DROPPED = {
-    DropReason.TIE: "the judge prefers neither",
-    DropReason.IDENTICAL: "both sides have the same text",
-    DropReason.TRUNCATED: "a side met the token limit",
-    DropReason.SHORT_GROUP: "too few completions to make a pair",
-    DropReason.JUDGE_FAILED: "the judge failed",
-    DropReason.EMPTY: "the reply is empty",
-    DropReason.NEAR_COPY: "the reply is nearly the one that displeased",
-    DropReason.ROLE_MARKER: "the reply begins a turn of its own",
-    DropReason.REFERS_BACK: "the reply apologises or speaks of an earlier one",
-    DropReason.REFUSAL: "what displeased was a refusal, perhaps rightly",
-    DropReason.UNVISITED: "a side was never tried in the search tree",
-    DropReason.ALL_WRONG: "none of the answers is right",
+    DropReason.TIE: Metric(
+        "the judge prefers neither",
+        "count",
+        "0 for SPPO, GPO, Nash-MD, XPO and VPO, which learn from ties",
+    ),
+    DropReason.IDENTICAL: Metric(
+        "both sides have the same text", "count", "likewise 0 for those five"
+    ),
+    DropReason.TRUNCATED: Metric("a side met the token limit", "count"),
+    DropReason.SHORT_GROUP: Metric("too few completions to make a pair", "count"),
+    DropReason.JUDGE_FAILED: Metric("the judge failed", "count"),
+    DropReason.EMPTY: Metric("the reply is empty", "count"),
+    DropReason.NEAR_COPY: Metric("the reply is nearly the one that displeased", "count"),
+    DropReason.ROLE_MARKER: Metric("the reply begins a turn of its own", "count"),
+    DropReason.REFERS_BACK: Metric("the reply apologises or speaks of an earlier one", "count"),
+    DropReason.REFUSAL: Metric("what displeased was a refusal, perhaps rightly", "count"),
+    DropReason.UNVISITED: Metric("a side was never tried in the search tree", "count"),
+    DropReason.ALL_WRONG: Metric("none of the answers is right", "count"),
 }
 
 _PREFERENCE = {
-    "count": Metric("pairs that are trained on", "count"),
-    "margin_mean": Metric("mean score of the chosen side minus that of the rejected"),
-    "length_gap": Metric("mean length of the chosen side minus that of the rejected", "tokens"),
+    "count": Metric(
+        "pairs that are trained on",
+        "count",
+        "falls when the policy solves its prompts; near 0, nothing is learnt",
+    ),
+    "margin_mean": Metric(
+        "mean score of the chosen side minus that of the rejected", good="falls slowly"
+    ),
+    "length_gap": Metric(
+        "mean length of the chosen side minus that of the rejected",
+        "tokens",
+        "near 0; a steady sign says what the judge likes about length",
+    ),
     "similarity": Metric("mean likeness of the two sides' tokens", "share"),
 } | {
-    f"dropped_{reason}": Metric(f"pairs dropped: {why}", "count")
-    for reason, why in _DROPPED.items()
+    f"dropped_{reason}": metric._replace(meaning=f"pairs dropped: {metric.meaning}")
+    for reason, metric in _DROPPED.items()
 }
 
-_POLICY = {
-    "loss": Metric("mean loss over pairs"),
-    "grad_norm": Metric("mean norm of the gradient before clipping"),
-    "lr": Metric("learning rate of the last step"),
-    "margin": Metric("mean implicit reward of the chosen side minus the rejected", "nats"),
-    "accuracy": Metric("pairs whose implicit margin is positive", "share"),
-    "chosen_logratio": Metric("mean log-ratio of the chosen side to the anchor", "nats"),
-    "rejected_logratio": Metric("mean log-ratio of the rejected side to the anchor", "nats"),
-    "kl": Metric("mean log-ratio of both sides to the anchor", "nats"),
-    "chosen_logprob": Metric("mean log-probability of the chosen side", "nats/token"),
-    "rejected_logprob": Metric("mean log-probability of the rejected side", "nats/token"),
-    "dpo_weight": Metric("mean factor of a pair's gradient in DPO", "share"),
-    "anchor_gap": Metric("largest distance from the `previous` anchor before a step", "nats"),
+_POLICY = {name: one.metric for name, one in PAIR_METRICS.items()} | {
+    "grad_norm": Metric(
+        "mean norm of the gradient before clipping",
+        good="steady; spikes say that the learning rate is high",
+    ),
+    "lr": Metric("learning rate of the last step", good="the schedule"),
+    "anchor_gap": Metric(
+        "largest distance from the `previous` anchor before a step",
+        "nats",
+        "0 up to rounding: else masks or templates differ",
+    ),
     "num_steps": Metric("optimizer steps", "count"),
-    "skipped_steps": Metric("optimizer steps skipped, their gradient not being finite", "count"),
+    "skipped_steps": Metric(
+        "optimizer steps skipped, their gradient not being finite", "count", "0"
+    ),
 }
 
 _WEIGHTS = {
-    "version": Metric("policy version that was published"),
-    "bytes": Metric("size of the weights", "bytes"),
-    "logprob_gap": Metric("how far the worst rollout worker is from the policy", "nats/token"),
-    "merge_lost": Metric("of a LoRA adapter's change, what rounding takes of it", "share"),
+    "version": Metric("policy version that was published", good="a line with slope 1"),
+    "bytes": Metric("size of the weights", "bytes", "flat"),
+    "logprob_gap": Metric(
+        "how far the worst rollout worker is from the policy",
+        "nats/token",
+        "flat: about 1e-7 in float32, 1e-3 to 1e-2 in bfloat16; the run stops above "
+        "`weights.max_logprob_gap`",
+    ),
+    "merge_lost": Metric(
+        "of a LoRA adapter's change, what rounding takes of it when it is merged into the "
+        "published weights",
+        "share",
+        "well below 0.5, at which people are alerted: above, sampling hardly sees what is learnt; "
+        "`model.dtype=float32` loses nothing",
+    ),
 }
 
 _EVAL = {
-    "sampled_accuracy": Metric("held-out answers that are right, sampled", "share"),
-    "greedy_accuracy": Metric("held-out answers that are right, greedy", "share"),
+    "sampled_accuracy": Metric(
+        "held-out answers that are right, sampled", "share", "rises; this is what the run is for"
+    ),
+    "greedy_accuracy": Metric(
+        "held-out answers that are right, greedy", "share", "rises, above the sampled one"
+    ),
     "best_of_n": Metric("held-out prompts with a right answer among the samples", "share"),
-    "satisfied_rate": Metric("held-out users who are satisfied, sampled", "share"),
+    "satisfied_rate": Metric("held-out users who are satisfied, sampled", "share", "rises"),
     "greedy_satisfied_rate": Metric("held-out users who are satisfied, greedy", "share"),
-    "score_mean": Metric("mean score of sampled completions"),
-    "win_rate": Metric("held-out prompts where the policy beats its initial self", "share"),
+    "score_mean": Metric(
+        "mean score of sampled completions", good="rises together with `judge/score_mean`"
+    ),
+    "win_rate": Metric(
+        "held-out prompts where the policy beats its initial self", "share", "from 0.5 up"
+    ),
     "invalid_rate": Metric("held-out judgements that the judge failed to give", "share"),
-    "exploitability": Metric("what the best answer to the policy gains over a draw", "share"),
-    "exploitability_low": Metric("lower end of its 95 % interval, 0 at equilibrium", "share"),
-    "exploitability_high": Metric("upper end of its 95 % interval", "share"),
-    "exploitability_average": Metric("exploitability of the mean of all policies so far", "share"),
-    "nash_gap": Metric("what both players together could gain", "share"),
+    "exploitability": Metric(
+        "what the best answer to the policy gains over a draw",
+        "share",
+        "falls towards 0 where the method converges itself (INPO, online IPO, Nash-MD); swings "
+        "with SPPO and GPO. It has a floor, see below",
+    ),
+    "exploitability_low": Metric(
+        "lower end of its 95 % interval, 0 at equilibrium",
+        "share",
+        "above 0, the policy is not at equilibrium",
+    ),
+    "exploitability_high": Metric(
+        "upper end of its 95 % interval",
+        "share",
+        "the policy is no further from equilibrium than that",
+    ),
+    "exploitability_average": Metric(
+        "exploitability of the mean of all policies so far",
+        "share",
+        "falls towards 0 with all methods of self-play",
+    ),
+    "nash_gap": Metric(
+        "what both players together could gain",
+        "share",
+        "twice the exploitability, with twice its floor",
+    ),
     "nash_gap_average": Metric("nash_gap of the mean of all policies so far", "share"),
-    "share_*": Metric("how often the policy gives this answer of a known game", "share"),
+    "share_*": Metric(
+        "how often the policy gives this answer of a known game",
+        "share",
+        "towards the equilibrium's shares",
+    ),
     "length_mean": Metric("mean length of a held-out completion", "tokens"),
     "truncated_rate": Metric("held-out completions that met the token limit", "share"),
     "unique_rate": Metric("different texts among the samples of a held-out prompt", "share"),
@@ -124,10 +231,16 @@ _TREE = {
     "size": Metric("mean nodes of a tree", "count"),
     "depth": Metric("mean depth of a tree", "steps"),
     "num_simulations": Metric("mean simulations in a tree", "count"),
-    "terminal_accuracy": Metric("mean score of whole answers"),
+    "terminal_accuracy": Metric("mean score of whole answers", good="rises"),
     "confidence_mean": Metric("mean value that the evaluator gives to partial answers", "share"),
-    "brier_score": Metric("mean squared error of that value; 0.25 is what a guess has"),
-    "path_accuracy": Metric("mean score at the end of the best path"),
+    "brier_score": Metric(
+        "mean squared error of that value; 0.25 is what a guess has",
+        good="below 0.25, or the evaluator's values are worse than guessing",
+    ),
+    "path_accuracy": Metric(
+        "mean score at the end of the best path",
+        good="above `tree/terminal_accuracy`: search helps",
+    ),
     "unique_step_rate": Metric("sampled steps that no sibling had said", "share"),
     "filtered_rate": Metric("would-be pairs that were dropped", "share"),
     "evaluation_failed_rate": Metric("partial answers that the evaluator failed on", "share"),
@@ -146,21 +259,30 @@ _SYSTEM = {
     "gpu_utilization": Metric("time in which the {}'s GPUs were at work", "share"),
 }
 
+
+def _of_role(role: str, called: str) -> dict[str, Metric]:
+    return {
+        f"system/{role}_{name}": metric._replace(meaning=metric.meaning.format(called))
+        for name, metric in _SYSTEM.items()
+    }
+
+
 METRICS: Mapping[str, Metric] = {
-    **{f"time/{name}_s": Metric(f"seconds: {what}", "s") for name, what in _TIME.items()},
+    **{
+        f"time/{name}_s": metric._replace(meaning=f"seconds: {metric.meaning}")
+        for name, metric in _TIME.items()
+    },
     **{f"rollout/{name}": metric for name, metric in _ROLLOUT.items()},
     **{f"judge/{name}": metric for name, metric in _JUDGE.items()},
     **{f"preference/{name}": metric for name, metric in _PREFERENCE.items()},
     **{f"policy/{name}": metric for name, metric in _POLICY.items()},
     **{f"weights/{name}": metric for name, metric in _WEIGHTS.items()},
-    "staleness/mean": Metric("mean age of the policy that sampled the completions", "rounds"),
+    "staleness/mean": Metric(
+        "mean age of the policy that sampled the completions", "rounds", "0, or `max_staleness`"
+    ),
     **{f"eval/{name}": metric for name, metric in _EVAL.items()},
     **{f"tree/{name}": metric for name, metric in _TREE.items()},
-    **{
-        f"system/{role}_{name}": metric._replace(meaning=metric.meaning.format(role))
-        for role in ROLES
-        for name, metric in _SYSTEM.items()
-    },
+    **{name: metric for role in ROLES for name, metric in _of_role(role, role).items()},
 }
 """By name; a name that ends with `*` stands for all that begin like it."""
 
@@ -173,3 +295,15 @@ def describe(name: str) -> Metric | None:
 def is_repeatable(name: str) -> bool:
     """Whether equal runs have equal values; what depends on the machine's clock has not."""
     return not name.startswith(("time/", "system/")) and name != "rollout/tokens_per_s"
+
+
+def rows() -> list[str]:
+    """The tables of `docs/metrics.md`, a line per metric."""
+    written = {name: one for name, one in METRICS.items() if not name.startswith("system/")}
+    written |= _of_role("<role>", "role")
+    return [f"| `{name}` | {' | '.join(metric)} |" for name, metric in written.items()]
+
+
+if __name__ == "__main__":
+    for _, table in groupby(rows(), key=lambda row: row.partition("/")[0]):
+        print(*table, sep="\n", end="\n\n")

@@ -33,6 +33,7 @@ ORDER = [
     "rlhf.ranges",
     "rlhf.options",
     "rlhf.objectives",
+    "rlhf.diagnostics",
     "rlhf.config",
     "rlhf.models",
     "rlhf.storage",

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from rlhf.diagnostics import TrainedPairs
 from rlhf.launching.configuration import CONF
-from rlhf.learning.diagnostics import implicit_margin
 from rlhf.objectives import (
     OBJECTIVES,
     Judged,
@@ -69,6 +69,13 @@ def plain_loss(
     config: ObjectiveConfig, policy: PairLogprobs, anchors: dict[str, SideLogprobs]
 ) -> Tensor:
     return pair_loss(config, policy, anchors, plain_labels(policy))
+
+
+def implicit_margin(
+    config: ObjectiveConfig, policy: PairLogprobs, anchors: dict[str, SideLogprobs]
+) -> Tensor:
+    judged = plain_labels(policy)
+    return TrainedPairs(config, judged.win_prob_B, policy, anchors, judged).margin_B
 
 
 def one_anchor(chosen: float, rejected: float) -> dict[str, SideLogprobs]:
@@ -306,12 +313,10 @@ def test_loss_and_margin_use_the_configured_anchor(config: type) -> None:
 
 @pytest.mark.parametrize("config", [SLiCConfig(), SimPOConfig()], ids=repr)
 def test_objectives_without_anchor_ask_for_none(config: ObjectiveConfig) -> None:
-    policy = one_pair(-10.0, -12.0, grad=True)
-    margin_B = implicit_margin(config, policy, {})
+    policy = one_pair(-10.0, -12.0)
     assert config.anchors == ()
     assert plain_loss(config, policy, {}).shape == (1,)
-    assert margin_B.item() == 2.0
-    assert not margin_B.requires_grad
+    assert implicit_margin(config, policy, {}).item() == 2.0
 
 
 @given(chosen=nats, rejected=nats)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rlhf.learning.diagnostics import implicit_margin
+from rlhf.diagnostics import TrainedPairs
 from rlhf.objectives import (
     Judged,
     PairLogprobs,
@@ -538,7 +538,8 @@ def test_margin_is_to_the_first_anchor_needed(
     both = anchors((-11.0, -11.5), (-13.0, -10.0))
     margins = {"initial": 1.5, "previous": 5.0}
     assert config.anchors == needed
-    assert implicit_margin(config, pairs((-10.0, -12.0)), both).item() == margins[needed[0]]
+    trained = TrainedPairs(config, vector(0.0), pairs((-10.0, -12.0)), both, judged())
+    assert trained.margin_B.item() == margins[needed[0]]
 
 
 @pytest.mark.parametrize("config", [SPPOConfig, GPOConfig, NashMDConfig, XPOConfig, VPOConfig])

@@ -13,6 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlhf.diagnostics import DIAGNOSTICS, PAIR_METRICS
 from rlhf.problems import InputError
 from rlhf.report.page import MAX_POINTS, page, thinned
 from rlhf.report.plots import OTHER, sections
@@ -24,7 +25,7 @@ from rlhf.report.sample import (
     sample_preferences,
 )
 from rlhf.storage.store import SCHEMA, MetricsLog
-from rlhf.watching.panels import read_curves
+from rlhf.watching.panels import GREEN, RED, read_curves
 
 CONFIG = {
     "model": {"path": "tiny", "dtype": "float32"},
@@ -98,6 +99,19 @@ def test_a_documented_stage_is_not_among_the_others():
         ("system/judge_memory_bytes", "judge"),
         ("system/policy_memory_bytes", "policy"),
     ]
+
+
+def test_a_diagnostic_is_drawn_as_its_file_says():
+    names = [f"policy/{name}" for name in PAIR_METRICS]
+    (policy,) = sections(read_curves([{"round": 0, **dict.fromkeys(names, 0.5)}]), None)
+    assert [plot.title for plot in policy.plots] == [one.title for one in DIAGNOSTICS.values()]
+    plots = {plot.title: plot for plot in policy.plots}
+    sides = plots["Distance from the anchor"]
+    assert [(line.label, line.color) for line in sides.lines] == [
+        ("chosen", GREEN),
+        ("rejected", RED),
+    ]
+    assert (plots["Accuracy on the pairs"].scale, sides.scale) == ("share", "linear")
 
 
 def test_the_page_has_every_number_of_the_run(tmp_path: Path):
