@@ -23,6 +23,7 @@ from ray.scripts.scripts import cli as ray_cli
 from rlhf.config.reward import RewardTrainingConfig
 from rlhf.feedback import __main__ as feedback
 from rlhf.feedback.config import FeedbackConfig
+from rlhf.launching import options_table
 from rlhf.launching.checks import config_problems
 from rlhf.launching.command_line import typed
 from rlhf.launching.configuration import Config, register_schemas
@@ -277,3 +278,10 @@ def swept_values(override: Override) -> Iterator[str]:
         yield from (f"{key}={one}" for one in override.sweep_string_iterator())
     else:
         yield override.input_line or ""
+
+
+def test_the_page_of_options_is_what_their_files_say():
+    page = (ROOT / "docs" / "options.md").read_text()
+    assert page.endswith("\n".join(options_table.lines()).strip() + "\n"), (
+        "python -m rlhf.launching.options_table prints what is to stand there"
+    )
