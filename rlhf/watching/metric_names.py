@@ -95,27 +95,6 @@ _JUDGE = {
     ),
 }
 
-_DROPPED = {
-    DropReason.TIE: Metric(
-        "the judge prefers neither",
-        "count",
-        "0 for SPPO, GPO, Nash-MD, XPO and VPO, which learn from ties",
-    ),
-    DropReason.IDENTICAL: Metric(
-        "both sides have the same text", "count", "likewise 0 for those five"
-    ),
-    DropReason.TRUNCATED: Metric("a side met the token limit", "count"),
-    DropReason.SHORT_GROUP: Metric("too few completions to make a pair", "count"),
-    DropReason.JUDGE_FAILED: Metric("the judge failed", "count"),
-    DropReason.EMPTY: Metric("the reply is empty", "count"),
-    DropReason.NEAR_COPY: Metric("the reply is nearly the one that displeased", "count"),
-    DropReason.ROLE_MARKER: Metric("the reply begins a turn of its own", "count"),
-    DropReason.REFERS_BACK: Metric("the reply apologises or speaks of an earlier one", "count"),
-    DropReason.REFUSAL: Metric("what displeased was a refusal, perhaps rightly", "count"),
-    DropReason.UNVISITED: Metric("a side was never tried in the search tree", "count"),
-    DropReason.ALL_WRONG: Metric("none of the answers is right", "count"),
-}
-
 _PREFERENCE = {
     "count": Metric(
         "pairs that are trained on",
@@ -132,8 +111,8 @@ _PREFERENCE = {
     ),
     "similarity": Metric("mean likeness of the two sides' tokens", "share"),
 } | {
-    f"dropped_{reason}": metric._replace(meaning=f"pairs dropped: {metric.meaning}")
-    for reason, metric in _DROPPED.items()
+    f"dropped_{reason}": Metric(f"pairs dropped: {reason.meaning}", "count", reason.good)
+    for reason in DropReason
 }
 
 _POLICY = {name: one.metric for name, one in PAIR_METRICS.items()} | {

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlhf.records import DropReason
+
 BLUE, ORANGE, GREEN, RED = "#0072b2", "#e07b00", "#009e73", "#c8382e"
 PURPLE, GREY = "#8a5fbf", "#9a9a9a"
 
@@ -41,20 +43,9 @@ EVALUATIONS = (
 )
 """A run is shown by the first that it has."""
 
-OUTCOMES = {
-    "preference/count": ("trained on", BLUE),
-    "preference/dropped_tie": ("dropped: tie", ORANGE),
-    "preference/dropped_identical": ("dropped: same text", GREEN),
-    "preference/dropped_truncated": ("dropped: cut off", RED),
-    "preference/dropped_short_group": ("dropped: too few answers", PURPLE),
-    "preference/dropped_judge_failed": ("dropped: judge failed", GREY),
-    "preference/dropped_empty": ("dropped: empty", "#c8a000"),
-    "preference/dropped_near_copy": ("dropped: near copy", "#56b4e9"),
-    "preference/dropped_role_marker": ("dropped: role marker", "#8b5a2b"),
-    "preference/dropped_refers_back": ("dropped: refers back", "#d783b5"),
-    "preference/dropped_refusal": ("dropped: was refused", "#3f3f6e"),
-    "preference/dropped_unvisited": ("dropped: not tried", "#56b4e9"),
-    "preference/dropped_all_wrong": ("dropped: none is right", "#8b5a2b"),
+OUTCOMES = {"preference/count": ("trained on", BLUE)} | {
+    f"preference/dropped_{reason}": (f"dropped: {reason.label}", reason.colour)
+    for reason in DropReason
 }
 
 STAGES = {
