@@ -1,0 +1,106 @@
+"""Pruning, against answers and endings that are scripted."""
+
+from dataclasses import replace
+
+import pytest
+
+from rlhf.algorithms.base import Services
+from rlhf.algorithms.prune import PruneConfig
+from rlhf.collecting.truncated import Truncated
+from rlhf.records import Completion, DropReason, Judgement, Message, Prompt, Sampling
+
+PROMPT = Prompt("1", (Message("user", "23+28="),), (1, 2, 3), answer="51")
+WHOLE = {"": "20+31\n", "20+31\n": "19+32\n", "20+31\n19+32\n": "51"}
+
+
+def said(text: str, truncated: bool = False) -> Completion:
+    """A token per character."""
+    ids = tuple(map(ord, text))
+    stopped = text.endswith("\n")
+    return Completion("1", 0, ids, (-0.5,) * len(ids), text, truncated, 0, stopped=stopped)
+
+
+class Scripted:
+    """`rlhf.stages.Rollout`: steps and endings by how the answer begins."""
+
+    def __init__(self, steps: dict[str, str], endings: dict[str, list[str]]) -> None:
+        self.steps, self.endings = steps, endings
+        self.asked: list[tuple[str, Sampling, int]] = []
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, seed: int):
+        self.asked.append((prompt.prefix, sampling, seed))
+        is_step = bool(sampling.stop)
+        found = [self.steps[prompt.prefix]] if is_step else self.endings[prompt.prefix]
+        cut = [(text[: sampling.max_tokens], len(text) > sampling.max_tokens) for text in found]
+        drawn = (said(*one) for one in cut[: sampling.num_completions])
+        return tuple(replace(one, sample=i) for i, one in enumerate(drawn))
+
+
+class Last:
+    """`rlhf.stages.Judge`: right if the text ends with the answer."""
+
+    async def judge(self, prompt: Prompt, completions) -> Judgement:
+        return Judgement(tuple(float(c.text.endswith("51")) for c in completions), "last@1")
+
+
+async def collected(endings: dict[str, list[str]], steps=WHOLE, max_tokens=50, **settings):
+    config = PruneConfig(**{"num_completions": 1, "num_lookaheads": 2} | settings)
+    rollout = Scripted(steps, endings)
+    sampling = Sampling(config.num_completions, max_tokens)
+    offered = Services(rollout, Last(), sampling, {}, False, None, lambda see: None)  # type: ignore
+    return await config.make(offered).collect(PROMPT, 7), rollout
+
+
+async def test_the_shortest_right_ending_wins_over_the_whole_answer():
+    endings = {"20+31\n": ["50", "is 51"], "20+31\n19+32\n": ["51", "that is 51"]}
+    found, rollout = await collected(endings)
+    (pair,) = found.preferences
+    assert (pair.chosen.text, pair.rejected.text) == ("20+31\nis 51", "20+31\n19+32\n51")
+    assert (pair.chosen_score, pair.rejected_score, pair.weight) == (1.0, 1.0, 1.0)
+    assert pair.chosen.token_ids == tuple(map(ord, pair.chosen.text))
+    assert [c.text for c in found.completions] == [pair.rejected.text]
+    assert found.judgement.scores == (1.0,) and not found.dropped
+    assert {pair.chosen.sample, pair.rejected.sample} == {0, 1}
+    seeds = [seed for _, _, seed in rollout.asked]
+    assert len(set(seeds)) == len(seeds) == 5
+    limits = [s.max_tokens for prefix, s, _ in rollout.asked if not s.stop]
+    assert limits == [44, 38]  # what is left of 50
+
+
+@pytest.mark.parametrize(
+    "endings, settings, reason",
+    [
+        (["50", "49"], {}, DropReason.ALL_WRONG),
+        (["after all 51", "49"], {}, DropReason.TIE),
+        (["51", "51"], {"ending_tokens": 1}, DropReason.ALL_WRONG),  # cut before it is right
+        (["51", "51"], {"max_tokens": 13}, DropReason.TRUNCATED),
+    ],
+)
+async def test_what_teaches_nothing_is_dropped_with_its_reason(endings, settings, reason):
+    found, _ = await collected({"20+31\n": endings, "20+31\n19+32\n": ["50"]}, **settings)
+    assert not found.preferences
+    assert [one.reason for one in found.dropped] == [reason]
+
+
+async def test_an_answer_that_was_cut_is_wrong_or_as_good_as_any():
+    steps = WHOLE | {"20+31\n19+32\n": "so it is 51"}
+    endings = {"20+31\n": ["51"] * 2, "20+31\n19+32\n": ["5"] * 2}
+    settings = {"steps": steps, "max_tokens": 15}
+    found, _ = await collected(endings, truncated=Truncated.penalise, **settings)
+    (pair,) = found.preferences
+    assert (pair.chosen_score, pair.rejected_score) == (1.0, 0.0)
+
+
+async def test_beyond_the_last_step_the_rest_is_drawn_as_one():
+    endings = {"20+31\n": ["19+32\n51", "51"]}
+    found, rollout = await collected(endings, max_steps=2)
+    (pair,) = found.preferences
+    assert (pair.chosen.text, pair.rejected.text) == ("20+31\n51", "20+31\n19+32\n51")
+    assert [bool(s.stop) for _, s, _ in rollout.asked] == [True, False, False]
+
+
+async def test_each_answer_counts_as_a_share_of_its_prompt():
+    endings = {"20+31\n": ["51"], "20+31\n19+32\n": ["51"]}
+    found, _ = await collected(endings, num_completions=2, num_lookaheads=1)
+    assert [pair.weight for pair in found.preferences] == [0.5, 0.5]
+    assert [one.sample for one in found.completions] == [0, 1]
