@@ -21,10 +21,9 @@ from rlhf.models.saving import save_causal
 from rlhf.objectives import (
     Judged,
     PairLogprobs,
+    Pairs,
     Peers,
     SideLogprobs,
-    log_ratios,
-    pair_loss,
 )
 from rlhf.objectives.base import ObjectiveConfig
 from rlhf.problems import RunFailed
@@ -204,13 +203,14 @@ class PolicyRank:
             weight_B = torch.tensor([pair.weight for pair in mine], device=device)
             noise = LOGPROB_NOISE[self._plan.dtype]
             judged = _judged(mine, _peers(mine, places, distance, noise, device), device)
-            loss_B = pair_loss(objective, policy, others, judged)
+            given = Pairs(policy, others, judged)
+            loss_B = objective.loss(given)
             with torch.no_grad():
                 if drift is not None and "previous" in others:
-                    ratios = log_ratios(policy, others["previous"])
+                    ratios = given.log_ratios("previous")
                     furthest = torch.cat([ratios.chosen_B, ratios.rejected_B]).abs().max()
                     drift.clamp_(min=furthest.item())
-                trained = TrainedPairs(objective, loss_B, policy, others, judged)
+                trained = TrainedPairs(objective, loss_B, given)
                 numbers = [*pair_metrics(trained).values(), torch.ones_like(loss_B)]
                 # Each by itself: a matrix product rounds a row by how many others there are.
                 weighted = [(number_B * weight_B).sum() for number_B in numbers]

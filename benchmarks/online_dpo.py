@@ -30,7 +30,7 @@ from rlhf.judges.mathematics.process import integer_score
 from rlhf.learning.logprobs import completion_logprobs, pad
 from rlhf.models.batching import unique
 from rlhf.models.turns import end_token_ids
-from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
+from rlhf.objectives import Judged, PairLogprobs, Pairs, SideLogprobs
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.records import Sampling, Tokens
 from rlhf.seeds import derive_seed
@@ -111,11 +111,12 @@ class Bare:
         with torch.no_grad():
             reference = completion_logprobs(self.reference, padded).sum(1)[places].chunk(2)
         lengths = torch.ones(len(chosen)), torch.ones(len(chosen))
-        loss_B = pair_loss(
-            DPOConfig(),
-            PairLogprobs(*policy, *lengths),
-            {"initial": SideLogprobs(*reference)},
-            Judged(*[torch.ones(len(chosen))] * 5),
+        loss_B = DPOConfig().loss(
+            Pairs(
+                PairLogprobs(*policy, *lengths),
+                {"initial": SideLogprobs(*reference)},
+                Judged(*[torch.ones(len(chosen))] * 5),
+            )
         )
         ((loss_B * weight_B).sum() / weight_B.sum()).backward()
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)

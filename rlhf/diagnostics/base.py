@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 
 from rlhf.objectives.base import ObjectiveConfig
 from rlhf.objectives.late import Tensor
-from rlhf.objectives.pairs import Anchors, Judged, PairLogprobs, SideLogprobs, log_ratios, margin
+from rlhf.objectives.pairs import PairLogprobs, Pairs, SideLogprobs, margin
 
 LAST = 100
 
@@ -27,15 +27,13 @@ class TrainedPairs:
 
     objective: ObjectiveConfig
     loss_B: Tensor
-    policy: PairLogprobs
-    anchors: Anchors
-    judged: Judged
+    given: Pairs
 
     @property
     def log_ratios(self) -> SideLogprobs | PairLogprobs:
         """To the objective's first anchor, or to nothing if it has none; summed over tokens."""
         needed = self.objective.anchors
-        return log_ratios(self.policy, self.anchors[needed[0]]) if needed else self.policy
+        return self.given.log_ratios(needed[0]) if needed else self.given.policy
 
     @property
     def margin_B(self) -> Tensor:

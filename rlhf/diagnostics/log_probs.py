@@ -13,12 +13,12 @@ class LogProbs(Diagnostic):
             "chosen_logprob",
             Metric("mean log-probability of the chosen side", "nats/token"),
             "chosen",
-            lambda pairs: pairs.policy.chosen_B / pairs.policy.chosen_tokens_B,
+            lambda pairs: pairs.given.policy.chosen_B / pairs.given.policy.chosen_tokens_B,
         ),
         PairMetric(
             "rejected_logprob",
             Metric("mean log-probability of the rejected side", "nats/token"),
             "rejected",
-            lambda pairs: pairs.policy.rejected_B / pairs.policy.rejected_tokens_B,
+            lambda pairs: pairs.given.policy.rejected_B / pairs.given.policy.rejected_tokens_B,
         ),
     )

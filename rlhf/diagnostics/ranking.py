@@ -11,7 +11,7 @@ def is_ranked(pairs: TrainedPairs) -> Tensor:
     Of whole answers, and without an anchor.
     """
     # Chen et al. 2024, arXiv 2405.19534: ranking accuracy
-    return (margin(pairs.policy) >= 0).to(pairs.loss_B.dtype)
+    return (margin(pairs.given.policy) >= 0).to(pairs.loss_B.dtype)
 
 
 def is_ranked_ideally(pairs: TrainedPairs) -> Tensor:
@@ -21,8 +21,8 @@ def is_ranked_ideally(pairs: TrainedPairs) -> Tensor:
     certain label outweighs any anchor.
     """
     objective = pairs.objective
-    log_odds_B = pairs.judged.win_prob_B.logit()
-    anchor_B = margin(pairs.anchors[objective.anchors[0]])
+    log_odds_B = pairs.given.judged.win_prob_B.logit()
+    anchor_B = margin(pairs.given.anchors[objective.anchors[0]])
     # Chen et al. 2024, arXiv 2405.19534: idealized ranking accuracy
     ideal_B = anchor_B + log_odds_B / objective.beta  # type: ignore[attr-defined]
     return (ideal_B > 0).to(pairs.loss_B.dtype)

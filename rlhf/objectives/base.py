@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from rlhf.objectives.late import Tensor
-from rlhf.objectives.pairs import Anchors, Judged, PairLogprobs
+from rlhf.objectives.pairs import Pairs
 from rlhf.options import Fact, Option
 from rlhf.records import Preference, SidePair
 
@@ -84,7 +84,7 @@ class ObjectiveConfig(Option):
         """What may be, but is hardly meant; told before a run."""
         return iter(())
 
-    def loss(self, policy: PairLogprobs, anchors: Anchors, judged: Judged) -> Tensor:
+    def loss(self, pairs: Pairs) -> Tensor:
         """Per pair, `(B,)`, in nats unless it says otherwise; to be minimised."""
         raise NotImplementedError
 

@@ -6,9 +6,7 @@ from typing import ClassVar
 from rlhf.objectives.base import ObjectiveConfig
 from rlhf.objectives.late import Tensor
 from rlhf.objectives.pairs import (
-    Anchors,
-    Judged,
-    PairLogprobs,
+    Pairs,
     chosen_nll_per_token,
     dpo_loss,
     margin,
@@ -24,8 +22,8 @@ class CPOConfig(ObjectiveConfig):
     nll_coef: float = number(1.0, at_least=0)
     """Weight of the chosen side's mean token NLL, which stands in for an anchor."""
 
-    def loss(self, policy: PairLogprobs, anchors: Anchors, judged: Judged) -> Tensor:
+    def loss(self, pairs: Pairs) -> Tensor:
         """DPO's loss of a uniform anchor, on summed log-probabilities, and the NLL per token."""
         # Xu et al. 2024, arXiv 2401.08417, Eq. 3 and 5
-        preferred_B = dpo_loss(self.beta * margin(policy), judged.win_prob_B)
-        return preferred_B + self.nll_coef * chosen_nll_per_token(policy)
+        preferred_B = dpo_loss(self.beta * margin(pairs.policy), pairs.judged.win_prob_B)
+        return preferred_B + self.nll_coef * chosen_nll_per_token(pairs.policy)

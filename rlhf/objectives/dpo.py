@@ -6,12 +6,9 @@ from typing import ClassVar
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.late import Tensor
 from rlhf.objectives.pairs import (
-    Anchors,
-    Judged,
-    PairLogprobs,
+    Pairs,
     chosen_nll_per_token,
     dpo_loss,
-    log_ratios,
     margin,
 )
 from rlhf.ranges import number
@@ -29,15 +26,17 @@ class DPOConfig(ObjectiveConfig):
     """Weight of the chosen side's mean token NLL (RPO)."""
     anchor: Anchor = Anchor.initial
 
-    def loss(self, policy: PairLogprobs, anchors: Anchors, judged: Judged) -> Tensor:
+    def loss(self, pairs: Pairs) -> Tensor:
         """DPO; label smoothing makes it cDPO, least at a margin of ln((1-ε)/ε)/β.
 
         A pair whose win probability is not 1 is doubtful by itself, as those of a search tree are.
         The NLL is the chosen side's, per token.
         """
-        logit_B = self.beta * margin(log_ratios(policy, anchors[self.anchor.value]))
+        logit_B = self.beta * margin(pairs.log_ratios(self.anchor.value))
         smoothing = self.label_smoothing
-        right_B = judged.win_prob_B * (1 - smoothing) + (1 - judged.win_prob_B) * smoothing
+        right_B = (
+            pairs.judged.win_prob_B * (1 - smoothing) + (1 - pairs.judged.win_prob_B) * smoothing
+        )
         # Rafailov et al. 2023, arXiv 2305.18290, Eq. 7; Mitchell 2023, ericmitchell.ai/cdpo.pdf,
         # Eq. 3; the NLL: Pang et al. 2024, arXiv 2404.19733, Eq. 1
-        return dpo_loss(logit_B, right_B) + self.nll_coef * chosen_nll_per_token(policy)
+        return dpo_loss(logit_B, right_B) + self.nll_coef * chosen_nll_per_token(pairs.policy)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.late import Tensor
-from rlhf.objectives.pairs import Anchors, Judged, PairLogprobs, log_ratios
+from rlhf.objectives.pairs import Pairs
 from rlhf.ranges import number
 
 
@@ -26,10 +26,12 @@ class GPOConfig(ObjectiveConfig):
     def largest_target(self) -> float | None:
         return self.max_target
 
-    def loss(self, policy: PairLogprobs, anchors: Anchors, judged: Judged) -> Tensor:
+    def loss(self, pairs: Pairs) -> Tensor:
         """Either side's log-ratio is drawn, on its own, to `step_size`·score, within limits."""
-        ratio_SB = log_ratios(policy, anchors[self.anchor.value]).both_SB
+        ratio_SB = pairs.log_ratios(self.anchor.value).both_SB
         # A sharp preference model asks for 10,000 nats where a completion has a few hundred.
-        target_SB = (self.step_size * judged.scores_SB).clamp(-self.max_target, self.max_target)
+        target_SB = (self.step_size * pairs.judged.scores_SB).clamp(
+            -self.max_target, self.max_target
+        )
         # Zhang et al. 2024, arXiv 2410.02197, GPO; log-odds are skew: nothing is to be subtracted
         return (ratio_SB - target_SB).square().sum(0) / 2

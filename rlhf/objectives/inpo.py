@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.late import Tensor
-from rlhf.objectives.pairs import Anchors, Judged, PairLogprobs, log_ratios, margin
+from rlhf.objectives.pairs import Pairs, margin
 from rlhf.ranges import number
 
 
@@ -35,17 +35,17 @@ class INPOConfig(ObjectiveConfig):
                 f"{1 / self.step_size:g}"
             )
 
-    def loss(self, policy: PairLogprobs, anchors: Anchors, judged: Judged) -> Tensor:
+    def loss(self, pairs: Pairs) -> Tensor:
         """The margin over a blend of two anchors is drawn to `step_size`·(P - 1/2).
 
         The blend has tau·`step_size` of the initial policy and the rest of the previous one. A
         margin beyond the target is pulled back.
         """
-        initial_B = margin(log_ratios(policy, anchors[self.initial.value]))
-        previous_B = margin(log_ratios(policy, anchors[self.previous.value]))
+        initial_B = margin(pairs.log_ratios(self.initial.value))
+        previous_B = margin(pairs.log_ratios(self.previous.value))
         # Weights that sum to 1 can be put on the log-ratios: the policy's own gap comes out once.
         share = self.tau * self.step_size
         margin_B = share * initial_B + (1 - share) * previous_B
         # Zhang et al. 2024, arXiv 2407.00617, Algorithm 1, whose 1/η is the step size; P for its
         # label
-        return (margin_B - self.step_size * (judged.win_prob_B - 0.5)).square()
+        return (margin_B - self.step_size * (pairs.judged.win_prob_B - 0.5)).square()

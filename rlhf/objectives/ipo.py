@@ -6,7 +6,11 @@ from typing import ClassVar
 
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.late import Tensor
-from rlhf.objectives.pairs import Anchors, Judged, PairLogprobs, log_ratios, margin, per_token
+from rlhf.objectives.pairs import (
+    Pairs,
+    margin,
+    per_token,
+)
 from rlhf.ranges import number
 
 
@@ -30,16 +34,16 @@ class IPOConfig(ObjectiveConfig):
     def largest_target(self) -> float | None:
         return 1 / (2 * self.tau)
 
-    def loss(self, policy: PairLogprobs, anchors: Anchors, judged: Judged) -> Tensor:
+    def loss(self, pairs: Pairs) -> Tensor:
         """The squared distance of the margin, summed or per token, from (P - 1/2)/τ.
 
         A plain label's P is 1, and the target 1/(2τ). Summed, on two samples of the policy itself,
         it is online IPO, whose gradient is that of self-play in the regularised game; on two
         samples of the mixture it is IPO-MD.
         """
-        ratios = log_ratios(policy, anchors[self.anchor.value])
+        ratios = pairs.log_ratios(self.anchor.value)
         if self.reduce is Reduce.mean:
-            ratios = per_token(ratios, policy)
+            ratios = per_token(ratios, pairs.policy)
         # Azar et al. 2023, arXiv 2310.12036, Eq. 17, where log-ratios are sums and labels plain;
         # with P, and on fresh samples: Calandriello et al. 2024, arXiv 2403.08635
-        return (margin(ratios) - (judged.win_prob_B - 0.5) / self.tau).square()
+        return (margin(ratios) - (pairs.judged.win_prob_B - 0.5) / self.tau).square()

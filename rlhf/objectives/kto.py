@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.late import Tensor
-from rlhf.objectives.pairs import Anchors, Judged, PairLogprobs, log_ratios
+from rlhf.objectives.pairs import Pairs
 from rlhf.ranges import number
 from rlhf.records import LOGGED, Preference, SidePair
 
@@ -29,14 +29,14 @@ class KTOConfig(ObjectiveConfig):
                 "older one do not measure it; set max_staleness=0"
             )
 
-    def loss(self, policy: PairLogprobs, anchors: Anchors, judged: Judged) -> Tensor:
+    def loss(self, pairs: Pairs) -> Tensor:
         """A good completion is to exceed, a bad one to fall below, the policy's own distance.
 
         Either side is on its own, and a pair's loss is the mean of its two, from 0 to 1. With the
         policy's own words alone, without those of tools, it is M-KTO.
         """
-        ratios = log_ratios(policy, anchors[self.anchor.value])
-        z = judged.others.distance
+        ratios = pairs.log_ratios(self.anchor.value)
+        z = pairs.judged.others.distance
         good_B = (self.beta * (ratios.chosen_B - z)).sigmoid()
         bad_B = (self.beta * (z - ratios.rejected_B)).sigmoid()
         # Ethayarajh et al. 2024, arXiv 2402.01306, Eq. 8, both λ 1; Xiong et al. 2024, arXiv

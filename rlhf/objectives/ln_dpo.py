@@ -6,10 +6,7 @@ from typing import ClassVar
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.late import Tensor
 from rlhf.objectives.pairs import (
-    Anchors,
-    Judged,
-    PairLogprobs,
-    log_ratios,
+    Pairs,
     log_sigmoid,
     margin,
     per_token,
@@ -25,8 +22,8 @@ class LNDPOConfig(ObjectiveConfig):
     beta: float = number(5.0, above=0)
     anchor: Anchor = Anchor.initial
 
-    def loss(self, policy: PairLogprobs, anchors: Anchors, judged: Judged) -> Tensor:
+    def loss(self, pairs: Pairs) -> Tensor:
         """DPO on log-ratios per token: on sides of n tokens each, DPO with β/n."""
-        ratios = log_ratios(policy, anchors[self.anchor.value])
+        ratios = pairs.log_ratios(self.anchor.value)
         # Lambert et al. 2024 (Tülu 3), arXiv 2411.15124, Section 5, length-normalised DPO
-        return -log_sigmoid(self.beta * margin(per_token(ratios, policy)))
+        return -log_sigmoid(self.beta * margin(per_token(ratios, pairs.policy)))

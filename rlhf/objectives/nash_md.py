@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.late import Tensor
-from rlhf.objectives.pairs import Anchors, Judged, PairLogprobs, log_ratios, mean_over
+from rlhf.objectives.pairs import Pairs, mean_over
 from rlhf.ranges import number
 
 
@@ -33,15 +33,15 @@ class NashMDConfig(ObjectiveConfig):
                 "objective=nash_md follows the gradient of what is sampled, so both must be 1"
             )
 
-    def loss(self, policy: PairLogprobs, anchors: Anchors, judged: Judged) -> Tensor:
+    def loss(self, pairs: Pairs) -> Tensor:
         """A side of the policy's own against whatever it met.
 
         Its value means little; its gradient is that of -P(side wins) + τ·KL, with 1/2 as baseline.
         Mean over the policy's own sides; 0 where it has none.
         """
-        ratio_SB = log_ratios(policy, anchors[self.anchor.value]).both_SB
+        ratio_SB = pairs.log_ratios(self.anchor.value).both_SB
         # The whole completion's log-ratio, not each token's own: a token answers also for the KL of
         # the tokens that follow it.
-        weight_SB = (judged.wins_SB - 0.5 - self.tau * ratio_SB).detach()
+        weight_SB = (pairs.judged.wins_SB - 0.5 - self.tau * ratio_SB).detach()
         # Munos et al. 2023, arXiv 2312.00886, Nash-MD-PG
-        return mean_over(judged.mixtures_SB == 0, -weight_SB * policy.both_SB)
+        return mean_over(pairs.judged.mixtures_SB == 0, -weight_SB * pairs.policy.both_SB)

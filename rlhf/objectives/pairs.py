@@ -114,6 +114,27 @@ def log_ratios(policy: PairLogprobs, anchor: SideLogprobs) -> SideLogprobs:
     return SideLogprobs(policy.chosen_B - anchor.chosen_B, policy.rejected_B - anchor.rejected_B)
 
 
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """What a loss is given of some pairs. Parts that objectives declare are there where they do:
+    anchors by `anchors`, peers that are whole by `needs_whole_lists`."""
+
+    policy: PairLogprobs
+    anchors: Anchors
+    judged: Judged
+
+    def __post_init__(self) -> None:
+        if self.judged.win_prob_B.shape != self.policy.chosen_B.shape:
+            raise ValueError(
+                f"judgements of {len(self.judged.win_prob_B)} pairs for "
+                f"{len(self.policy.chosen_B)} pairs"
+            )
+
+    def log_ratios(self, anchor: str) -> SideLogprobs:
+        """To one of the anchors, for either side, summed over tokens."""
+        return log_ratios(self.policy, self.anchors[anchor])
+
+
 def per_token(sides: SideLogprobs | PairLogprobs, lengths: PairLogprobs) -> SideLogprobs:
     """Either side's sum, divided by that side's own number of tokens."""
     return SideLogprobs(

@@ -5,7 +5,11 @@ from typing import ClassVar
 
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.late import Tensor
-from rlhf.objectives.pairs import Anchors, Judged, PairLogprobs, log_ratios, log_sigmoid, margin
+from rlhf.objectives.pairs import (
+    Pairs,
+    log_sigmoid,
+    margin,
+)
 from rlhf.ranges import number
 
 
@@ -19,9 +23,9 @@ class RDPOConfig(ObjectiveConfig):
     label_noise: float = number(0.1, at_least=0, below=0.5)
     anchor: Anchor = Anchor.initial
 
-    def loss(self, policy: PairLogprobs, anchors: Anchors, judged: Judged) -> Tensor:
+    def loss(self, pairs: Pairs) -> Tensor:
         """DPO's loss, unbiased under labels flipped at a known rate; without lower bound."""
-        logit_B = self.beta * margin(log_ratios(policy, anchors[self.anchor.value]))
+        logit_B = self.beta * margin(pairs.log_ratios(self.anchor.value))
         wrong = self.label_noise
         # Chowdhury et al. 2024, arXiv 2403.00409, Section 3.1
         return (wrong * log_sigmoid(-logit_B) - (1 - wrong) * log_sigmoid(logit_B)) / (

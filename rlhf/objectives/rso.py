@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.late import Tensor
-from rlhf.objectives.pairs import Anchors, Judged, PairLogprobs, log_ratios, margin
+from rlhf.objectives.pairs import Pairs, margin
 from rlhf.ranges import number
 
 
@@ -17,8 +17,8 @@ class RSOConfig(ObjectiveConfig):
     gamma: float = number(0.05, above=0)
     anchor: Anchor = Anchor.initial
 
-    def loss(self, policy: PairLogprobs, anchors: Anchors, judged: Judged) -> Tensor:
+    def loss(self, pairs: Pairs) -> Tensor:
         """A hinge, without gradient where the margin exceeds 1/γ."""
-        margin_B = margin(log_ratios(policy, anchors[self.anchor.value]))
+        margin_B = margin(pairs.log_ratios(self.anchor.value))
         # Liu et al. 2023, arXiv 2309.06657, "hinge-norm"
         return (1 - self.gamma * margin_B).relu()

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from rlhf.objectives.base import ObjectiveConfig
 from rlhf.objectives.late import Tensor
-from rlhf.objectives.pairs import Anchors, Judged, PairLogprobs, chosen_nll_per_token, margin
+from rlhf.objectives.pairs import Pairs, chosen_nll_per_token, margin
 from rlhf.ranges import number
 
 
@@ -17,12 +17,12 @@ class SLiCConfig(ObjectiveConfig):
     delta: float = number(1.0, above=0)
     nll_coef: float = number(0.5, at_least=0)
 
-    def loss(self, policy: PairLogprobs, anchors: Anchors, judged: Judged) -> Tensor:
+    def loss(self, pairs: Pairs) -> Tensor:
         """A hinge on log-probabilities, plus the chosen side's NLL per token.
 
         The paper takes the NLL of a fixed target, summed over tokens. A fresh preference has no
         target but its chosen side, and per token `nll_coef` means what it means in DPO.
         """
-        hinge_B = (self.delta - margin(policy)).relu()
+        hinge_B = (self.delta - margin(pairs.policy)).relu()
         # Zhao et al. 2023, arXiv 2305.10425, Eq. 1
-        return hinge_B + self.nll_coef * chosen_nll_per_token(policy)
+        return hinge_B + self.nll_coef * chosen_nll_per_token(pairs.policy)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.late import Tensor
-from rlhf.objectives.pairs import Anchors, Judged, PairLogprobs, log_ratios
+from rlhf.objectives.pairs import Pairs
 from rlhf.ranges import number
 
 
@@ -34,12 +34,12 @@ class SPPOConfig(ObjectiveConfig):
     def largest_target(self) -> float | None:
         return self.step_size / 2
 
-    def loss(self, policy: PairLogprobs, anchors: Anchors, judged: Judged) -> Tensor:
+    def loss(self, pairs: Pairs) -> Tensor:
         """Either side's log-ratio is drawn, on its own, to `step_size`·(P - 1/2).
 
         P is the side's score, or its probability of winning within the pair.
         """
-        ratio_SB = log_ratios(policy, anchors[self.anchor.value]).both_SB
-        win_prob_SB = judged.scores_SB if self.target is Target.mean else judged.wins_SB
+        ratio_SB = pairs.log_ratios(self.anchor.value).both_SB
+        win_prob_SB = pairs.judged.scores_SB if self.target is Target.mean else pairs.judged.wins_SB
         # Wu et al. 2024, arXiv 2405.00675, Algorithm 1: 1/2 stands for the log-partition over η
         return (ratio_SB - self.step_size * (win_prob_SB - 0.5)).square().sum(0) / 2

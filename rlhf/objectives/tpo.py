@@ -9,11 +9,8 @@ from typing import ClassVar
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.late import Tensor, torch
 from rlhf.objectives.pairs import (
-    Anchors,
-    Judged,
-    PairLogprobs,
+    Pairs,
     Peers,
-    log_ratios,
     log_sigmoid,
     margin,
 )
@@ -29,19 +26,19 @@ class TPOConfig(ObjectiveConfig):
     """Twice the paper's, whose weights of steps are twice those of `algorithm.pairs=ranked`."""
     anchor: Anchor = Anchor.initial
 
-    def loss(self, policy: PairLogprobs, anchors: Anchors, judged: Judged) -> Tensor:
+    def loss(self, pairs: Pairs) -> Tensor:
         """A pair of unequal worth v weighs |2^v - 2^v'|·|1/ln(1+τ) - 1/ln(1+τ')|.
 
         τ is the rank of a completion in its list, from 1, by how much the policy favours it now.
         Those that rounding alone may set apart are equals, and of equals the one that comes first
         is ahead. No gradient passes through ranks.
         """
-        ratios = log_ratios(policy, anchors[self.anchor.value])
-        peers = judged.others
+        ratios = pairs.log_ratios(self.anchor.value)
+        peers = pairs.judged.others
         # Rounding errors of tokens are independent: those of a sum grow with its length's root.
-        tokens_SB = torch.stack((policy.chosen_tokens_B, policy.rejected_tokens_B))
+        tokens_SB = torch.stack((pairs.policy.chosen_tokens_B, pairs.policy.rejected_tokens_B))
         rank_SB = ranks(ratios.both_SB.detach(), peers.noise * tokens_SB.sqrt(), peers)
-        gain_B = torch.exp2(judged.scores_SB).diff(dim=0)[0].abs()
+        gain_B = torch.exp2(pairs.judged.scores_SB).diff(dim=0)[0].abs()
         discount_B = (1 / torch.log(1 + rank_SB)).diff(dim=0)[0].abs()
         # Liao et al. 2024, arXiv 2410.12854, the preference list ranking loss (LambdaLoss)
         return -gain_B * discount_B * log_sigmoid(self.beta * margin(ratios))

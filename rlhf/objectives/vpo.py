@@ -7,11 +7,8 @@ from typing import ClassVar
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.late import Tensor
 from rlhf.objectives.pairs import (
-    Anchors,
-    Judged,
-    PairLogprobs,
+    Pairs,
     dpo_loss,
-    log_ratios,
     margin,
     mean_over,
 )
@@ -40,17 +37,17 @@ class VPOConfig(ObjectiveConfig):
     def explores(self) -> bool:
         return self.optimism is Optimism.online
 
-    def loss(self, policy: PairLogprobs, anchors: Anchors, judged: Judged) -> Tensor:
+    def loss(self, pairs: Pairs) -> Tensor:
         """DPO, and the initial policy's completions lose (online), or chosen ones gain (offline).
 
         Online it is XPO with α·β for α, but for a constant.
         """
-        ratios = log_ratios(policy, anchors[self.anchor.value])
+        ratios = pairs.log_ratios(self.anchor.value)
         bounded_SB = ratios.both_SB.clamp(-self.max_log_ratio, self.max_log_ratio)
         # Cen et al. 2024, arXiv 2405.19320, Algorithm 1 (online) and 2 (offline)
         if self.optimism is Optimism.online:
-            value_B = mean_over(judged.mixtures_SB == 1, bounded_SB)
+            value_B = mean_over(pairs.judged.mixtures_SB == 1, bounded_SB)
         else:
             value_B = -bounded_SB[0]
-        preferred_B = dpo_loss(self.beta * margin(ratios), judged.win_prob_B)
+        preferred_B = dpo_loss(self.beta * margin(ratios), pairs.judged.win_prob_B)
         return preferred_B + self.alpha * self.beta * value_B

@@ -6,9 +6,7 @@ from typing import ClassVar
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.late import Tensor
 from rlhf.objectives.pairs import (
-    Anchors,
-    Judged,
-    PairLogprobs,
+    Pairs,
     dpo_loss,
     log_ratios,
     margin,
@@ -34,17 +32,17 @@ class XPOConfig(ObjectiveConfig):
     def explores(self) -> bool:
         return True
 
-    def loss(self, policy: PairLogprobs, anchors: Anchors, judged: Judged) -> Tensor:
+    def loss(self, pairs: Pairs) -> Tensor:
         """DPO, and the initial policy's completions are to lose log-probability.
 
         It is DPO alone where the initial policy drew neither side, and where that completion's
         log-ratio is beyond `max_log_ratio`.
         """
-        anchor = anchors[self.anchor.value]
-        ratios = log_ratios(policy, anchor)
+        anchor = pairs.anchors[self.anchor.value]
+        ratios = log_ratios(pairs.policy, anchor)
         # Without a bound a completion could be driven down for ever.
         bounded_SB = ratios.both_SB.clamp(-self.max_log_ratio, self.max_log_ratio)
-        explored_B = mean_over(judged.mixtures_SB == 1, bounded_SB + anchor.both_SB)
+        explored_B = mean_over(pairs.judged.mixtures_SB == 1, bounded_SB + anchor.both_SB)
         # Xie et al. 2024, arXiv 2405.21046, Algorithm 1
-        preferred_B = dpo_loss(self.beta * margin(ratios), judged.win_prob_B)
+        preferred_B = dpo_loss(self.beta * margin(ratios), pairs.judged.win_prob_B)
         return preferred_B + self.alpha * explored_B

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from rlhf.algorithms.drift import Chosen, Drift, DriftConfig, Rejected
-from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
+from rlhf.objectives import Judged, PairLogprobs, Pairs, SideLogprobs
 from rlhf.objectives.base import Anchor
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.records import LOGGED, Collected, Completion, Message, Prompt, Sampling, UserFeedback
@@ -59,7 +59,7 @@ def losses(logits_V: Tensor, collected: list[Collected], config: DPOConfig) -> T
     anchors = {"previous": SideLogprobs(chosen_B.detach(), rejected_B.detach())}
     judged = Judged(ones_B, ones_B, zeros_B, zeros_B, zeros_B)
     weights_B = torch.tensor([pair.weight for pair in pairs], dtype=torch.float64)
-    return weights_B * pair_loss(config, policy, anchors, judged)
+    return weights_B * config.loss(Pairs(policy, anchors, judged))
 
 
 @pytest.mark.parametrize(
@@ -100,5 +100,5 @@ def test_the_loss_worked_by_hand(margin, nll_coef, expected):
     anchors = {"previous": SideLogprobs(chosen_B - margin, rejected_B)}
     one, none = torch.ones_like(chosen_B), torch.zeros_like(chosen_B)
     config = DPOConfig(beta=BETA, nll_coef=nll_coef, anchor=Anchor.previous)
-    loss_B = pair_loss(config, policy, anchors, Judged(one, one, none, none, none))
+    loss_B = config.loss(Pairs(policy, anchors, Judged(one, one, none, none, none)))
     assert loss_B.item() == pytest.approx(expected, abs=1e-7)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlhf.algorithms.self_play import SelfPlayConfig
 from rlhf.collecting.matching import Label, SelfPlayRule, match
-from rlhf.objectives import OBJECTIVES, Judged, PairLogprobs, Peers, SideLogprobs, pair_loss
+from rlhf.objectives import OBJECTIVES, Judged, PairLogprobs, Pairs, Peers, SideLogprobs
 from rlhf.objectives.base import ObjectiveConfig
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.objectives.gpo import GPOConfig
@@ -60,7 +60,7 @@ def losses(
     tokens_A = vector(1, 1, 1) if tokens_A is None else tokens_A
     policy = PairLogprobs(logprobs.chosen_B, logprobs.rejected_B, tokens_A[ONE_B], tokens_A[TWO_B])
     anchors = {"initial": sides(initial_A.log()), "previous": sides(previous_A.log())}
-    return pair_loss(config, policy, anchors, judged)
+    return config.loss(Pairs(policy, anchors, judged))
 
 
 def labels(win_prob_B: Tensor, score_A: Tensor | None = None, mixture: float = 0.0) -> Judged:
@@ -379,8 +379,8 @@ def test_nash_md_credits_a_token_for_the_kl_of_those_that_follow() -> None:
     exact = -(policy_4 @ (win_prob_4 - 0.2 * (logprob_4 - initial_4)))
     policy = PairLogprobs(logprob_4, zero_4, zero_4 + 2, zero_4 + 2)
     judged = Judged(win_prob_4, zero_4, zero_4, zero_4, zero_4 + 1)
-    loss_4 = pair_loss(
-        NashMDConfig(0.2), policy, {"initial": SideLogprobs(initial_4, zero_4)}, judged
+    loss_4 = NashMDConfig(0.2).loss(
+        Pairs(policy, {"initial": SideLogprobs(initial_4, zero_4)}, judged)
     )
     ratio_42 = (tokens_42 - math.log(0.5)).detach()
     own_4 = ((0.2 * ratio_42 - (win_prob_4 - 0.5)[:, None]) * tokens_42).sum(1)

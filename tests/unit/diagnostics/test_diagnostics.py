@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlhf.diagnostics import DIAGNOSTICS, PAIR_METRICS, TrainedPairs, names_for, pair_metrics
-from rlhf.objectives import OBJECTIVES, Judged, PairLogprobs, SideLogprobs
+from rlhf.objectives import OBJECTIVES, Judged, PairLogprobs, Pairs, SideLogprobs
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.objectives.rdpo import RDPOConfig
@@ -29,7 +29,7 @@ JUDGED = Judged(vector(1, 1), vector(1, 1), vector(0, 0), vector(0, 0), vector(0
 
 
 def shown(objective: ObjectiveConfig) -> dict[str, list[float]]:
-    pairs = TrainedPairs(objective, vector(0.7, 0.8), POLICY, ANCHORS, JUDGED)
+    pairs = TrainedPairs(objective, vector(0.7, 0.8), Pairs(POLICY, ANCHORS, JUDGED))
     return {name: value_B.tolist() for name, value_B in pair_metrics(pairs).items()}
 
 
@@ -62,7 +62,7 @@ def test_without_anchor_ratios_are_to_nothing_and_no_weight_is_shown(objective):
 def test_nothing_of_it_is_learnt_from():
     sides = [vector(-4, -6).requires_grad_(), vector(-9, -3).requires_grad_()]
     policy = PairLogprobs(*sides, vector(2, 3), vector(3, 1))
-    pairs = TrainedPairs(DPOConfig(), policy.chosen_B, policy, ANCHORS, JUDGED)
+    pairs = TrainedPairs(DPOConfig(), policy.chosen_B, Pairs(policy, ANCHORS, JUDGED))
     assert not any(value_B.requires_grad for value_B in pair_metrics(pairs).values())
 
 

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rlhf.diagnostics import TrainedPairs, names_for, pair_metrics
-from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
+from rlhf.objectives import Judged, PairLogprobs, Pairs, SideLogprobs
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.objectives.ipo import IPOConfig
@@ -39,7 +39,7 @@ def pair(
     }
     judged = Judged(vector(win_prob), vector(1), vector(0), vector(0), vector(0))
     return TrainedPairs(
-        objective, pair_loss(objective, sides, anchors, judged), sides, anchors, judged
+        objective, objective.loss(Pairs(sides, anchors, judged)), Pairs(sides, anchors, judged)
     )
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
+from rlhf.objectives import Judged, PairLogprobs, Pairs, SideLogprobs
 from rlhf.objectives.cpo import CPOConfig
 from rlhf.objectives.dpo import DPOConfig
 
@@ -30,13 +30,13 @@ def judged(win_prob: float) -> Judged:
     ],
 )
 def test_worked_by_hand(config: CPOConfig, win_prob: float, expected: float):
-    found = pair_loss(config, PAIR, {}, judged(win_prob))
+    found = config.loss(Pairs(PAIR, {}, judged(win_prob)))
     assert found.item() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("win_prob", [1.0, 0.75])
 def test_it_is_dpo_with_a_uniform_anchor(win_prob: float):
     uniform = {"initial": SideLogprobs(number(-3.0), number(-3.0))}
-    dpo = pair_loss(DPOConfig(beta=0.3, nll_coef=0.5), PAIR, uniform, judged(win_prob))
-    cpo = pair_loss(CPOConfig(beta=0.3, nll_coef=0.5), PAIR, {}, judged(win_prob))
+    dpo = DPOConfig(beta=0.3, nll_coef=0.5).loss(Pairs(PAIR, uniform, judged(win_prob)))
+    cpo = CPOConfig(beta=0.3, nll_coef=0.5).loss(Pairs(PAIR, {}, judged(win_prob)))
     assert torch.equal(cpo, dpo) and CPOConfig().anchors == ()

@@ -14,8 +14,8 @@ from rlhf.objectives import (
     OBJECTIVES,
     Judged,
     PairLogprobs,
+    Pairs,
     SideLogprobs,
-    pair_loss,
 )
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.dpo import DPOConfig
@@ -68,14 +68,14 @@ def plain_labels(policy: PairLogprobs) -> Judged:
 def plain_loss(
     config: ObjectiveConfig, policy: PairLogprobs, anchors: dict[str, SideLogprobs]
 ) -> Tensor:
-    return pair_loss(config, policy, anchors, plain_labels(policy))
+    return config.loss(Pairs(policy, anchors, plain_labels(policy)))
 
 
 def implicit_margin(
     config: ObjectiveConfig, policy: PairLogprobs, anchors: dict[str, SideLogprobs]
 ) -> Tensor:
     judged = plain_labels(policy)
-    return TrainedPairs(config, judged.win_prob_B, policy, anchors, judged).margin_B
+    return TrainedPairs(config, judged.win_prob_B, Pairs(policy, anchors, judged)).margin_B
 
 
 def one_anchor(chosen: float, rejected: float) -> dict[str, SideLogprobs]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlhf.objectives import Judged, PairLogprobs, pair_loss
+from rlhf.objectives import Judged, PairLogprobs, Pairs
 from rlhf.objectives.orpo import ORPOConfig
 
 
@@ -11,7 +11,7 @@ def loss(config: ORPOConfig, chosen: torch.Tensor, rejected: torch.Tensor) -> to
     """Of 5 and 8 tokens."""
     policy = PairLogprobs(chosen, rejected, torch.tensor([5]), torch.tensor([8]))
     ones_B, zeros_B = torch.ones_like(chosen), torch.zeros_like(chosen)
-    return pair_loss(config, policy, {}, Judged(ones_B, ones_B, zeros_B, zeros_B, zeros_B))
+    return config.loss(Pairs(policy, {}, Judged(ones_B, ones_B, zeros_B, zeros_B, zeros_B)))
 
 
 def number(value: float, grad: bool = False) -> torch.Tensor:

@@ -17,8 +17,8 @@ from rlhf.diagnostics import TrainedPairs
 from rlhf.objectives import (
     Judged,
     PairLogprobs,
+    Pairs,
     SideLogprobs,
-    pair_loss,
 )
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.dpo import DPOConfig
@@ -89,7 +89,7 @@ def loss_of(
     previous: Two = (0.0, 0.0),
 ) -> float:
     frozen = anchors(initial, previous)
-    return pair_loss(config, pairs(policy), frozen, verdict or judged()).item()
+    return config.loss(Pairs(pairs(policy), frozen, verdict or judged())).item()
 
 
 def gradient_of(
@@ -98,7 +98,7 @@ def gradient_of(
     sides = pairs(policy)
     sides.chosen_B.requires_grad_()
     sides.rejected_B.requires_grad_()
-    loss_B = pair_loss(config, sides, anchors(initial), verdict)
+    loss_B = config.loss(Pairs(sides, anchors(initial), verdict))
     chosen_B, rejected_B = torch.autograd.grad(loss_B.sum(), (sides.chosen_B, sides.rejected_B))
     return chosen_B.item(), rejected_B.item()
 
@@ -181,11 +181,12 @@ def test_inputs_of_the_anchors_are_those_of_the_notes() -> None:
 def test_flagship_anchor_in_float32(case: Case) -> None:
     config, policy, verdict, initial, previous, expected = case
     sides, frozen = pairs(policy), anchors(initial, previous)
-    loss_B = pair_loss(
-        config,
-        replace(sides, chosen_B=sides.chosen_B.float(), rejected_B=sides.rejected_B.float()),
-        {k: SideLogprobs(v.chosen_B.float(), v.rejected_B.float()) for k, v in frozen.items()},
-        Judged(*(getattr(verdict, name).float() for name in JUDGED)),
+    loss_B = config.loss(
+        Pairs(
+            replace(sides, chosen_B=sides.chosen_B.float(), rejected_B=sides.rejected_B.float()),
+            {k: SideLogprobs(v.chosen_B.float(), v.rejected_B.float()) for k, v in frozen.items()},
+            Judged(*(getattr(verdict, name).float() for name in JUDGED)),
+        )
     )
     assert loss_B.dtype is torch.float32
     assert loss_B.item() == pytest.approx(expected, rel=1e-4)
@@ -416,17 +417,19 @@ def test_swapping_sides_changes_nothing(
     config: ObjectiveConfig, policy: Two, initial: Two, win_prob: float
 ) -> None:
     score, mixture, previous, tokens = (0.3, 0.6), (1.0, 0.0), (2.0, -1.0), (5, 8)
-    there = pair_loss(
-        config,
-        pairs(policy, tokens=tokens),
-        anchors(initial, previous),
-        judged(win_prob, score, mixture),
+    there = config.loss(
+        Pairs(
+            pairs(policy, tokens=tokens),
+            anchors(initial, previous),
+            judged(win_prob, score, mixture),
+        )
     )
-    back = pair_loss(
-        config,
-        pairs(swapped(policy), tokens=(8, 5)),
-        anchors(swapped(initial), swapped(previous)),
-        judged(1 - win_prob, swapped(score), swapped(mixture)),
+    back = config.loss(
+        Pairs(
+            pairs(swapped(policy), tokens=(8, 5)),
+            anchors(swapped(initial), swapped(previous)),
+            judged(1 - win_prob, swapped(score), swapped(mixture)),
+        )
     )
     assert back.item() == pytest.approx(there.item(), rel=1e-9, abs=1e-9)
 
@@ -444,7 +447,7 @@ def test_pairs_do_not_mix_and_may_be_permuted(config: ObjectiveConfig) -> None:
         sides = SideLogprobs(*(vector(*side) for side in initial))
         both = {"initial": sides, "previous": SideLogprobs(sides.rejected_B, sides.chosen_B)}
         verdict = Judged(*(vector(*column) for column in numbers))
-        return pair_loss(config, pairs(*[policy[i] for i in indices]), both, verdict).tolist()
+        return config.loss(Pairs(pairs(*[policy[i] for i in indices]), both, verdict)).tolist()
 
     together = losses([0, 1, 2, 3])
     assert losses(order) == pytest.approx([together[i] for i in order], rel=1e-12)
@@ -487,11 +490,12 @@ def test_extremes_stay_finite_in_float32(
     chosen_B = torch.tensor([gap], requires_grad=True)
     zero_B, one_B = torch.zeros(1), torch.ones(1)
     side = SideLogprobs(zero_B, zero_B)
-    loss_B = pair_loss(
-        config,
-        PairLogprobs(chosen_B, zero_B, one_B, one_B),
-        {"initial": side, "previous": side},
-        Judged(one_B * win_prob, one_B * 1e4, one_B * -1e4, zero_B, one_B),
+    loss_B = config.loss(
+        Pairs(
+            PairLogprobs(chosen_B, zero_B, one_B, one_B),
+            {"initial": side, "previous": side},
+            Judged(one_B * win_prob, one_B * 1e4, one_B * -1e4, zero_B, one_B),
+        )
     )
     (gradient_B,) = torch.autograd.grad(loss_B.sum(), chosen_B)
     assert loss_B.isfinite().all()
@@ -502,11 +506,12 @@ def test_extremes_stay_finite_in_float32(
 def test_no_pairs_are_no_loss(config: ObjectiveConfig) -> None:
     none_B = torch.zeros(0, requires_grad=True)
     side = SideLogprobs(none_B, none_B)
-    loss_B = pair_loss(
-        config,
-        PairLogprobs(none_B, none_B, none_B, none_B),
-        {"initial": side, "previous": side},
-        Judged(none_B, none_B, none_B, none_B, none_B),
+    loss_B = config.loss(
+        Pairs(
+            PairLogprobs(none_B, none_B, none_B, none_B),
+            {"initial": side, "previous": side},
+            Judged(none_B, none_B, none_B, none_B, none_B),
+        )
     )
     assert loss_B.shape == (0,)
     assert loss_B.sum().item() == 0.0
@@ -538,7 +543,7 @@ def test_margin_is_to_the_first_anchor_needed(
     both = anchors((-11.0, -11.5), (-13.0, -10.0))
     margins = {"initial": 1.5, "previous": 5.0}
     assert config.anchors == needed
-    trained = TrainedPairs(config, vector(0.0), pairs((-10.0, -12.0)), both, judged())
+    trained = TrainedPairs(config, vector(0.0), Pairs(pairs((-10.0, -12.0)), both, judged()))
     assert trained.margin_B.item() == margins[needed[0]]
 
 
@@ -591,4 +596,4 @@ def test_malformed_judgements_are_refused(position: int, value_B: Tensor, words:
 
 def test_judgements_that_would_broadcast_are_refused() -> None:
     with pytest.raises(ValueError, match="judgements of 1 pairs for 2"):
-        pair_loss(DPOConfig(), pairs((0.0, 0.0), (0.0, 0.0)), anchors(), judged())
+        DPOConfig().loss(Pairs(pairs((0.0, 0.0), (0.0, 0.0)), anchors(), judged()))

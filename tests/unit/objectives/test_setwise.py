@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from rlhf.config.models import LOGPROB_NOISE, DType
 from rlhf.learning.logprobs import completion_logprobs, pad
 from rlhf.models.batching import unique
-from rlhf.objectives import Judged, PairLogprobs, Peers, SideLogprobs, pair_loss
+from rlhf.objectives import Judged, PairLogprobs, Pairs, Peers, SideLogprobs
 from rlhf.objectives.kto import KTOConfig
 from rlhf.objectives.tpo import TPOConfig, ranks
 from rlhf.records import LOGGED, Completion, Preference, Prompt, SidePair, Tokens
@@ -47,7 +47,7 @@ def lists(*members: tuple[list[float], list[float]], noise: float = 0.0) -> tupl
 def tpo(ratio_SB: Tensor, judged: Judged, beta: float = 1.0, length: int = 1) -> Tensor:
     zero = torch.zeros_like(ratio_SB[0])
     policy = PairLogprobs(ratio_SB[0], ratio_SB[1], zero + length, zero + length)
-    return pair_loss(TPOConfig(beta=beta), policy, {"initial": SideLogprobs(zero, zero)}, judged)
+    return TPOConfig(beta=beta).loss(Pairs(policy, {"initial": SideLogprobs(zero, zero)}, judged))
 
 
 # --- TPO ------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def kto(chosen: float, rejected: float, distance: float, beta: float = 0.1) -> T
     policy = PairLogprobs(vector(chosen), vector(rejected), one, one)
     peers = Peers(torch.zeros(1, dtype=torch.long), torch.tensor([[0], [1]]), distance)
     judged = Judged(one, one, zero, zero, zero, peers)
-    return pair_loss(KTOConfig(beta=beta), policy, {"initial": SideLogprobs(zero, zero)}, judged)
+    return KTOConfig(beta=beta).loss(Pairs(policy, {"initial": SideLogprobs(zero, zero)}, judged))
 
 
 def test_the_worked_sides() -> None:
@@ -258,7 +258,7 @@ def test_without_peers_such_a_loss_is_refused() -> None:
     judged = Judged(one, one, one * 0, one * 0, one * 0)
     for objective in (TPOConfig(), KTOConfig()):
         with pytest.raises(ValueError, match="beyond its pairs"):
-            pair_loss(objective, policy, {"initial": anchor}, judged)
+            objective.loss(Pairs(policy, {"initial": anchor}, judged))
 
 
 def test_rows_that_are_one_completion_have_one_rank() -> None:

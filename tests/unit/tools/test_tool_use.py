@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from rlhf.config.models import TinyModelConfig
 from rlhf.learning.logprobs import completion_logprobs, pad, sum_logprobs
-from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
+from rlhf.objectives import Judged, PairLogprobs, Pairs, SideLogprobs
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.records import Completion, Preference, Prompt, Sampling, Tokens
 from rlhf.tools import python
@@ -437,7 +437,7 @@ def test_the_worked_pair_of_trajectories() -> None:
     policy = PairLogprobs(one * -1.4, one * -2.3, one * 2, one)
     anchor = SideLogprobs(one * -2.0, one * -2.0)
     judged = Judged(one, one, one * 0, one * 0, one * 0)
-    loss = pair_loss(DPOConfig(beta=0.1), policy, {"initial": anchor}, judged)
+    loss = DPOConfig(beta=0.1).loss(Pairs(policy, {"initial": anchor}, judged))
     assert loss.item() == pytest.approx(0.649159, abs=1e-6)
 
 

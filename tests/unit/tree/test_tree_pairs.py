@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rlhf.algorithms.tree import TreeConfig
 from rlhf.collecting.truncated import Truncated
-from rlhf.objectives import Judged, PairLogprobs, SideLogprobs, pair_loss
+from rlhf.objectives import Judged, PairLogprobs, Pairs, SideLogprobs
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.records import Completion, DropReason, Prompt
 from rlhf.tree.nodes import Node, Tree
@@ -61,7 +61,7 @@ def test_a_smoothed_pairs_loss_is_that_of_cdpo() -> None:
     policy = PairLogprobs(one * -3, one * -5, one * 4, one * 4)
     anchor = SideLogprobs(one * -4, one * -4)
     judged = Judged(one * (1 - label_smoothing(12, 4)), one, -one, one * 0, one * 0)
-    loss = pair_loss(DPOConfig(beta=0.1), policy, {"initial": anchor}, judged)
+    loss = DPOConfig(beta=0.1).loss(Pairs(policy, {"initial": anchor}, judged))
     assert loss.item() == pytest.approx(0.6481389, abs=1e-7)
 
 
