@@ -30,7 +30,7 @@ from rlhf.config.models import (
     Vocabulary,
 )
 from rlhf.judges.verifier import Check, VerifierConfig
-from rlhf.records import Message, Prompt, Sampling
+from rlhf.records import Asked, Message, Prompt, Sampling
 from rlhf.toys.tiny import build_tiny_model
 from rlhf.tree.expansion import Grower
 from rlhf.tree.nodes import Tree
@@ -93,7 +93,7 @@ async def measure(engine: str, model: Path, num_trees: int) -> dict[str, dict | 
     )
 
     async def one(prompt: Prompt) -> Tree:
-        tree = (await search.collect(prompt, 1000 + int(prompt.id))).tree
+        tree = (await search.collect(Asked(prompt, 1000 + int(prompt.id)))).tree
         assert tree is not None
         return tree
 

@@ -48,6 +48,16 @@ def transcript(messages: Sequence[Message]) -> str:
     return "\n\n".join(f"{message.role}: {message.content}" for message in messages)
 
 
+class Asked(NamedTuple):
+    """A prompt whose turn it is."""
+
+    prompt: Prompt
+    seed: int
+    """Of everything that is drawn for it."""
+    progress: float = 0.0
+    """How far the run is, as the share of its rounds that came before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How completions are drawn."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rlhf.records import (
+    Asked,
     Collected,
     Completion,
     PreferenceBatch,
@@ -60,7 +61,7 @@ class Schedule(Protocol):
 class Algorithm(Protocol):
     """One way to turn a prompt into preferences; thousands of these run at once."""
 
-    async def collect(self, prompt: Prompt, seed: int) -> Collected:
+    async def collect(self, asked: Asked) -> Collected:
         """Awaits completions and judgements, and pairs them."""
         ...
 

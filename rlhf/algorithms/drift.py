@@ -16,6 +16,7 @@ from rlhf.ranges import number
 from rlhf.records import (
     LOGGED,
     USER,
+    Asked,
     Collected,
     Completion,
     Dropped,
@@ -159,7 +160,8 @@ class Drift:
     config: DriftConfig
     feedback: Mapping[str, UserFeedback]
 
-    async def collect(self, prompt: Prompt, seed: int) -> Collected:
+    async def collect(self, asked: Asked) -> Collected:
+        prompt, seed = asked.prompt, asked.seed
         chosen, rejected = await asyncio.gather(
             self._chosen(prompt, seed), self._rejected(prompt, seed + self.sampling.num_completions)
         )

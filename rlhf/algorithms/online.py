@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from rlhf.algorithms.base import AlgorithmConfig, Services
 from rlhf.collecting.pairing import Pairing, pair
-from rlhf.records import Collected, Prompt, Sampling
+from rlhf.records import Asked, Collected, Sampling
 from rlhf.stages import Judge, Rollout
 
 
@@ -27,7 +27,8 @@ class OnlineDPO:
     sampling: Sampling
     config: OnlineDPOConfig
 
-    async def collect(self, prompt: Prompt, seed: int) -> Collected:
+    async def collect(self, asked: Asked) -> Collected:
+        prompt, seed = asked.prompt, asked.seed
         completions = await self.rollout.generate(prompt, self.sampling, seed)
         judgement = await self.judge.judge(prompt, completions)
         preferences, dropped = pair(prompt, completions, judgement, self.config, seed)

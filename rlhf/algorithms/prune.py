@@ -10,6 +10,7 @@ from rlhf.collecting.truncated import Truncated
 from rlhf.options import Fact
 from rlhf.ranges import number
 from rlhf.records import (
+    Asked,
     Collected,
     Completion,
     Dropped,
@@ -75,9 +76,10 @@ class Prune:
     sampling: Sampling
     config: PruneConfig
 
-    async def collect(self, prompt: Prompt, seed: int) -> Collected:
-        asked = (self._pruned(prompt, seed + i, i) for i in range(self.config.num_completions))
-        answers, verdicts, found = zip(*await asyncio.gather(*asked), strict=True)
+    async def collect(self, asked: Asked) -> Collected:
+        prompt, seed = asked.prompt, asked.seed
+        each = (self._pruned(prompt, seed + i, i) for i in range(self.config.num_completions))
+        answers, verdicts, found = zip(*await asyncio.gather(*each), strict=True)
         pairs = [one for one in found if isinstance(one, Preference)]
         preferences = tuple(replace(pair, weight=1 / len(pairs)) for pair in pairs)
         dropped = tuple(one for one in found if isinstance(one, Dropped))

@@ -10,7 +10,7 @@ from rlhf.algorithms.base import AlgorithmConfig, Services
 from rlhf.collecting.matching import Label, Matching, compared, match
 from rlhf.options import Fact
 from rlhf.ranges import number
-from rlhf.records import Collected, Completion, Prompt, Sampling
+from rlhf.records import Asked, Collected, Completion, Prompt, Sampling
 from rlhf.stages import Judge, Rollout
 
 
@@ -81,7 +81,8 @@ class SelfPlay:
     learns_from_ties: bool
     """The objective's: whether it wants pairs that nobody wins."""
 
-    async def collect(self, prompt: Prompt, seed: int) -> Collected:
+    async def collect(self, asked: Asked) -> Collected:
+        prompt, seed = asked.prompt, asked.seed
         completions = await self._players(prompt, seed)
         verdict = await self.judge.judge(prompt, completions)
         comparison = compared(verdict, completions, self.config)

@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol
 from rlhf.algorithms.base import AlgorithmConfig, Services
 from rlhf.collecting.truncated import Truncated
 from rlhf.options import Fact
-from rlhf.records import Collected, Judgement, Prompt
+from rlhf.records import Asked, Collected, Judgement, Prompt
 from rlhf.tree import best_first, mcts
 from rlhf.tree.expansion import Evaluator, Grower
 from rlhf.tree.nodes import Tree
@@ -102,7 +102,8 @@ class TreeSearch:
     config: TreeConfig
     kept: Kept
 
-    async def collect(self, prompt: Prompt, seed: int) -> Collected:
+    async def collect(self, asked: Asked) -> Collected:
+        prompt, seed = asked.prompt, asked.seed
         tree = self.kept.find(prompt, seed)
         if tree is None:
             tree = await self._searched(prompt, seed)

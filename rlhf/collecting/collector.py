@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rlhf.collecting.dispatch import RequestFailed
 from rlhf.config.run import RoundConfig
 from rlhf.problems import RunFailed
-from rlhf.records import Collected, Prompt
+from rlhf.records import Asked, Collected, Prompt
 from rlhf.seeds import derive_seed
 from rlhf.stages import Algorithm, Collector, Schedule
 
@@ -51,12 +51,14 @@ class RoundCollector:
         config: RoundConfig,
         max_failure_rate: float,
         seed: int,
+        num_rounds: int,
     ) -> None:
         self._algorithm = algorithm
         self._max_failure_rate = max_failure_rate
         self._schedule = schedule
         self._config = config
         self._seed = seed
+        self._num_rounds = num_rounds
 
     async def collect(self, round: int) -> list[Collected]:
         """What came of the round's prompts, in their order, without those that failed."""
@@ -65,9 +67,10 @@ class RoundCollector:
 
         async def one(prompt: Prompt) -> Collected | None:
             seed = derive_seed(self._seed, round, prompt.id)
+            asked = Asked(prompt, seed, round / self._num_rounds)
             try:
                 async with gate, asyncio.timeout(self._config.deadline_s):
-                    return await self._algorithm.collect(prompt, seed)
+                    return await self._algorithm.collect(asked)
             except RequestFailed as error:
                 failed.append(f"{prompt.id}: {error}")
             except TimeoutError:

@@ -257,7 +257,7 @@ def make_collector(
     """`answers` are those of `answering`, by this rollout service."""
     offered = services(config, inputs, rollout, answers, judge, stores)
     algorithm = config.algorithm.make(offered)
-    last = (config.round, config.judge.max_failure_rate, config.seed)
+    last = (config.round, config.judge.max_failure_rate, config.seed, config.num_rounds)
     collector: Collector = RoundCollector(algorithm, schedule, *last)
     if inputs.seeds:
         first = config.algorithm.warm_start().make(offered)

@@ -8,6 +8,7 @@ from rlhf.asking.preparation import Preparation
 from rlhf.config.models import Rendering, Vocabulary
 from rlhf.data.rendering import Renderer, Review, Row
 from rlhf.records import (
+    Asked,
     Collected,
     Completion,
     Judgement,
@@ -104,4 +105,4 @@ async def collect(
     (prompt,), feedback = prepared(row or reviewed())
     config = DriftConfig(**settings)
     sampling = Sampling(config.num_completions, 16, 0.7, 0.9)
-    return await Drift(rollout, judge, sampling, config, feedback).collect(prompt, seed)
+    return await Drift(rollout, judge, sampling, config, feedback).collect(Asked(prompt, seed))

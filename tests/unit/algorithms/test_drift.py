@@ -20,7 +20,7 @@ from users_log import (
 from rlhf.algorithms.drift import USER, Chosen, Drift, DriftConfig, Rejected, can_use, seed_pairs
 from rlhf.data.guidance import INSTRUCTION
 from rlhf.feedback.filters import Filter
-from rlhf.records import LOGGED, DropReason, Sampling, UserFeedback
+from rlhf.records import LOGGED, Asked, DropReason, Sampling, UserFeedback
 
 
 def numbered(prompt, seed: int) -> str:
@@ -157,7 +157,7 @@ async def test_the_log_s_own_pairs_ask_nobody():
     (prompt,), feedback = prepared(reviewed())
     sampling = Sampling(3, 16)
     drift = Drift(Policy(refuses_to_be_asked), None, sampling, config, feedback)
-    collected = await drift.collect(prompt, 7)
+    collected = await drift.collect(Asked(prompt, 7))
     (pair,) = collected.preferences
     assert (pair.chosen.text, pair.rejected.text, pair.weight) == (LIKED, DISLIKED, 1.0)
     assert (collected.completions, collected.judgement) == ((), None)

@@ -8,7 +8,16 @@ from rlhf.algorithms.drift import Chosen, Drift, DriftConfig, Rejected
 from rlhf.objectives import Judged, PairLogprobs, Pairs, SideLogprobs
 from rlhf.objectives.base import Anchor
 from rlhf.objectives.dpo import DPOConfig
-from rlhf.records import LOGGED, Collected, Completion, Message, Prompt, Sampling, UserFeedback
+from rlhf.records import (
+    LOGGED,
+    Asked,
+    Collected,
+    Completion,
+    Message,
+    Prompt,
+    Sampling,
+    UserFeedback,
+)
 
 REPLIES = ("a", "b", "c")
 POLICY = ("a",) * 5 + ("b",) * 3 + ("c",) * 2
@@ -42,7 +51,7 @@ async def one_round(chosen: Chosen, rejected: Rejected) -> list[Collected]:
     }
     config = DriftConfig(chosen=chosen, rejected=rejected)
     drift = Drift(Decks(), None, Sampling(1, 1), config, feedback)
-    return [await drift.collect(prompt, 2 * n) for n, prompt in enumerate(prompts)]
+    return [await drift.collect(Asked(prompt, 2 * n)) for n, prompt in enumerate(prompts)]
 
 
 def losses(logits_V: Tensor, collected: list[Collected], config: DPOConfig) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 from rlhf.algorithms.base import Services
 from rlhf.algorithms.prune import PruneConfig
 from rlhf.collecting.truncated import Truncated
-from rlhf.records import Completion, DropReason, Judgement, Message, Prompt, Sampling
+from rlhf.records import Asked, Completion, DropReason, Judgement, Message, Prompt, Sampling
 
 PROMPT = Prompt("1", (Message("user", "23+28="),), (1, 2, 3), answer="51")
 WHOLE = {"": "20+31\n", "20+31\n": "19+32\n", "20+31\n19+32\n": "51"}
@@ -48,7 +48,7 @@ async def collected(endings: dict[str, list[str]], steps=WHOLE, max_tokens=50, *
     rollout = Scripted(steps, endings)
     sampling = Sampling(config.num_completions, max_tokens)
     offered = Services(rollout, Last(), sampling, {}, False, None, lambda see: None)  # type: ignore
-    return await config.make(offered).collect(PROMPT, 7), rollout
+    return await config.make(offered).collect(Asked(PROMPT, 7)), rollout
 
 
 async def test_the_shortest_right_ending_wins_over_the_whole_answer():

@@ -7,7 +7,7 @@ import pytest
 
 from rlhf.algorithms.self_play import SelfPlay, SelfPlayConfig
 from rlhf.collecting.matching import SelfPlayRule
-from rlhf.records import Comparison, Completion, Judgement, Message, Prompt, Sampling
+from rlhf.records import Asked, Comparison, Completion, Judgement, Message, Prompt, Sampling
 
 PROMPT = Prompt("p", (Message("user", "?"),), (1,))
 
@@ -35,7 +35,7 @@ class Recorder:
 async def play(stage: Recorder, ties: bool = False, **settings):
     config = SelfPlayConfig(**settings)
     sampling = Sampling(config.num_completions, 4)
-    return await SelfPlay(stage, stage, sampling, config, ties).collect(PROMPT, seed=100)
+    return await SelfPlay(stage, stage, sampling, config, ties).collect(Asked(PROMPT, seed=100))
 
 
 async def test_opponents_take_turns_and_no_two_completions_share_a_seed():

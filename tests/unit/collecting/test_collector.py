@@ -15,7 +15,7 @@ from rlhf.collecting.collector import (
 )
 from rlhf.collecting.dispatch import RequestFailed
 from rlhf.config.run import RoundConfig
-from rlhf.records import Collected, Judgement, Message, Prompt
+from rlhf.records import Asked, Collected, Judgement, Message, Prompt
 
 
 def prompts(ids: str) -> list[Prompt]:
@@ -31,14 +31,16 @@ class Fake:
         self.now = self.peak = 0
         self.unjudged = ""
         self.unasked = ""
+        self.progress = -1.0
         self._prompts = prompts(ids)
         self._behaviour = behaviour
 
     async def round(self, index: int) -> list[Prompt]:
         return self._prompts
 
-    async def collect(self, prompt: Prompt, seed: int) -> Collected:
-        self.seeds[prompt.id] = seed
+    async def collect(self, asked: Asked) -> Collected:
+        prompt, self.seeds[asked.prompt.id] = asked.prompt, asked.seed
+        self.progress = asked.progress
         self.now += 1
         self.peak = max(self.peak, self.now)
         try:
@@ -65,7 +67,7 @@ async def refused() -> None:
 
 async def collect(fake: Fake, round: int = 0, seed: int = 1, **limits) -> str:
     """The ids of the prompts that something came of."""
-    collector = RoundCollector(fake, fake, RoundConfig(**limits), 0.25, seed)
+    collector = RoundCollector(fake, fake, RoundConfig(**limits), 0.25, seed, 8)
     async with asyncio.timeout(5):
         return "".join(one.prompt.id for one in await collector.collect(round))
 
@@ -79,6 +81,13 @@ async def test_what_comes_back_is_in_the_order_of_the_prompts():
     fake = Fake("cab", c=first.wait, b=last)
     assert await collect(fake) == "cab"
     assert fake.finished != ["c", "a", "b"]
+
+
+async def test_an_algorithm_knows_how_far_the_run_is():
+    fake = Fake("a")
+    for round, share in ((0, 0.0), (2, 0.25), (7, 0.875)):
+        await collect(fake, round)
+        assert fake.progress == share
 
 
 async def test_a_judge_that_fails_too_often_ends_the_round():
@@ -105,8 +114,8 @@ async def test_the_first_round_is_one_s_and_all_others_another_s():
     warm, rest = Fake("ab"), Fake("cd")
     alike = OneRound(prompts("ba"))
     collectors = (
-        RoundCollector(warm, alike, RoundConfig(), 0.0, 1),
-        RoundCollector(rest, rest, RoundConfig(), 0.0, 1),
+        RoundCollector(warm, alike, RoundConfig(), 0.0, 1, 8),
+        RoundCollector(rest, rest, RoundConfig(), 0.0, 1, 8),
     )
     both = WarmStarted(*collectors)
     drawn = ["".join(one.prompt.id for one in await both.collect(n)) for n in (0, 1, 2, 0)]

@@ -9,6 +9,7 @@ import pytest
 from rlhf.algorithms.tree import TreeConfig, TreeSearch
 from rlhf.collecting.truncated import Truncated
 from rlhf.records import (
+    Asked,
     Collected,
     Completion,
     Judgement,
@@ -104,7 +105,7 @@ def grower(
 
 def searched(rollout: Scripted, **changes) -> Collected:
     how = grower(rollout, **changes)
-    return asyncio.run(TreeSearch(how, how.config, Nothing()).collect(PROMPT, 9))
+    return asyncio.run(TreeSearch(how, how.config, Nothing()).collect(Asked(PROMPT, 9)))
 
 
 def grow(how: Grower, tree: Tree, node: Node) -> None:
@@ -502,14 +503,18 @@ def test_look_aheads_are_judged_with_every_result_at_its_place() -> None:
 def test_a_finished_tree_is_found_again_and_not_searched(tmp_path) -> None:
     rollout = Scripted(**steps())
     how = grower(rollout)
-    first = asyncio.run(TreeSearch(how, how.config, TreeStore(tmp_path, 0)).collect(PROMPT, 9))
+    first = asyncio.run(
+        TreeSearch(how, how.config, TreeStore(tmp_path, 0)).collect(Asked(PROMPT, 9))
+    )
     num_asked = len(rollout.asked)
-    again = asyncio.run(TreeSearch(how, how.config, TreeStore(tmp_path, 0)).collect(PROMPT, 9))
+    again = asyncio.run(
+        TreeSearch(how, how.config, TreeStore(tmp_path, 0)).collect(Asked(PROMPT, 9))
+    )
     assert len(rollout.asked) == num_asked
     assert again.preferences == first.preferences
     assert again.completions == first.completions
     assert again.tree.record() == first.tree.record()
-    asyncio.run(TreeSearch(how, how.config, TreeStore(tmp_path, 0)).collect(PROMPT, 10))
+    asyncio.run(TreeSearch(how, how.config, TreeStore(tmp_path, 0)).collect(Asked(PROMPT, 10)))
     assert len(rollout.asked) == 2 * num_asked, "another seed is another round"
 
 
@@ -532,8 +537,8 @@ def test_a_run_of_another_length_has_other_policies_and_searches_anew(tmp_path) 
     how = grower(Scripted(**steps()))
     store = TreeStore(tmp_path, 0, num_rounds=70)
     search = TreeSearch(how, how.config, store)
-    store.write(0, [asyncio.run(search.collect(PROMPT, 9))])
-    asyncio.run(search.collect(PROMPT, 10))
+    store.write(0, [asyncio.run(search.collect(Asked(PROMPT, 9)))])
+    asyncio.run(search.collect(Asked(PROMPT, 10)))
     same = TreeStore(tmp_path, 0, num_rounds=70)
     assert same.find(PROMPT, 9) and same.find(PROMPT, 10)
     longer = TreeStore(tmp_path, 0, num_rounds=140)
@@ -545,7 +550,7 @@ def test_a_written_round_leaves_the_journal_and_is_found_if_it_may_be_asked_agai
     store = TreeStore(tmp_path, 0)
     how = grower(Scripted(**steps()))
     search = TreeSearch(how, how.config, store)
-    done, ahead = (asyncio.run(search.collect(PROMPT, seed)) for seed in (9, 10))
+    done, ahead = (asyncio.run(search.collect(Asked(PROMPT, seed))) for seed in (9, 10))
     store.write(4, [done])
     assert [record["seed"] for record in unfinished(tmp_path)] == [10]
     assert TreeStore(tmp_path, 4).find(PROMPT, 9).record() == done.tree.record()
@@ -558,7 +563,7 @@ def test_a_line_that_a_crash_has_cut_is_searched_again_and_nothing_else_is_lost(
     how = grower(Scripted(**steps()))
     search = TreeSearch(how, how.config, store)
     for seed in (9, 10):
-        asyncio.run(search.collect(PROMPT, seed))
+        asyncio.run(search.collect(Asked(PROMPT, seed)))
     journal = tmp_path / "trees" / "unfinished_round.jsonl"
     journal.write_text(journal.read_text()[:-20])
     after = TreeStore(tmp_path, 0)
