@@ -189,7 +189,7 @@ class PolicyRank:
         def loss(chosen: Sequence[int]) -> Tensor:
             indices = [i for unit in chosen for i in units[unit]]
             mine = [pairs[i] for i in indices]
-            sides = [pair.sides[0] for pair in mine] + [pair.sides[1] for pair in mine]
+            sides = [pair.chosen.tokens for pair in mine] + [pair.rejected.tokens for pair in mine]
             rows, places = unique(sides)
             if not rows:
                 return self._logprobs_BC(rows).sum()
@@ -332,7 +332,7 @@ class PolicyRank:
 
 def _all_sides(pairs: Sequence[Preference]) -> Tokens:
     """Stands for all rows of some pairs when forward passes are packed."""
-    rows = {side for pair in pairs for side in pair.sides}
+    rows = {side.tokens for pair in pairs for side in pair.sides}
     prompt = max((row.prompt for row in rows), key=len)
     completion = max((row.completion for row in rows), key=len)
     return Tokens(prompt * len(rows), completion * len(rows))
@@ -360,10 +360,10 @@ def _judged(pairs: Sequence[Preference], peers: Peers, device: torch.device) -> 
         *(
             (
                 pair.win_prob,
-                pair.chosen_score,
-                pair.rejected_score,
-                pair.chosen.mixture,
-                pair.rejected.mixture,
+                pair.chosen.score,
+                pair.rejected.score,
+                pair.chosen.completion.mixture,
+                pair.rejected.completion.mixture,
             )
             for pair in pairs
         ),

@@ -163,7 +163,7 @@ def batch(round: int) -> PreferenceBatch:
         Prompt(str(i), (), tuple((i * 37 + k) % 250 + 3 for k in range(PAIR_PROMPT)))
         for i in range(PAIRS)
     ]
-    pairs = [Preference(p, side(p, 0), side(p, 1), 1.0, 0.0, "test@1") for p in asked]
+    pairs = [Preference.over(p, side(p, 0), side(p, 1), 1.0, 0.0, "test@1") for p in asked]
     return PreferenceBatch(round, pairs, {"initial": [SidePair(-900.0, -900.0)] * PAIRS})
 
 

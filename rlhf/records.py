@@ -262,43 +262,92 @@ class DropReason(StrEnum):
     ALL_WRONG = "all_wrong", "none is right", "#8b5a2b", "none of the answers is right"
 
 
+class Tokens(NamedTuple):
+    """A completion in its context, ready for a log-probability."""
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+    observed: tuple[tuple[int, int], ...] = ()
+    """As in `Completion`: these places have no log-probability."""
+    emphasis: Emphasis = ()
+
+    @property
+    def num_own_tokens(self) -> int:
+        """Without those that are only observed."""
+        return len(self.completion) - sum(end - start for start, end in self.observed)
+
+
 @dataclass(frozen=True, slots=True)
-class Preference:
-    """Two completions of one prompt, of which a judge prefers the first."""
+class Side:
+    """One of the two completions that a preference compares, in the prompt that it answers."""
 
     prompt: Prompt
-    chosen: Completion
-    rejected: Completion
-    chosen_score: float
-    rejected_score: float
+    completion: Completion
+    score: float
+    emphasis: Emphasis = ()
+    """Of its tokens."""
+
+    def __post_init__(self) -> None:
+        if self.prompt.id != self.completion.prompt_id:
+            raise ValueError(
+                f"a side joins a prompt and its completion, not {self.prompt.id!r} and one of "
+                f"{self.completion.prompt_id!r}"
+            )
+
+    @property
+    def text(self) -> str:
+        """As people read it."""
+        return self.completion.text
+
+    @property
+    def tokens(self) -> Tokens:
+        """As a model reads it."""
+        own = self.completion
+        return Tokens(self.prompt.token_ids, own.token_ids, own.observed, self.emphasis)
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two completions, of which a judge prefers the first."""
+
+    chosen: Side
+    rejected: Side
     judge: str
     weight: float = 1.0
     """Share of its prompt, so that a prompt with many pairs counts once."""
     win_prob: float = 1.0
     """Probability that the chosen side is preferred: 1 for a plain label."""
-    emphasis: tuple[Emphasis, Emphasis] = ((), ())
-    """Of the tokens of the chosen and of the rejected side."""
 
-    def __post_init__(self) -> None:
-        if not self.prompt.id == self.chosen.prompt_id == self.rejected.prompt_id:
-            raise ValueError(
-                f"a preference joins completions of one prompt, not of {self.prompt.id!r}, "
-                f"{self.chosen.prompt_id!r} and {self.rejected.prompt_id!r}"
-            )
+    @classmethod
+    def over(
+        cls,
+        prompt: Prompt,
+        chosen: Completion,
+        rejected: Completion,
+        chosen_score: float,
+        rejected_score: float,
+        judge: str,
+        weight: float = 1.0,
+        win_prob: float = 1.0,
+        emphasis: tuple[Emphasis, Emphasis] = ((), ()),
+    ) -> "Preference":
+        """Both sides answer the same prompt."""
+        first = Side(prompt, chosen, chosen_score, emphasis[0])
+        second = Side(prompt, rejected, rejected_score, emphasis[1])
+        return cls(first, second, judge, weight, win_prob)
+
+    @property
+    def prompt(self) -> Prompt:
+        """The chosen side's, with which the pair is counted."""
+        return self.chosen.prompt
 
     @property
     def margin(self) -> float:
-        return self.chosen_score - self.rejected_score
+        return self.chosen.score - self.rejected.score
 
     @property
-    def sides(self) -> "tuple[Tokens, Tokens]":
-        """Chosen and rejected, as a model reads them."""
-        ids = self.prompt.token_ids
-        chosen, rejected = self.chosen, self.rejected
-        return (
-            Tokens(ids, chosen.token_ids, chosen.observed, self.emphasis[0]),
-            Tokens(ids, rejected.token_ids, rejected.observed, self.emphasis[1]),
-        )
+    def sides(self) -> tuple[Side, Side]:
+        return self.chosen, self.rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,21 +386,6 @@ class Collected:
         return (
             self.tree.num_tokens if self.tree else sum(c.num_own_tokens for c in self.completions)
         )
-
-
-class Tokens(NamedTuple):
-    """A completion in its context, ready for a log-probability."""
-
-    prompt: tuple[int, ...]
-    completion: tuple[int, ...]
-    observed: tuple[tuple[int, int], ...] = ()
-    """As in `Completion`: these places have no log-probability."""
-    emphasis: Emphasis = ()
-
-    @property
-    def num_own_tokens(self) -> int:
-        """Without those that are only observed."""
-        return len(self.completion) - sum(end - start for start, end in self.observed)
 
 
 class SidePair(NamedTuple):

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from rlhf.algorithms.base import AlgorithmConfig, Services
 from rlhf.collecting.truncated import Truncated
@@ -25,6 +25,7 @@ from rlhf.records import (
     Preference,
     Prompt,
     Sampling,
+    Side,
     UserFeedback,
 )
 from rlhf.stages import Judge, Rollout
@@ -137,14 +138,6 @@ class DriftConfig(AlgorithmConfig):
         return Drift(services.rollout, judge, services.sampling, self, services.feedback)
 
 
-class Side(NamedTuple):
-    """A completion that may enter a pair."""
-
-    completion: Completion
-    score: float
-    """Not a number if the judge failed."""
-
-
 @dataclass(frozen=True, slots=True)
 class Drift:
     """DRIFT (Wang et al. 2025, arXiv 2510.02341) and what it is compared with: they differ in which
@@ -174,7 +167,7 @@ class Drift:
             Dropped(reason, *pair) for pair, reason in zip(pairs, reasons, strict=True) if reason
         )
         preferences = tuple(
-            _preference(prompt, *sides, judge, weight=1 / reasons.count(None))
+            Preference(*sides, judge, weight=1 / reasons.count(None))
             for (sides, judge), reason in zip(judged, reasons, strict=True)
             if reason is None
         )
@@ -208,12 +201,13 @@ class Drift:
     async def _judged(
         self, prompt: Prompt, chosen: Completion, rejected: Completion
     ) -> tuple[tuple[Side, Side], str]:
-        """Both sides with their scores, and whose they are."""
+        """Both sides with their scores, not numbers where the judge failed, and whose they are."""
         if self.judge is None:
-            return (Side(chosen, 1.0), Side(rejected, 0.0)), USER
+            return (Side(prompt, chosen, 1.0), Side(prompt, rejected, 0.0)), USER
         verdict = await self.judge.judge(prompt, (chosen, rejected))
         better, worse = verdict.scores
-        return (Side(chosen, _number(better)), Side(rejected, _number(worse))), verdict.judge
+        sides = Side(prompt, chosen, _number(better)), Side(prompt, rejected, _number(worse))
+        return sides, verdict.judge
 
     def _reason_to_drop(self, chosen: Side, rejected: Side) -> DropReason | None:
         config, first, second = self.config, chosen.completion, rejected.completion
@@ -247,10 +241,3 @@ def seed_pairs(config: DriftConfig) -> DriftConfig:
 
 def _number(score: float | None) -> float:
     return math.nan if score is None else score
-
-
-def _preference(
-    prompt: Prompt, chosen: Side, rejected: Side, judge: str, weight: float
-) -> Preference:
-    scores = (chosen.score, rejected.score)
-    return Preference(prompt, chosen.completion, rejected.completion, *scores, judge, weight)

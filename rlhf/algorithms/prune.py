@@ -153,4 +153,4 @@ class Prune:
             return Dropped(DropReason.TIE, best, answer)
         if answer.truncated and self.config.truncated is Truncated.penalise:
             worth = 0.0
-        return Preference(prompt, best, answer, score, worth, verdict.judge)
+        return Preference.over(prompt, best, answer, score, worth, verdict.judge)

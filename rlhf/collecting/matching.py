@@ -182,7 +182,7 @@ def match(
         else:
             kept.append(found)
     preferences = tuple(
-        Preference(
+        Preference.over(
             prompt=prompt,
             chosen=one.chosen.completion,
             rejected=one.rejected.completion,

@@ -72,7 +72,7 @@ def pair(
         else:
             kept.append((better, worse))
     preferences = tuple(
-        Preference(
+        Preference.over(
             prompt=prompt,
             chosen=better.completion,
             rejected=worse.completion,

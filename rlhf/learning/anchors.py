@@ -21,7 +21,7 @@ class Anchors:
     async def attach(self, round: int, collected: Sequence[Collected]) -> PreferenceBatch:
         """The round's preferences with each anchor's log-probabilities beside them."""
         preferences = [preference for one in collected for preference in one.preferences]
-        tokens = [side for preference in preferences for side in preference.sides]
+        tokens = [side.tokens for preference in preferences for side in preference.sides]
         rows, places = unique(tokens)
         anchors = {}
         for name, source in self.sources.items():

@@ -57,9 +57,7 @@ class KTOConfig(ObjectiveConfig):
             for pair, previous, at_anchor in zip(
                 pairs, anchors[self.previous.value], anchors[self.anchor.value], strict=True
             )
-            for side, before, anchor in zip(
-                (pair.chosen, pair.rejected), previous, at_anchor, strict=True
-            )
-            if side.policy_version != LOGGED and not side.mixture
+            for side, before, anchor in zip(pair.sides, previous, at_anchor, strict=True)
+            if side.completion.policy_version != LOGGED and not side.completion.mixture
         ]
         return max(0.0, sum(favours) / len(favours)) if favours else 0.0

@@ -84,8 +84,8 @@ def preference_rows(round: int, one: Collected) -> Iterator[dict[str, Any]]:
         yield {
             **same,
             "prefix": preference.prompt.prefix,
-            **_side("chosen", preference.chosen, preference.chosen_score),
-            **_side("rejected", preference.rejected, preference.rejected_score),
+            **_side("chosen", preference.chosen.completion, preference.chosen.score),
+            **_side("rejected", preference.rejected.completion, preference.rejected.score),
             "margin": preference.margin,
             "weight": preference.weight,
             "win_prob": preference.win_prob,

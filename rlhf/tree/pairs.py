@@ -134,7 +134,7 @@ def _preference(
     smoothing = 0.0
     if config.smooth_labels:
         smoothing = label_smoothing(chosen.node.visits, rejected.node.visits)
-    return Preference(
+    return Preference.over(
         prompt=tree.begun(node, a.token_ids[:num_shared]),
         chosen=a.between(num_shared, len(a.token_ids)),
         rejected=b.between(num_shared, len(b.token_ids)),

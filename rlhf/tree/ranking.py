@@ -50,7 +50,7 @@ def ranked_pairs(
         else:
             pairs.append((better, worse))
     preferences = tuple(
-        Preference(
+        Preference.over(
             prompt=tree.prompt,
             chosen=chosen,
             rejected=rejected,

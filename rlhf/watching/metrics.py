@@ -134,10 +134,12 @@ def _preference_metrics(collected: Sequence[Collected]) -> dict[str, float]:
         {
             "preference/margin_mean": (p.margin for p in preferences),
             "preference/length_gap": (
-                len(p.chosen.token_ids) - len(p.rejected.token_ids) for p in preferences
+                len(p.chosen.completion.token_ids) - len(p.rejected.completion.token_ids)
+                for p in preferences
             ),
             "preference/similarity": (
-                similarity(p.chosen.token_ids, p.rejected.token_ids) for p in preferences
+                similarity(p.chosen.completion.token_ids, p.rejected.completion.token_ids)
+                for p in preferences
             ),
         }
     )

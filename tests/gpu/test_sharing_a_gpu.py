@@ -50,7 +50,7 @@ def batch(round: int) -> PreferenceBatch:
         tokens = tuple((11 * sample + 5 * i + int(prompt.id)) % 250 + 3 for i in range(12))
         return Completion(prompt.id, sample, tokens, (0.0,) * 12, str(tokens), False, round)
 
-    pairs = [Preference(p, side(p, 0), side(p, 1), 1.0, 0.0, "test@1") for p in prompts(16)]
+    pairs = [Preference.over(p, side(p, 0), side(p, 1), 1.0, 0.0, "test@1") for p in prompts(16)]
     return PreferenceBatch(round, pairs, {"initial": [SidePair(-60.0, -60.0)] * len(pairs)})
 
 

@@ -37,7 +37,7 @@ def preferences() -> list[Preference]:
     for i, (prompt, chosen, rejected) in enumerate(LENGTHS):
         asked = Prompt(str(i), (), tuple((7 * i + k) % 29 + 3 for k in range(prompt)))
         sides = completion(str(i), 0, i, chosen), completion(str(i), 1, i + 11, rejected)
-        pairs.append(Preference(asked, *sides, 1.0, 0.0, "test@1", weight=1 / (1 + i % 2)))
+        pairs.append(Preference.over(asked, *sides, 1.0, 0.0, "test@1", weight=1 / (1 + i % 2)))
     return pairs
 
 
@@ -178,7 +178,9 @@ async def test_ranks_skip_a_non_finite_step_together_and_stop_after_several(tiny
 async def test_a_lora_policy_remembers_its_initial_self_and_exports_itself_merged(
     tiny_model, tmp_path, stage
 ):
-    rows = [Tokens(pair.prompt.token_ids, pair.chosen.token_ids) for pair in preferences()]
+    rows = [
+        Tokens(pair.prompt.token_ids, pair.chosen.completion.token_ids) for pair in preferences()
+    ]
     cpu = torch.device("cpu")
     initial = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     async with policy(tiny_model, lora_rank=4, num_ranks=2, zero_stage=stage) as service:
@@ -222,7 +224,7 @@ def lists() -> PreferenceBatch:
         for better, worse in ((0, 1), (0, 2), (1, 2)):
             worths, emphasis = (1 - better / 2, 1 - worse / 2), (((0, 1, 0.5),), ())
             pairs.append(
-                Preference(
+                Preference.over(
                     one.prompt, sides[better], sides[worse], *worths, "test@1",
                     weight=1 / 3, emphasis=emphasis if better == 0 else ((), ()),
                 )

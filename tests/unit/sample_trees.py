@@ -73,7 +73,7 @@ def pair_of(tree: Tree) -> Preference:
         for index, text in ((3, "46"), (4, "47"))
     )
     begun = tree.begun(tree.nodes[1])
-    return Preference(begun, chosen, rejected, 1.0, -1.0, tree.judge, win_prob=0.875)
+    return Preference.over(begun, chosen, rejected, 1.0, -1.0, tree.judge, win_prob=0.875)
 
 
 def write_run(directory: Path) -> None:

@@ -37,7 +37,9 @@ def collected(number: int, *pairs: tuple[int, int], version: int = 0) -> Collect
         prompt,
         tuple(by_token.values()),
         Judgement((1.0,) * len(by_token), "fake@1"),
-        tuple(Preference(prompt, by_token[a], by_token[b], 1.0, 0.0, "fake@1") for a, b in pairs),
+        tuple(
+            Preference.over(prompt, by_token[a], by_token[b], 1.0, 0.0, "fake@1") for a, b in pairs
+        ),
         (),
     )
 

@@ -48,15 +48,18 @@ async def test_the_rejected_side_is_the_log_s_to_the_byte_whatever_the_policy():
     assert len(pairs) == 6
     for pair in pairs:
         assert pair.rejected.text.encode() == DISLIKED.encode()
-        assert pair.rejected.token_ids == renderer().completion_ids(DISLIKED)
-        assert what_is_read(pair.rejected.token_ids) == DISLIKED + "<eos>"
-        assert (pair.rejected.policy_version, pair.rejected.truncated) == (LOGGED, False)
+        assert pair.rejected.completion.token_ids == renderer().completion_ids(DISLIKED)
+        assert what_is_read(pair.rejected.completion.token_ids) == DISLIKED + "<eos>"
+        assert (pair.rejected.completion.policy_version, pair.rejected.completion.truncated) == (
+            LOGGED,
+            False,
+        )
     assert len({pair.rejected for pair in pairs}) == 1
 
 
 async def test_the_chosen_side_changes_when_the_policy_does():
     chosen = [
-        (await collect(Policy(f"From policy {version}.", version))).preferences[0].chosen
+        (await collect(Policy(f"From policy {version}.", version))).preferences[0].chosen.completion
         for version in range(3)
     ]
     assert [one.text for one in chosen] == [f"From policy {n}." for n in range(3)]
@@ -80,7 +83,12 @@ async def test_what_is_trained_on_has_neither_complaint_nor_instruction(texts):
     assert guided.startswith(bare) and bare.endswith("\n!") and guided.endswith("\n!")
     assert [m.role for m in asked.messages[-3:]] == ["user", "assistant", "user"]
     assert asked.messages[-2].content == DISLIKED
-    assert asked.id == pair.prompt.id == pair.chosen.prompt_id == pair.rejected.prompt_id
+    assert (
+        asked.id
+        == pair.prompt.id
+        == pair.chosen.completion.prompt_id
+        == pair.rejected.completion.prompt_id
+    )
     assert (sampling.num_completions, sampling.temperature, seed) == (1, 0.7, 100)
 
 
@@ -131,7 +139,7 @@ async def test_several_samples_share_one_weight_and_have_numbers_and_seeds_of_th
     )
     pairs = collected.preferences
     assert [pair.weight for pair in pairs] == [1 / 4] * 4
-    sides = {pair.chosen for pair in pairs} | {pair.rejected for pair in pairs}
+    sides = {side.completion for pair in pairs for side in pair.sides}
     num_fresh = 4 * (chosen is not Chosen.logged) + 4 * (rejected is Rejected.plain)
     assert len(collected.completions) == num_fresh
     assert len({one.sample for one in sides}) == len(sides)
@@ -159,7 +167,11 @@ async def test_the_log_s_own_pairs_ask_nobody():
     drift = Drift(Policy(refuses_to_be_asked), None, sampling, config, feedback)
     collected = await drift.collect(Asked(prompt, 7))
     (pair,) = collected.preferences
-    assert (pair.chosen.text, pair.rejected.text, pair.weight) == (LIKED, DISLIKED, 1.0)
+    assert (pair.chosen.text, pair.rejected.text, pair.weight) == (
+        LIKED,
+        DISLIKED,
+        1.0,
+    )
     assert (collected.completions, collected.judgement) == ((), None)
 
 

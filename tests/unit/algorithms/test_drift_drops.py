@@ -53,7 +53,7 @@ async def test_what_is_no_filter_is_kept(fresh, disliked, reason):
 
 async def test_what_was_cut_off_is_kept_if_so_told():
     collected = await collect(Policy("no end..."), truncated=Truncated.keep)
-    assert [pair.chosen.truncated for pair in collected.preferences] == [True]
+    assert [pair.chosen.completion.truncated for pair in collected.preferences] == [True]
     cut = await collect(Policy("no end..."), chosen=Chosen.logged, rejected=Rejected.plain)
     assert [drop.reason for drop in cut.dropped] == [DropReason.TRUNCATED]
 
@@ -116,7 +116,7 @@ async def test_a_margin_that_the_judge_does_not_see(fresh, logged, reason):
     collected = await collect(Policy("A better one."), judge, min_margin=0.25)
     assert [drop.reason for drop in collected.dropped] == ([reason] if reason else [])
     for pair in collected.preferences:
-        assert (pair.judge, pair.chosen_score, pair.rejected_score) == ("grader@1", 0.9, 0.5)
+        assert (pair.judge, pair.chosen.score, pair.rejected.score) == ("grader@1", 0.9, 0.5)
     ((prompt, sides),) = judge.asked
     assert prompt.messages == conversation(QUESTION)
     assert [one.text for one in sides] == ["A better one.", DISLIKED]

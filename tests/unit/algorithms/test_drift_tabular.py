@@ -59,7 +59,7 @@ def losses(logits_V: Tensor, collected: list[Collected], config: DPOConfig) -> T
     pairs = [pair for one in collected for pair in one.preferences]
     logprobs_V = torch.log_softmax(logits_V, 0)
     sides = [
-        torch.tensor([getattr(p, side).token_ids[0] for p in pairs])
+        torch.tensor([getattr(p, side).completion.token_ids[0] for p in pairs])
         for side in ("chosen", "rejected")
     ]
     chosen_B, rejected_B = (logprobs_V[side] for side in sides)

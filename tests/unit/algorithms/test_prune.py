@@ -55,12 +55,15 @@ async def test_the_shortest_right_ending_wins_over_the_whole_answer():
     endings = {"20+31\n": ["50", "is 51"], "20+31\n19+32\n": ["51", "that is 51"]}
     found, rollout = await collected(endings)
     (pair,) = found.preferences
-    assert (pair.chosen.text, pair.rejected.text) == ("20+31\nis 51", "20+31\n19+32\n51")
-    assert (pair.chosen_score, pair.rejected_score, pair.weight) == (1.0, 1.0, 1.0)
-    assert pair.chosen.token_ids == tuple(map(ord, pair.chosen.text))
+    assert (pair.chosen.text, pair.rejected.text) == (
+        "20+31\nis 51",
+        "20+31\n19+32\n51",
+    )
+    assert (pair.chosen.score, pair.rejected.score, pair.weight) == (1.0, 1.0, 1.0)
+    assert pair.chosen.completion.token_ids == tuple(map(ord, pair.chosen.text))
     assert [c.text for c in found.completions] == [pair.rejected.text]
     assert found.judgement.scores == (1.0,) and not found.dropped
-    assert {pair.chosen.sample, pair.rejected.sample} == {0, 1}
+    assert {pair.chosen.completion.sample, pair.rejected.completion.sample} == {0, 1}
     seeds = [seed for _, _, seed in rollout.asked]
     assert len(set(seeds)) == len(seeds) == 5
     limits = [s.max_tokens for prefix, s, _ in rollout.asked if not s.stop]
@@ -88,14 +91,17 @@ async def test_an_answer_that_was_cut_is_wrong_or_as_good_as_any():
     settings = {"steps": steps, "max_tokens": 15}
     found, _ = await collected(endings, truncated=Truncated.penalise, **settings)
     (pair,) = found.preferences
-    assert (pair.chosen_score, pair.rejected_score) == (1.0, 0.0)
+    assert (pair.chosen.score, pair.rejected.score) == (1.0, 0.0)
 
 
 async def test_beyond_the_last_step_the_rest_is_drawn_as_one():
     endings = {"20+31\n": ["19+32\n51", "51"]}
     found, rollout = await collected(endings, max_steps=2)
     (pair,) = found.preferences
-    assert (pair.chosen.text, pair.rejected.text) == ("20+31\n51", "20+31\n19+32\n51")
+    assert (pair.chosen.text, pair.rejected.text) == (
+        "20+31\n51",
+        "20+31\n19+32\n51",
+    )
     assert [bool(s.stop) for _, s, _ in rollout.asked] == [True, False, False]
 
 

@@ -49,7 +49,10 @@ async def test_opponents_take_turns_and_no_two_completions_share_a_seed():
 async def test_a_policy_meets_the_initial_policy_pair_by_pair():
     collected = await play(Recorder(), num_completions=2, num_initial=2, rule=SelfPlayRule.iid)
     for preference in collected.preferences:
-        assert {preference.chosen.mixture, preference.rejected.mixture} == {0, 1}
+        assert {preference.chosen.completion.mixture, preference.rejected.completion.mixture} == {
+            0,
+            1,
+        }
     assert len(collected.preferences) == 2
 
 

@@ -409,7 +409,7 @@ def matched(label: Label, p_AA: Tensor, learns_from_ties: bool) -> tuple[Tensor,
         comparison = Comparison(tuple(map(tuple, rows)), "game@1")
         pairs, _ = match(prompt, drawn, comparison, config, learns_from_ties, 0)
         kept.append(len(pairs))
-        first = [p.win_prob if p.chosen.sample == 0 else 1 - p.win_prob for p in pairs]
+        first = [p.win_prob if p.chosen.completion.sample == 0 else 1 - p.win_prob for p in pairs]
         wins.append(*first or [0.5])
     return vector(*kept), vector(*wins)
 

@@ -110,7 +110,7 @@ def test_soft_labels_keep_the_probability():
     preferences, dropped = play(CYCLE, rule=SelfPlayRule.all_pairs)
     assert sides(preferences) == [("a", "b", 0.9), ("c", "a", 0.8), ("b", "c", 0.7)]
     assert [p.weight for p in preferences] == [1 / 3] * 3 and not dropped
-    assert preferences[0].chosen_score == pytest.approx(1.6 / 3)
+    assert preferences[0].chosen.score == pytest.approx(1.6 / 3)
 
 
 def test_hard_labels_are_certain():
@@ -221,11 +221,11 @@ def test_who_is_cut_off_counts_in_nobody_s_score(score):
     cut = drawn("a", "b", "c", truncated=frozenset({2}))
     (with_cut,), dropped = match(PROMPT, cut, judged, config, False, 0)
     (alone,), _ = match(PROMPT, drawn("a", "b"), matrix(0.8), config, False, 0)
-    assert with_cut.chosen_score == pytest.approx(alone.chosen_score)
-    assert with_cut.rejected_score == pytest.approx(alone.rejected_score)
+    assert with_cut.chosen.score == pytest.approx(alone.chosen.score)
+    assert with_cut.rejected.score == pytest.approx(alone.rejected.score)
     assert [one.reason for one in dropped] == [DropReason.TRUNCATED]
     if score is Score.win_prob:
-        assert with_cut.chosen_score == pytest.approx((0.8 + 0.5) / 2)
+        assert with_cut.chosen.score == pytest.approx((0.8 + 0.5) / 2)
 
 
 def test_who_is_left_alone_was_not_failed_by_the_judge():

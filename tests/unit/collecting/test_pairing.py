@@ -56,7 +56,7 @@ def group(*scores: float | None, truncated: Sequence[int] = ()) -> Group:
 
 
 def samples(preferences: Sequence[Preference]) -> list[tuple[int, int]]:
-    return [(one.chosen.sample, one.rejected.sample) for one in preferences]
+    return [(one.chosen.completion.sample, one.rejected.completion.sample) for one in preferences]
 
 
 def drops(dropped: Sequence[Dropped]) -> list[tuple[str, int | None, int | None]]:
@@ -106,8 +106,12 @@ seeds = st.integers(0, 2**32)
 def test_best_worst_takes_the_extremes() -> None:
     preferences, dropped = pair_up(group(0.4, -2.0, 3.0, 0.0), OnlineDPOConfig())
     (only,) = preferences
-    assert (only.prompt, only.chosen.text, only.rejected.text) == (PROMPT, "answer 2", "answer 1")
-    assert (only.chosen_score, only.rejected_score, only.margin) == (3.0, -2.0, 5.0)
+    assert (only.prompt, only.chosen.text, only.rejected.text) == (
+        PROMPT,
+        "answer 2",
+        "answer 1",
+    )
+    assert (only.chosen.score, only.rejected.score, only.margin) == (3.0, -2.0, 5.0)
     assert (only.judge, only.weight) == ("verifier/integer@1", 1.0)
     assert dropped == ()
 
@@ -207,7 +211,10 @@ def test_weights_count_kept_pairs_only() -> None:
     config = OnlineDPOConfig(rule=PairRule.all_pairs)
     completions = [completion(0, "2"), completion(1, "2"), completion(2, "3")]
     preferences, dropped = pair_up((completions, judged(1.0, 0.5, 0.0)), config)
-    assert [(one.chosen.sample, one.weight) for one in preferences] == [(0, 0.5), (1, 0.5)]
+    assert [(one.chosen.completion.sample, one.weight) for one in preferences] == [
+        (0, 0.5),
+        (1, 0.5),
+    ]
     assert drops(dropped) == [("identical", 0, 1)]
 
 
@@ -223,7 +230,7 @@ def test_who_is_cut_off_counts_in_no_score_of_a_matrix() -> None:
     completions, _ = group(0.0, 0.0, 0.0, truncated=(2,))
     preferences, dropped = pair_up((completions, Comparison(rows, "pair@1")), OnlineDPOConfig())
     assert samples(preferences) == [(0, 1)]
-    assert (preferences[0].chosen_score, preferences[0].rejected_score) == (0.7, 0.3)
+    assert (preferences[0].chosen.score, preferences[0].rejected.score) == (0.7, 0.3)
     assert drops(dropped) == [("truncated", None, 2)]
     completions, _ = group(0.0, 0.0, 0.0, truncated=(0, 2))
     _, dropped = pair_up((completions, Comparison(rows, "pair@1")), OnlineDPOConfig())
@@ -238,8 +245,8 @@ def test_penalised_truncation_takes_the_lowest_score() -> None:
     config = OnlineDPOConfig(truncated=Truncated.penalise)
     preferences, dropped = pair_up(group(1.0, 0.25, 5.0, truncated=(2,)), config)
     (only,) = preferences
-    assert (only.chosen.sample, only.rejected.sample) == (0, 2)
-    assert (only.chosen_score, only.rejected_score) == (1.0, 0.25)
+    assert (only.chosen.completion.sample, only.rejected.completion.sample) == (0, 2)
+    assert (only.chosen.score, only.rejected.score) == (1.0, 0.25)
     assert dropped == ()
 
 
@@ -319,10 +326,10 @@ def test_a_completion_without_tokens_is_refused() -> None:
 def test_preferences_are_sound(any_group: Group, config: OnlineDPOConfig, seed: int) -> None:
     preferences, _ = pair_up(any_group, config, seed)
     for one in preferences:
-        assert one.chosen_score - one.rejected_score > config.min_margin
+        assert one.chosen.score - one.rejected.score > config.min_margin
         assert one.chosen.text != one.rejected.text
-        assert config.truncated is Truncated.keep or not one.chosen.truncated
-        assert config.truncated is not Truncated.drop or not one.rejected.truncated
+        assert config.truncated is Truncated.keep or not one.chosen.completion.truncated
+        assert config.truncated is not Truncated.drop or not one.rejected.completion.truncated
     assert sum(one.weight for one in preferences) == pytest.approx(1.0 if preferences else 0.0)
     assert len(set(samples(preferences))) == len(preferences)
 
@@ -334,9 +341,9 @@ def test_scores_are_the_judges_unless_penalised(
     completions, judgement = any_group
     said = {one.sample: score for one, score in zip(completions, judgement.scores, strict=True)}
     for one in pair_up(any_group, config, seed)[0]:
-        assert one.chosen_score == said[one.chosen.sample]
-        if not (one.rejected.truncated and config.truncated is Truncated.penalise):
-            assert one.rejected_score == said[one.rejected.sample]
+        assert one.chosen.score == said[one.chosen.completion.sample]
+        if not (one.rejected.completion.truncated and config.truncated is Truncated.penalise):
+            assert one.rejected.score == said[one.rejected.completion.sample]
 
 
 @given(any_group=groups(), config=configs, seed=seeds)

@@ -120,7 +120,7 @@ def test_a_run_s_own_preferences_keep_their_conversations(tmp_path):
     def collected(id: str, *texts: str) -> Collected:
         prompt = Prompt(id, messages(*texts), (1,))
         sides = [Completion(id, i, (1,), (0.0,), t, False, 0) for i, t in enumerate("yn")]
-        preference = Preference(prompt, *sides, 1.0, 0.0, "j")
+        preference = Preference.over(prompt, *sides, 1.0, 0.0, "j")
         return Collected(prompt, tuple(sides), None, (preference,), ())
 
     store = PreferenceStore(tmp_path)

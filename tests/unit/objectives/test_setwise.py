@@ -240,9 +240,9 @@ def test_only_what_the_policy_drew_says_how_far_it_is() -> None:
     prompt = Prompt("p", (), (1,))
     logged = side(3, policy_version=LOGGED)
     pairs = [
-        Preference(prompt, side(0), side(1), 1.0, 0.0, "j"),
-        Preference(prompt, side(2), logged, 1.0, 0.0, "j"),
-        Preference(prompt, side(4), side(5, mixture=0.5), 1.0, 0.0, "j"),
+        Preference.over(prompt, side(0), side(1), 1.0, 0.0, "j"),
+        Preference.over(prompt, side(2), logged, 1.0, 0.0, "j"),
+        Preference.over(prompt, side(4), side(5, mixture=0.5), 1.0, 0.0, "j"),
     ]
     previous = [SidePair(-1.0, -2.0), SidePair(-3.0, -50.0), SidePair(-4.0, 90.0)]
     initial = [SidePair(-2.0, -2.5), SidePair(-3.0, -1.0), SidePair(-4.5, 1.0)]

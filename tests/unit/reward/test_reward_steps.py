@@ -225,7 +225,7 @@ def collected(n: int, prefix: str, chosen: str, rejected: str) -> Collected:
     sides = [Completion(*ids, text, False, 0, stopped=True) for text in (chosen, rejected)]
     plain = Prompt(str(n), (Message("user", f"{n}?"),), (1,))
     begun = Prompt(str(n), plain.messages, (1,), prefix=prefix)
-    kept = Preference(begun, sides[0], sides[1], 1.0, 0.0, "j")
+    kept = Preference.over(begun, sides[0], sides[1], 1.0, 0.0, "j")
     dropped = (Dropped(DropReason.TIE, sides[1], sides[0]), Dropped(DropReason.SHORT_GROUP))
     return Collected(plain, (), None, (kept,), dropped)
 

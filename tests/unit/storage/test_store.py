@@ -38,7 +38,9 @@ def collected() -> Collected:
         prompt=PROMPT,
         completions=(good, bad, same, cut),
         judgement=Judgement((1.0, 0.25, 1.0, None), "verifier/integer@1"),
-        preferences=(Preference(PROMPT, good, bad, 1.0, 0.25, "verifier/integer@1", weight=0.5),),
+        preferences=(
+            Preference.over(PROMPT, good, bad, 1.0, 0.25, "verifier/integer@1", weight=0.5),
+        ),
         dropped=(
             Dropped(DropReason.TIE, good, same),
             Dropped(DropReason.TRUNCATED, rejected=cut),

@@ -444,7 +444,7 @@ def test_the_worked_pair_of_trajectories() -> None:
 def test_a_preference_hands_over_what_was_observed() -> None:
     chosen = Completion("sum", 0, ids("<<1=1>>"), (), "", False, 0, observed=((4, 7),))
     rejected = Completion("sum", 1, ids("2"), (), "", False, 0)
-    sides = Preference(PROMPT, chosen, rejected, 1.0, 0.0, "j").sides
+    sides = [s.tokens for s in Preference.over(PROMPT, chosen, rejected, 1.0, 0.0, "j").sides]
     assert [side.observed for side in sides] == [((4, 7),), ()]
     assert [side.num_own_tokens for side in sides] == [4, 1]
 

@@ -117,7 +117,11 @@ def test_a_search_gives_pairs_whole_answers_and_numbers() -> None:
     collected = searched(rollout)
     first, second = collected.preferences
     assert (first.chosen.text, first.rejected.text) == ("46+5\n", "47+5\n")
-    assert (second.prompt.prefix, second.chosen.text, second.rejected.text) == (
+    assert (
+        second.prompt.prefix,
+        second.chosen.text,
+        second.rejected.text,
+    ) == (
         "46+5\n",
         "51",
         "52",
@@ -248,7 +252,10 @@ def test_beyond_the_depth_the_rest_is_one_step() -> None:
     assert {s.max_tokens for _, s in rest} == {20 - 5}
     # Nothing to choose from after the first line, so it takes along what follows.
     (pair,) = collected.preferences
-    assert (pair.chosen.text, pair.rejected.text) == ("46+5\n50\n51", "47+5\n1")
+    assert (pair.chosen.text, pair.rejected.text) == (
+        "46+5\n50\n51",
+        "47+5\n1",
+    )
 
 
 @pytest.mark.parametrize(("confidence", "value"), [(0.75, 0.75), (0.0, 0.0), (None, None)])
@@ -319,8 +326,8 @@ def test_best_first_scores_steps_by_look_aheads_and_pairs_those_far_apart() -> N
     changes = {"search": Search.best_first, "min_gap": 0.375, "smooth_labels": False}
     collected = searched(rollout, **changes)
     first, second = collected.preferences
-    assert (first.chosen_score, first.rejected_score) == (7 / 8, 4 / 8)
-    assert (second.chosen_score, second.rejected_score) == (1.0, 0.0)
+    assert (first.chosen.score, first.rejected.score) == (7 / 8, 4 / 8)
+    assert (second.chosen.score, second.rejected.score) == (1.0, 0.0)
     assert first.win_prob == 1.0
     assert collected.tree.num_judged == 16 + 2
 
@@ -374,7 +381,7 @@ def test_a_trees_numbers_worked_by_hand() -> None:
     tree.num_prompt_tokens, tree.num_cached_tokens, tree.num_simulations = 50, 20, 8
     sides = [completion(text) for text in ("51", "52")]
     pairs = [
-        Preference(PROMPT, *sides, 1.0, 1.0 - gap, "j", win_prob=1 - smoothing)
+        Preference.over(PROMPT, *sides, 1.0, 1.0 - gap, "j", win_prob=1 - smoothing)
         for gap, smoothing in ((0.5, 0.0), (1.0, 0.25), (1.5, 0.5))
     ]
     expected = {

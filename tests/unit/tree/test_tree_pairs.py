@@ -74,15 +74,19 @@ def test_what_siblings_share_belongs_to_their_prompt() -> None:
     assert not dropped
     # "4" stands before either: it is in the prompt, and training begins behind it.
     assert top.prompt.token_ids == (5, 6, ord("4"))
-    assert top.chosen.token_ids == (ord("6"), ord("\n"))
-    assert top.rejected.token_ids == (ord("7"), ord("\n"))
-    assert (top.chosen.text, top.rejected.text, top.prompt.prefix) == ("46\n", "47\n", "")
+    assert top.chosen.completion.token_ids == (ord("6"), ord("\n"))
+    assert top.rejected.completion.token_ids == (ord("7"), ord("\n"))
+    assert (top.chosen.text, top.rejected.text, top.prompt.prefix) == (
+        "46\n",
+        "47\n",
+        "",
+    )
     assert top.win_prob == 0.75
-    assert (top.chosen_score, top.rejected_score, top.margin) == (0.5, -0.5, 1.0)
+    assert (top.chosen.score, top.rejected.score, top.margin) == (0.5, -0.5, 1.0)
     assert top.judge == "verifier/last_line@1"
     assert deep.prompt.token_ids == (5, 6, *map(ord, "46\n9"))
     assert (deep.prompt.prefix, deep.prompt.num_prefix_tokens) == ("46\n", 4)
-    assert deep.chosen.token_ids == (ord("9"),)
+    assert deep.chosen.completion.token_ids == (ord("9"),)
     assert top.weight == deep.weight == 0.5
 
 
@@ -92,7 +96,10 @@ def test_a_step_takes_along_what_follows_it_without_alternative() -> None:
     (only,) = grown(tree, first, ("c\n", 0.5, 2))
     grown(tree, only, ("d", 0.5, 1), ("e", 0.1, 1))
     pairs, dropped = sibling_pairs(tree, config())
-    assert [(p.chosen.text, p.rejected.text) for p in pairs] == [("a\nc\n", "b\n"), ("d", "e")]
+    assert [(p.chosen.text, p.rejected.text) for p in pairs] == [
+        ("a\nc\n", "b\n"),
+        ("d", "e"),
+    ]
     assert [one.reason for one in dropped] == [DropReason.SHORT_GROUP]
     assert second.children == []
 
@@ -224,9 +231,9 @@ def test_both_sides_keep_a_token_and_differ_at_the_first(siblings) -> None:
     if texts:
         grown(tree, tree.root, *((text, q, 1) for text, q in texts.items()))
     for pair in sibling_pairs(tree, config(rejected=RejectedSibling.all))[0]:
-        a, b = pair.chosen.token_ids, pair.rejected.token_ids
+        a, b = pair.chosen.completion.token_ids, pair.rejected.completion.token_ids
         assert a and b
-        assert len(a) == len(pair.chosen.logprobs)
+        assert len(a) == len(pair.chosen.completion.logprobs)
         begins = pair.chosen.text.startswith(pair.rejected.text)
         ends = pair.rejected.text.startswith(pair.chosen.text)
         assert a[0] != b[0] or begins or ends
@@ -269,17 +276,21 @@ def test_both_sides_keep_a_token_of_the_policy_and_every_mark_stays(siblings, af
     pairs, _ = sibling_pairs(tree, config(rejected=RejectedSibling.all))
     assert len(pairs) == len(siblings) - 1
     for pair in pairs:
-        chosen, rejected = whole[0], whole[pair.rejected.sample - 1]
+        chosen, rejected = whole[0], whole[pair.rejected.completion.sample - 1]
         num_shared = len(pair.prompt.token_ids) - len(PROMPT.token_ids)
-        for side, before in ((pair.chosen, chosen), (pair.rejected, rejected)):
+        for one, before in ((pair.chosen, chosen), (pair.rejected, rejected)):
+            side = one.completion
             assert side.num_own_tokens >= 1
             assert side.token_ids == before.token_ids[num_shared:]
             assert marks(side) == marks(before)[num_shared:]
             assert side.num_own_tokens == marks(side).count(False)
             assert [nats == 0.0 for nats in side.logprobs] == marks(side)
-        a, b = (list(one.token_ids) for one in (pair.chosen, pair.rejected))
+        a, b = (list(side.completion.token_ids) for side in pair.sides)
         all_shared = a[0] == b[0]
-        assert not all_shared or 1 in (pair.chosen.num_own_tokens, pair.rejected.num_own_tokens)
+        assert not all_shared or 1 in (
+            pair.chosen.completion.num_own_tokens,
+            pair.rejected.completion.num_own_tokens,
+        )
 
 
 def test_a_side_that_differs_in_what_follows_a_result_alone_begins_there() -> None:
@@ -291,8 +302,8 @@ def test_a_side_that_differs_in_what_follows_a_result_alone_begins_there() -> No
     tree.root.children[0].on_path = True
     (pair,), _ = sibling_pairs(tree, config())
     assert pair.prompt.token_ids == (5, 6, *map(ord, "<<1+2=3>>"))
-    assert [side.observed for side in pair.sides] == [(), ()]
-    assert pair.chosen.token_ids == (ord("3"),)
+    assert [side.tokens.observed for side in pair.sides] == [(), ()]
+    assert pair.chosen.completion.token_ids == (ord("3"),)
 
 
 def test_a_call_is_a_sides_own_beginning_if_nothing_follows_its_result() -> None:
@@ -302,6 +313,6 @@ def test_a_call_is_a_sides_own_beginning_if_nothing_follows_its_result() -> None
         child = tree.add(tree.root, step_of([*call, *more]), ended=True)
         child.q = child.value = q
     (pair,), _ = sibling_pairs(tree, config())
-    assert pair.chosen.token_ids == tuple(map(ord, "=3>>3"))
-    assert pair.rejected.token_ids == tuple(map(ord, "=3>>"))
-    assert [side.observed for side in pair.sides] == [((1, 4),), ((1, 4),)]
+    assert pair.chosen.completion.token_ids == tuple(map(ord, "=3>>3"))
+    assert pair.rejected.completion.token_ids == tuple(map(ord, "=3>>"))
+    assert [side.tokens.observed for side in pair.sides] == [((1, 4),), ((1, 4),)]

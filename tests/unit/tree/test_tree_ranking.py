@@ -69,7 +69,7 @@ def test_better_answers_stand_over_worse_ones_and_ties_are_counted() -> None:
     assert [(d.reason, d.chosen.text, d.rejected.text) for d in dropped] == [
         (DropReason.TIE, "b\nx", "b\nz")
     ]
-    assert (pairs[0].chosen_score, pairs[0].rejected_score) == (0.75, 0.25)
+    assert (pairs[0].chosen.score, pairs[0].rejected.score) == (0.75, 0.25)
     assert math.isclose(sum(p.weight for p in pairs), 1)
     assert {p.prompt for p in pairs} == {PROMPT} and {p.judge for p in pairs} == {tree.judge}
     assert {p.win_prob for p in pairs} == {1.0}
@@ -78,8 +78,8 @@ def test_better_answers_stand_over_worse_ones_and_ties_are_counted() -> None:
 def test_steps_weigh_by_how_much_they_resemble_those_of_the_best_answer() -> None:
     tree, _ = searched()
     pairs, _ = ranked_pairs(tree, config())
-    emphasis = {p.rejected.text: p.emphasis[1] for p in pairs} | {
-        p.chosen.text: p.emphasis[0] for p in pairs
+    emphasis = {p.rejected.text: p.rejected.emphasis for p in pairs} | {
+        p.chosen.text: p.chosen.emphasis for p in pairs
     }
     assert emphasis["a\nx"] == ((0, 2, 1.0), (2, 3, 1.0)), "the best resembles itself"
     assert emphasis["a\ny"] == ((0, 2, 1.0), (2, 3, 0.5))
@@ -115,7 +115,11 @@ def test_a_list_holds_the_best_and_the_worst_and_what_lies_between() -> None:
         answer(tree, tree.root, str(i), i / 8)
     pairs, dropped = ranked_pairs(tree, config(list_size=3))
     assert not dropped
-    assert [(p.chosen.text, p.rejected.text) for p in pairs] == [("8", "4"), ("8", "0"), ("4", "0")]
+    assert [(p.chosen.text, p.rejected.text) for p in pairs] == [
+        ("8", "4"),
+        ("8", "0"),
+        ("4", "0"),
+    ]
     near, ties = ranked_pairs(tree, config(list_size=3, min_gap=0.6))
     assert [p.rejected.text for p in near] == ["0"]
     assert [d.reason for d in ties] == [DropReason.TIE] * 2
@@ -149,9 +153,9 @@ def test_every_list_is_ordered_and_weighs_one(seed: int, num_nodes: int, size: i
     num_ties = sum(d.reason is DropReason.TIE for d in dropped)
     if num_listed >= 2:
         assert len(pairs) + num_ties == num_listed * (num_listed - 1) // 2
-    assert all(0 <= p.rejected_score < p.chosen_score <= 1 for p in pairs)
+    assert all(0 <= p.rejected.score < p.chosen.score <= 1 for p in pairs)
     for pair in pairs:
-        for side, emphasis in zip((pair.chosen, pair.rejected), pair.emphasis, strict=True):
+        for side, emphasis in ((side.completion, side.emphasis) for side in pair.sides):
             places = [place for start, end, _ in emphasis for place in range(start, end)]
             assert places == list(range(len(side.token_ids))), "every token has one weight"
             assert all(0.5 <= weight <= 1 + 1e-9 for *_, weight in emphasis)

@@ -47,7 +47,7 @@ def completion(
 
 
 def preferred(over: Prompt, chosen: Completion, rejected: Completion, *scores: float) -> Preference:
-    return Preference(over, chosen, rejected, *scores, judge="fake@1")
+    return Preference.over(over, chosen, rejected, *scores, judge="fake@1")
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_ties_that_are_trained_on_count_too_and_equal_texts_say_nothing_of_the_j
         Completion("d", i, (i,), (), text, False, 3) for i, text in enumerate("xyzx")
     )
     pairs = [
-        Preference(prompt, *sides, 0.5, 0.5, "pair@1", 1 / 3, win_prob)
+        Preference.over(prompt, *sides, 0.5, 0.5, "pair@1", 1 / 3, win_prob)
         for sides, win_prob in (((one, two), 0.5), ((one, three), 0.9), ((one, four), 0.5))
     ]
     level = Comparison(((0.5,) * 4,) * 4, "pair@1")
@@ -239,7 +239,7 @@ def test_pairs_of_a_log_without_a_judge() -> None:
     a = prompt("a")
     fresh = completion("a", 0, "new", -1.0, -1.0, -1.0)
     logged = replace(completion("a", 0, "old", version=LOGGED), token_ids=(0, 1, 5))
-    pair = Preference(a, fresh, logged, 1.0, 0.0, judge="user")
+    pair = Preference.over(a, fresh, logged, 1.0, 0.0, judge="user")
     metrics = collection_metrics([Collected(a, (fresh,), None, (pair,), ())], policy_version=3)
     # The pair 0 1 is in both, of two on either side; only what was drawn counts as such.
     assert metrics["preference/similarity"] == 1 / 2

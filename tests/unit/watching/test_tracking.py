@@ -62,7 +62,7 @@ def collected() -> list[Collected]:
         prompt = Prompt(id, (Message("user", f"{id}?"),), (1,))
         verdict = Judgement((1.0, None), "fake@1")
         if id == "a":
-            pair = Preference(prompt, *completions, 1.0, 0.25, verdict.judge, win_prob=0.875)
+            pair = Preference.over(prompt, *completions, 1.0, 0.25, verdict.judge, win_prob=0.875)
             groups.append(Collected(prompt, completions, verdict, (pair,), ()))
         else:
             dropped = Dropped(DropReason.JUDGE_FAILED, *completions)
