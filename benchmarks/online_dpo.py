@@ -26,7 +26,7 @@ from rlhf.asking.prompts import PromptSchedule, load_data
 from rlhf.asking.sources.arithmetic import ArithmeticConfig
 from rlhf.config.models import DType, Rendering, TransformersRolloutConfig
 from rlhf.data.rendering import Renderer
-from rlhf.judges.mathematics.process import integer_score
+from rlhf.judges.verifier import integer_score
 from rlhf.learning.logprobs import completion_logprobs, pad
 from rlhf.models.batching import unique
 from rlhf.models.turns import end_token_ids
