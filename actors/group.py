@@ -17,6 +17,7 @@ from ray.exceptions import (
     UnserializableException,
 )
 
+from rlhf import imports
 from rlhf.collecting.dispatch import WorkerDied
 from rlhf.problems import InputError, RunFailed, one_line
 
@@ -96,6 +97,7 @@ def telling(actor: type) -> type:
 
     class Telling(actor):
         def __init__(self, *arguments: Any) -> None:
+            imports.end()  # begun in `actors`, which Ray imported to find this class
             try:
                 super().__init__(*arguments)
             except Exception as error:  # whatever it is, it goes on, in other words
@@ -121,6 +123,7 @@ def start_workers(
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TRANSFORMERS_VERBOSITY": "error",
+        imports.STARTING: "1",
         **(env or {}),
     }
     remote = ray.remote(telling(actor))

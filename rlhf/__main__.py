@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from rlhf import imports
 from rlhf.launching.command_line import begin, checked, told, typed_overrides
 from rlhf.launching.configuration import Config, register_schemas
 
@@ -31,7 +32,8 @@ def one_run(composed: DictConfig, name: str | None = None) -> float:
     """A whole run; `name` is how wandb shows it, by default its directory's."""
     config = checked(composed)
     overrides = typed_overrides(HydraConfig.get())
-    from rlhf.launching.launch import launch, show_plan
+    with imports.many():
+        from rlhf.launching.launch import launch, show_plan
 
     if config.dry_run:
         show_plan(config)

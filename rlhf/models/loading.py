@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, utils
 from transformers.utils import logging
 
 from rlhf.problems import InputError, some
+
+# Only the losses of object detectors use it, which every model would import: a third of a second.
+utils.is_scipy_available = lambda: False
 
 UNREADABLE = (
     OSError,

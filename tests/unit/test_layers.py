@@ -26,6 +26,7 @@ COMMANDS = "commands"
 """What people start: every `__main__`, and these."""
 ONE_FILE_COMMANDS = ("rlhf.evaluate", "rlhf.simulated_users", "rlhf.workspace")
 ORDER = [
+    "rlhf.imports",
     "rlhf.problems",
     "rlhf.seeds",
     "rlhf.records",
