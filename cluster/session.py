@@ -148,7 +148,8 @@ def _start(roles: Sequence[Role]) -> None:
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     # Nor has one machine anything to scale, or anybody who reads what workers log; Ray knows how
     # to do without those two processes, but `ray.init` does not pass it on.
-    fewer = partial(RayParams, no_monitor=True, include_log_monitor=False)
+    no: Any = False  # Ray's own annotation is wrong
+    fewer = partial(RayParams, no_monitor=True, include_log_monitor=no)
     with patch("ray._private.parameter.RayParams", fewer):
         ray.init(
             "local",  # even where another Ray is running

@@ -14,7 +14,7 @@ from rlhf.launching.command_line import told
 from rlhf.problems import InputError
 from rlhf.watching.metric_names import METRICS, ROLES
 from rlhf.watching.panels import STAGES
-from rlhf.watching.tracking_wandb import WANDB_FAILURES
+from rlhf.watching.tracking_wandb import wandb_failures
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -143,7 +143,7 @@ def save(workspace: "Workspace") -> str:
     """Saves it as a new view, and returns its address; raises InputError if wandb refuses."""
     try:
         return workspace.save().url
-    except WANDB_FAILURES as error:
+    except wandb_failures() as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
             [f"{workspace.entity}/{workspace.project}: wandb does not save the view ({reason}); "

@@ -1,9 +1,7 @@
 """Rows of a data source into the token ids that the policy reads: the only place that does it."""
 
 from dataclasses import dataclass, field
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from rlhf.config.data import INSTRUCTION
 from rlhf.config.models import Rendering
@@ -11,6 +9,9 @@ from rlhf.data.encoding import TextEncoder, special_prefix
 from rlhf.models.turns import turn_end
 from rlhf.problems import InputError
 from rlhf.records import Message
+
+if TYPE_CHECKING:  # who types a key wrongly is told before transformers has been imported
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Renderer:
     Raises InputError if the tokenizer has no end token, or is to chat without a template.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, rendering: Rendering) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", rendering: Rendering) -> None:
         has_template = tokenizer.chat_template is not None
         problems = []
         if tokenizer.eos_token_id is None:

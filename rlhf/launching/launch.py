@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
@@ -51,7 +52,6 @@ from rlhf.storage.run_directory import (
     refuse_other_run,
 )
 from rlhf.storage.store import write_atomically
-from rlhf.watching.curves import draw_curves
 from rlhf.watching.metrics import LOWER_IS_BETTER, headline
 from rlhf.watching.tracking import RunTracker
 
@@ -74,7 +74,10 @@ def launch(config: Config, overrides: list[str], name: str | None = None) -> flo
         contents = fingerprints(plain(config))
         require_same(directory, contents, config.run.allow_changed, checkpoint is not None)
         wanted = roles(config, inputs.model_path)
-        with session(cluster.address, wanted, cluster.start_timeout_s) as reservation:
+        with (
+            ThreadPoolExecutor(1) as beside,
+            session(cluster.address, wanted, cluster.start_timeout_s) as reservation,
+        ):
             plan = reservation.plan
             require_shared(plan, paths_by_role(config, directory, inputs.model_path))
             write_atomically(directory / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
@@ -101,11 +104,17 @@ def launch(config: Config, overrides: list[str], name: str | None = None) -> flo
                 raise
             finally:
                 tracker.close(status)
-                draw_curves(
-                    directory / "metrics.jsonl", directory / "curves.png", max_logprob_gap(config)
-                )
+                # While Ray ends: each takes a second.
+                drawn = beside.submit(_draw, directory, max_logprob_gap(config))
+        drawn.result()
         tracker.note(f"everything is in {directory}")
         return objective_value(last_evaluation(directory))
+
+
+def _draw(directory: Path, max_logprob_gap: float) -> None:
+    from rlhf.watching.curves import draw_curves  # matplotlib, which nothing before it needs
+
+    draw_curves(directory / "metrics.jsonl", directory / "curves.png", max_logprob_gap)
 
 
 def show_plan(config: Config) -> None:

@@ -17,7 +17,7 @@ from transformers.utils import logging
 from rlhf.problems import InputError, some
 
 # Only the losses of object detectors use it, which every model would import: a third of a second.
-utils.is_scipy_available = lambda: False
+utils.is_scipy_available = lambda: False  # type: ignore[attr-defined]
 
 UNREADABLE = (
     OSError,

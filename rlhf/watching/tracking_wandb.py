@@ -5,26 +5,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
-
-import wandb
-from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
-from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlhf.config.run import TrackingConfig, WandbMode
 from rlhf.watching.alerts import Alert
 from rlhf.watching.masking import mask_secrets
 from rlhf.watching.sample_tables import Table
 
-# What wandb raises when it cannot start, or when its service process is gone: the last three are
-# not of its own Error.
-WANDB_FAILURES = (
-    wandb.Error,
-    OSError,
-    HandleAbandonedError,
-    MailboxClosedError,
-    ServerResponseError,
-)
+if TYPE_CHECKING:  # it takes a third of a second, which a run without it is spared
+    import wandb
 
 ALERT_WAIT_S = 300
 """wandb sends no second alert of a title before."""
@@ -110,17 +99,31 @@ class WandbRun:
     def _forgiven(self, what: str, then: str = "training goes on without it") -> Iterator[None]:
         try:
             yield
-        except WANDB_FAILURES as error:
+        except wandb_failures() as error:
             self.is_lost = self._run is not None
             self._run = None
             reason = str(error).partition("\n")[0] or type(error).__name__
             self._warn(f"warning: wandb {what}, so {then}: {reason}")
             # Else the run's id stays taken, and a dead service prints a traceback at exit.
-            with suppress(*WANDB_FAILURES):
+            with suppress(*wandb_failures()):
+                import wandb
+
                 wandb.teardown()
 
 
-def _start_wandb(mode: Literal["online", "offline"], **arguments: Any) -> wandb.Run:
+def wandb_failures() -> tuple[type[Exception], ...]:
+    """What wandb raises when it cannot start, or when its service process is gone."""
+    import wandb
+    from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
+    from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
+
+    # The last three are not of its own Error.
+    return wandb.Error, OSError, HandleAbandonedError, MailboxClosedError, ServerResponseError
+
+
+def _start_wandb(mode: Literal["online", "offline"], **arguments: Any) -> "wandb.Run":
+    import wandb
+
     # Told to the whole process first: wandb's telemetry, which a run's own mode does not reach,
     # would call home from an offline run.
     wandb.setup(settings=wandb.Settings(mode=mode, silent=True))
@@ -139,7 +142,9 @@ def _start_wandb(mode: Literal["online", "offline"], **arguments: Any) -> wandb.
     return run
 
 
-def _shown(table: Table) -> wandb.Table:
+def _shown(table: Table) -> "wandb.Table":
+    import wandb
+
     columns: list[Any] = list(table.columns)
     rows: list[Any] = table.rows
     return wandb.Table(columns=columns, data=rows)
