@@ -170,9 +170,11 @@ def _classes(node: ast.AST) -> str:
 
 # Large libraries are imported once; each module of ours then in a fork that has none of ours.
 IMPORT_EACH = """
-import importlib, json, os, sys
-import hydra.core.config_store, math_verify, torch
+import gc, importlib, json, os, sys
+import hydra.core.config_store, math_verify, matplotlib.figure, pyarrow.parquet, torch
 from transformers import AutoModelForSequenceClassification, LlamaForCausalLM
+
+gc.freeze()  # or each fork looks for garbage in them, and copies what it looks at
 
 forbidden, modules = json.loads(sys.stdin.read())
 already = [name for name in forbidden if name in sys.modules]
@@ -188,6 +190,7 @@ for module in modules:
     _, status = os.waitpid(child, 0)
     if status:
         print(module, "failed", flush=True)
+gc.unfreeze()
 """
 
 
