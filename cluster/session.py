@@ -10,13 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
-from unittest.mock import patch
 
 import psutil
 import ray
-from ray._private.parameter import RayParams
 from ray._private.state import available_resources_per_node  # no public call tells it by node
 from ray._private.utils import read_ray_address
 from ray.exceptions import AuthenticationError
@@ -146,20 +143,15 @@ def _start(roles: Sequence[Role]) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Workers started in advance lack what each of ours has in its environment: none would be used.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    # Nor has one machine anything to scale, or anybody who reads what workers log; Ray knows how
-    # to do without those two processes, but `ray.init` does not pass it on.
-    no: Any = False  # Ray's own annotation is wrong
-    fewer = partial(RayParams, no_monitor=True, include_log_monitor=no)
-    with patch("ray._private.parameter.RayParams", fewer):
-        ray.init(
-            "local",  # even where another Ray is running
-            num_cpus=int(here.free["CPU"]),
-            num_gpus=int(here.free["GPU"]),
-            _memory=here.free["memory"],
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+    ray.init(
+        "local",  # even where another Ray is running
+        num_cpus=int(here.free["CPU"]),
+        num_gpus=int(here.free["GPU"]),
+        _memory=here.free["memory"],
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
 
 
 def _join(address: str) -> None:
