@@ -175,6 +175,8 @@ def _build_engine(
     sleeps: bool,
 ) -> Engine:
     ends = end_token_ids(read_tokenizer(path), read_generation_config(path))
+    if config.name not in ENGINES:
+        raise TypeError(f"no engine for rollout={config.name}; add it to ENGINES")
     return ENGINES[config.name](path, dtype, config, ends, transport, seed, sleeps)
 
 

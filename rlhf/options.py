@@ -17,9 +17,8 @@ class Fact(Enum):
     user_replies = "pairs have sides that users said something of"
     wishes = "what each user wanted, in their own words"
     simulated_wishes = "what each simulated user wants"
-    praised_replies = "every prompt of a log can have a reply that satisfied"
+    praised_replies = "the log has replies that satisfied, of whatever is in it"
     verdicts = "somebody judges completions"
-    scores = "a number for each completion"
     outcomes = "whole answers are right or wrong"
     partial_scores = "a number for how an answer begins"
     matrix = "win probabilities of every two completions"
@@ -48,11 +47,20 @@ class Option:
         return iter(())
 
 
+PRESUPPOSED = {Fact.praised_replies: Fact.feedback}
+"""What is told only where the other is given: else that says enough."""
+
+
 def unmet(options: Iterable[Option]) -> Iterator[str]:
     """What one of them needs and none of them gives, in words."""
     options = list(options)
     given = {fact for option in options for fact in option.gives()}
-    lines = [line for one in options for fact, line in one.needs().items() if fact not in given]
+    lines = [
+        line
+        for one in options
+        for fact, line in one.needs().items()
+        if fact not in given and PRESUPPOSED.get(fact, fact) in given | {fact}
+    ]
     yield from dict.fromkeys(lines)
 
 

@@ -260,6 +260,9 @@ class DropReason(StrEnum):
     REFUSAL = "refusal", "was refused", "#3f3f6e", "what displeased was a refusal, perhaps rightly"
     UNVISITED = "unvisited", "not tried", "#56b4e9", "a side was never tried in the search tree"
     ALL_WRONG = "all_wrong", "none is right", "#8b5a2b", "none of the answers is right"
+    NOT_SHORTER = (
+        "not_shorter", "not shorter", "#e6ab02", "no right ending is shorter than the whole answer"
+    )  # fmt: skip
 
 
 class Tokens(NamedTuple):
@@ -336,6 +339,13 @@ class Preference:
         second = Side(prompt, rejected, rejected_score, emphasis[1])
         return cls(first, second, judge, weight, win_prob)
 
+    def __post_init__(self) -> None:
+        if self.chosen.prompt.id != self.rejected.prompt.id:
+            raise ValueError(
+                f"the sides of a preference come of one prompt, not of {self.chosen.prompt.id!r} "
+                f"and {self.rejected.prompt.id!r}"
+            )
+
     @property
     def prompt(self) -> Prompt:
         """The chosen side's, with which the pair is counted."""
@@ -379,13 +389,15 @@ class Collected:
     dropped: tuple[Dropped, ...]
     tree: Search | None = None
     """What was searched; `completions` are then its whole answers."""
+    num_more_tokens: int = 0
+    """Generated beside `completions`, such as for look-aheads."""
 
     @property
     def num_tokens(self) -> int:
         """Generated for it; steps that answers of a tree share count once."""
-        return (
-            self.tree.num_tokens if self.tree else sum(c.num_own_tokens for c in self.completions)
-        )
+        if self.tree:
+            return self.tree.num_tokens
+        return sum(one.num_own_tokens for one in self.completions) + self.num_more_tokens
 
 
 class SidePair(NamedTuple):

@@ -79,26 +79,40 @@ class Prune:
     async def collect(self, asked: Asked) -> Collected:
         prompt, seed = asked.prompt, asked.seed
         each = (self._pruned(prompt, seed + i, i) for i in range(self.config.num_completions))
-        answers, verdicts, found = zip(*await asyncio.gather(*each), strict=True)
+        answers, verdicts, found, extra = zip(*await asyncio.gather(*each), strict=True)
         pairs = [one for one in found if isinstance(one, Preference)]
         preferences = tuple(replace(pair, weight=1 / len(pairs)) for pair in pairs)
         dropped = tuple(one for one in found if isinstance(one, Dropped))
         scores = tuple(verdict.scores[0] for verdict in verdicts)
         judgement = Judgement(scores, verdicts[0].judge)
-        return Collected(prompt, answers, judgement, preferences, dropped)
+        return Collected(
+            prompt, answers, judgement, preferences, dropped, num_more_tokens=sum(extra)
+        )
 
     async def _pruned(
         self, prompt: Prompt, seed: int, sample: int
-    ) -> tuple[Completion, Verdict, Preference | Dropped]:
-        """An answer, what is thought of it and its endings, and what comes of that."""
+    ) -> tuple[Completion, Verdict, Preference | Dropped, int]:
+        """An answer, what is thought of it and its endings, what comes of that, and how many
+        tokens the endings took."""
         tree = await self._answer(prompt, seed)
         answer = replace(tree.answer(tree.nodes[-1]), sample=sample)
         exits = [node for node in tree.nodes[1:] if not node.ended]
+        if answer.truncated and self.config.truncated is Truncated.drop:
+            exits = []  # it takes no part, so how it could have ended does not matter
         drawn = await asyncio.gather(*(self._endings(tree, node) for node in exits))
-        endings = [replace(one, sample=self.config.num_completions + sample)
-                   for some in drawn for one in some]  # fmt: skip
+        endings = [
+            replace(one, sample=self.config.num_completions + sample)
+            for some in drawn
+            for one in some
+        ]
+        begun = [tree.answer(node).num_own_tokens for node in exits]
+        num_tokens = sum(
+            one.num_own_tokens - before
+            for some, before in zip(drawn, begun, strict=True)
+            for one in some
+        )
         verdict = await self.judge.judge(prompt, (answer, *endings))
-        return answer, verdict, self._pair(prompt, answer, endings, verdict)
+        return answer, verdict, self._pair(prompt, answer, endings, verdict), num_tokens
 
     async def _answer(self, prompt: Prompt, seed: int) -> Tree:
         """A tree without branches: a node per step, the last of which has ended."""
@@ -134,7 +148,8 @@ class Prune:
     ) -> Preference | Dropped:
         """The shortest right ending over the answer, if it is shorter than that.
 
-        Dropped as ALL_WRONG where no ending is right, as TIE where none of those is shorter.
+        Dropped as ALL_WRONG where no ending is right, as NOT_SHORTER where none of those is
+        shorter, and as JUDGE_FAILED where nobody can tell.
         """
         worth, *scores = verdict.scores
         if answer.truncated and self.config.truncated is Truncated.drop:
@@ -147,10 +162,12 @@ class Prune:
             if score is not None and score >= RIGHT and not ending.truncated
         ]
         if not right:
-            return Dropped(DropReason.ALL_WRONG, None, answer)
+            unknown = None in scores
+            reason = DropReason.JUDGE_FAILED if unknown else DropReason.ALL_WRONG
+            return Dropped(reason, None, answer)
         best, score = min(right, key=lambda one: len(one[0].token_ids))
         if len(best.token_ids) >= len(answer.token_ids):
-            return Dropped(DropReason.TIE, best, answer)
+            return Dropped(DropReason.NOT_SHORTER, best, answer)
         if answer.truncated and self.config.truncated is Truncated.penalise:
             worth = 0.0
         return Preference.over(prompt, best, answer, score, worth, verdict.judge)

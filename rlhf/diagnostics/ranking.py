@@ -17,11 +17,11 @@ def is_ranked(pairs: TrainedPairs) -> Tensor:
 def is_ranked_ideally(pairs: TrainedPairs) -> Tensor:
     """1 where the policy of least DPO loss would give the chosen side more, else 0, `(B,)`.
 
-    Its margin is the anchor's and ln(q/(1-q))/β, with the chosen side's win probability q: a
-    certain label outweighs any anchor.
+    Its margin is the anchor's and ln(q/(1-q))/β, with the probability q with which the loss takes
+    the label to be right: a certain label outweighs any anchor.
     """
     objective = pairs.objective
-    log_odds_B = pairs.given.judged.win_prob_B.logit()
+    log_odds_B = objective.right(pairs.given.judged.win_prob_B).logit()
     anchor_B = margin(pairs.given.anchors[objective.anchors[0]])
     # Chen et al. 2024, arXiv 2405.19534: idealized ranking accuracy
     ideal_B = anchor_B + log_odds_B / objective.beta  # type: ignore[attr-defined]
@@ -49,7 +49,7 @@ class Ranking(Diagnostic):
             Metric(
                 "the same of the policy that DPO's loss would be least for",
                 "share",
-                "how far `policy/ranking` could rise: 1 where all labels are certain",
+                "how far `policy/ranking` could rise: 1 where all labels are taken for certain",
             ),
             "at the least loss",
             is_ranked_ideally,

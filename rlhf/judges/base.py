@@ -23,7 +23,8 @@ class Seat(Enum):
     gpu = "gpu"
     """In workers of which each holds its model, on a GPU where runs use them."""
     engine = "engine"
-    """In workers that hold its language model on the engine of `rollout`."""
+    """In workers that hold its language model on the engine of `rollout`; of those that
+    `rlhf.judges.questions.settings.AskedModelConfig` describes."""
 
 
 class Measure(Enum):
@@ -46,6 +47,9 @@ class JudgeConfig(Option):
     """Share of a round's judgements that may fail before the run stops; those that fail are
     counted and take no part."""
 
+    def gives(self) -> Set[Fact]:
+        return {Fact.verdicts}
+
     @property
     def seat(self) -> Seat:
         return Seat.cpu
@@ -59,7 +63,7 @@ class JudgeConfig(Option):
 
     @property
     def loads(self) -> str | None:
-        """The model that its workers load, a folder or hub id: its `path`."""
+        """The model that its workers load, a folder or hub id: its key `path`."""
         return None
 
     @property

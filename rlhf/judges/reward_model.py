@@ -21,7 +21,7 @@ class RewardModelConfig(ModelJudgeConfig):
     labels: ClassVar[str] = "a reward model has 1"
 
     def gives(self) -> Set[Fact]:
-        return {Fact.verdicts, Fact.scores, Fact.partial_scores}
+        return {Fact.verdicts, Fact.partial_scores}
 
     def inspect(self, asked: Set[Fact]) -> None:
         from rlhf.models.files import trained_kind

@@ -22,7 +22,7 @@ class SimulatedUserJudgeConfig(JudgeConfig):
         return Measure.satisfaction
 
     def gives(self) -> Set[Fact]:
-        return {Fact.verdicts, Fact.scores, Fact.outcomes}
+        return {Fact.verdicts, Fact.outcomes}
 
     def needs(self) -> Mapping[Fact, str]:
         return {

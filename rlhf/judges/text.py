@@ -1,6 +1,6 @@
 """The text alone as a judge: how long it is, and how little it repeats itself."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from rlhf.judges.base import JudgeConfig
 from rlhf.judges.groups import Group
-from rlhf.options import Fact
 from rlhf.records import Judgement
 
 
@@ -30,9 +29,6 @@ class TextJudgeConfig(JudgeConfig):
     score: TextScore = TextScore.product
     sign: float = 1.0
     """Times the score; -1 prefers the short, or the repetitive."""
-
-    def gives(self) -> Set[Fact]:
-        return {Fact.verdicts, Fact.scores}
 
     def build(self) -> "TextJudge":
         return TextJudge(self)

@@ -31,12 +31,13 @@ class VerifierConfig(JudgeConfig):
     check: Check = Check.integer
 
     def gives(self) -> Set[Fact]:
-        return {Fact.verdicts, Fact.scores, Fact.outcomes}
+        return {Fact.verdicts, Fact.outcomes}
 
     def needs(self) -> Mapping[Fact, str]:
         return {
-            Fact.answers: "judge=verifier: compares with solutions, and this data has none; set "
-            "judge=none, or judge=llm judge.user_guided=true to measure by what users said"
+            Fact.answers: "judge=verifier: compares with solutions, and this data has none; choose "
+            "another, such as judge=game for a game, or for logs judge=none, or judge=llm "
+            "judge.user_guided=true to measure by what users said"
         }
 
     def build(self) -> "Verifier":

@@ -99,9 +99,8 @@ def _objective_problems(config: Config) -> Iterator[str]:
             f"{key}: objective={objective.name} takes the chosen side to be better for certain; "
             f"{instead}"
         )
-    if objective.needs_self_play and Fact.games not in algorithm.gives():
-        return  # told already
-    yield from objective.problems_with(algorithm)
+    if Fact.games in algorithm.gives():
+        yield from objective.problems_with(algorithm)
 
 
 def _round_problems(config: Config) -> Iterator[str]:
@@ -109,15 +108,15 @@ def _round_problems(config: Config) -> Iterator[str]:
     data, algorithm = config.data, config.algorithm
     steps, share, ahead = config.warmup.steps, config.round.hardest_share, config.max_staleness
     demonstrates = Fact.demonstrations in data.gives()
-    has_column = hasattr(data, "demonstration_column")
-    if steps and not demonstrates and has_column:
+    key = data.demonstration_key
+    if steps and not demonstrates and key:
         yield (
-            f"warmup.steps={steps}: needs demonstrations; name their column in "
-            "data.demonstration_column, or set warmup.steps=0"
+            f"warmup.steps={steps}: needs demonstrations; name their column in {key}, or set "
+            "warmup.steps=0"
         )
     elif steps and not demonstrates:
         yield f"warmup.steps={steps}: data={data.name} demonstrates nothing; set it to 0"
-    if share < 1 and not demonstrates and not has_column:
+    if share < 1 and not demonstrates and not key:
         yield f"round.hardest_share={share:g}: data={data.name} demonstrates nothing; set it to 1"
     if share < 1 and ahead:
         yield (

@@ -63,10 +63,13 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     folder = require_causal("model.path", path)
     tokenizer, model = read_tokenizer(folder), read_config(folder)
     sandbox = config.tools.sandbox()
-    config.judge.inspect(config.algorithm.needs().keys())
-    if isinstance(config.judge, AskedModelConfig) and config.judge.path is not None:
-        check_llm_judge(config.judge)
     problems = []
+    try:
+        config.judge.inspect(config.algorithm.needs().keys())
+        if isinstance(config.judge, AskedModelConfig) and config.judge.path is not None:
+            check_llm_judge(config.judge)
+    except InputError as error:
+        problems += error.problems
     problems += [f"model.path={path}: {fault}" for fault in vocabulary_faults(tokenizer, model)]
     by_nccl = transport(config) is Transport.nccl
     on_vllm = config.rollout.reads_saved

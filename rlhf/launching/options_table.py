@@ -23,7 +23,7 @@ def comment(file: Path) -> str:
         for line in file.read_text().splitlines()
         if line.startswith("#") and "@package" not in line
     ]
-    return " ".join(said).replace("|", "or").replace("<", "&lt;")
+    return " ".join(said).replace("|", r"\|").replace("<", "&lt;")
 
 
 if __name__ == "__main__":

@@ -70,8 +70,7 @@ class ObjectiveConfig(Option):
         return needed
 
     def problems_with(self, algorithm: Any) -> Iterator[str]:
-        """What cannot be, of its own keys and of the algorithm's beside them; not asked where
-        that plays no games and these are needed."""
+        """What cannot be, of its own keys beside those of an algorithm of self-play."""
         if (wanted := self.needs_score) and algorithm.score.value != wanted:
             yield f"algorithm.score={algorithm.score.value}: objective={self.name} needs {wanted}"
         if self.explores and not algorithm.num_initial:
@@ -83,6 +82,10 @@ class ObjectiveConfig(Option):
     def cautions(self, max_staleness: int) -> Iterator[str]:
         """What may be, but is hardly meant; told before a run."""
         return iter(())
+
+    def right(self, win_prob_B: Tensor) -> Tensor:
+        """The probability with which the loss takes a label to be right, `(B,)`."""
+        return win_prob_B
 
     def loss(self, pairs: Pairs) -> Tensor:
         """Per pair, `(B,)`, in nats unless it says otherwise; to be minimised."""

@@ -26,6 +26,10 @@ class DPOConfig(ObjectiveConfig):
     """Weight of the chosen side's mean token NLL (RPO)."""
     anchor: Anchor = Anchor.initial
 
+    def right(self, win_prob_B: Tensor) -> Tensor:
+        smoothing = self.label_smoothing
+        return win_prob_B * (1 - smoothing) + (1 - win_prob_B) * smoothing
+
     def loss(self, pairs: Pairs) -> Tensor:
         """DPO; label smoothing makes it cDPO, least at a margin of ln((1-ε)/ε)/β.
 
@@ -33,10 +37,7 @@ class DPOConfig(ObjectiveConfig):
         The NLL is the chosen side's, per token.
         """
         logit_B = self.beta * margin(pairs.log_ratios(self.anchor.value))
-        smoothing = self.label_smoothing
-        right_B = (
-            pairs.judged.win_prob_B * (1 - smoothing) + (1 - pairs.judged.win_prob_B) * smoothing
-        )
+        right_B = self.right(pairs.judged.win_prob_B)
         # Rafailov et al. 2023, arXiv 2305.18290, Eq. 7; Mitchell 2023, ericmitchell.ai/cdpo.pdf,
         # Eq. 3; the NLL: Pang et al. 2024, arXiv 2404.19733, Eq. 1
         return dpo_loss(logit_B, right_B) + self.nll_coef * chosen_nll_per_token(pairs.policy)

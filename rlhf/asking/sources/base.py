@@ -16,8 +16,8 @@ class DataConfig(Option):
         return False
 
     @property
-    def arrives(self) -> str | None:
-        """A folder in which more of it appears while a run goes on."""
+    def demonstration_key(self) -> str | None:
+        """The key that names where model answers are, if there is one."""
         return None
 
     def source(self, needs_answers: bool, seed: int) -> Source:

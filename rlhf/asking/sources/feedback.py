@@ -41,10 +41,6 @@ class FeedbackDataConfig(DataConfig):
     def drops_overlong(self) -> bool:
         return self.overlong is Overlong.drop
 
-    @property
-    def arrives(self) -> str | None:
-        return self.feed
-
     def gives(self) -> Set[Fact]:
         given = {Fact.feedback, Fact.wishes}
         # What arrives are complaints alone.

@@ -48,6 +48,10 @@ class FilesConfig(DataConfig):
     def drops_overlong(self) -> bool:
         return self.overlong is Overlong.drop
 
+    @property
+    def demonstration_key(self) -> str:
+        return "data.demonstration_column"
+
     def gives(self) -> Set[Fact]:
         found = {Fact.answers}  # whether there is a column of them is seen as they are read
         return found if self.demonstration_column is None else found | {Fact.demonstrations}

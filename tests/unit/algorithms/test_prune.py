@@ -37,10 +37,12 @@ class Scripted:
 
 
 class Last:
-    """`rlhf.stages.Judge`: right if the text ends with the answer."""
+    """`rlhf.stages.Judge`: right if the text ends with the answer, unknown if it asks."""
 
     async def judge(self, prompt: Prompt, completions) -> Judgement:
-        return Judgement(tuple(float(c.text.endswith("51")) for c in completions), "last@1")
+        texts = [c.text for c in completions]
+        scores = (None if "?" in text else float(text.endswith("51")) for text in texts)
+        return Judgement(tuple(scores), "last@1")
 
 
 async def collected(endings: dict[str, list[str]], steps=WHOLE, max_tokens=50, **settings):
@@ -66,6 +68,7 @@ async def test_the_shortest_right_ending_wins_over_the_whole_answer():
     assert {pair.chosen.completion.sample, pair.rejected.completion.sample} == {0, 1}
     seeds = [seed for _, _, seed in rollout.asked]
     assert len(set(seeds)) == len(seeds) == 5
+    assert found.num_tokens == 14 + sum(map(len, ("50", "is 51", "51", "that is 51")))
     limits = [s.max_tokens for prefix, s, _ in rollout.asked if not s.stop]
     assert limits == [44, 38]  # what is left of 50
 
@@ -74,14 +77,17 @@ async def test_the_shortest_right_ending_wins_over_the_whole_answer():
     "endings, settings, reason",
     [
         (["50", "49"], {}, DropReason.ALL_WRONG),
-        (["after all 51", "49"], {}, DropReason.TIE),
+        (["after all 51", "49"], {}, DropReason.NOT_SHORTER),
+        (["?", "49"], {}, DropReason.JUDGE_FAILED),
         (["51", "51"], {"ending_tokens": 1}, DropReason.ALL_WRONG),  # cut before it is right
         (["51", "51"], {"max_tokens": 13}, DropReason.TRUNCATED),
     ],
 )
 async def test_what_teaches_nothing_is_dropped_with_its_reason(endings, settings, reason):
-    found, _ = await collected({"20+31\n": endings, "20+31\n19+32\n": ["50"]}, **settings)
+    found, rollout = await collected({"20+31\n": endings, "20+31\n19+32\n": ["50"]}, **settings)
     assert not found.preferences
+    if reason is DropReason.TRUNCATED:
+        assert all(sampling.stop for _, sampling, _ in rollout.asked), "no ending is drawn"
     assert [one.reason for one in found.dropped] == [reason]
 
 

@@ -1,6 +1,7 @@
 """Every choice under `conf/` composes, and whatever is wrong is told at once, with a way out."""
 
 import math
+import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -240,6 +241,29 @@ def test_an_impossible_number_of_ranks_is_told_like_any_other(demo, ranks):
         f"policy.num_ranks={ranks}: must be at least 1",
         "seed=-1: must be at least 0",
     ]
+
+
+@pytest.mark.parametrize("algorithm", sorted(path.stem for path in (CONF / "algorithm").iterdir()))
+def test_any_options_fit_together_or_are_refused_in_lines(something, algorithm: str):
+    config = made(something, "model=tiny", f"algorithm={algorithm}")
+    for objective in SCHEMAS["objective"].values():
+        for judge in SCHEMAS["judge"].values():
+            for data in SCHEMAS["data"].values():
+                config.objective, config.judge, config.data = objective(), judge(), data()
+                lines = config_problems(config)
+                assert len(set(lines)) == len(lines)
+                assert all(re.match(r"[a-z_]+(\.[a-z_]+)*(=|:|,| )", line) for line in lines)
+
+
+def test_only_a_log_is_said_to_lack_replies_that_satisfied(something):
+    config = made(something, "data=arithmetic", "model=tiny", "algorithm=spin", "judge=none")
+    (line,) = config_problems(config)
+    assert line.startswith("algorithm: it learns from what users said")
+
+
+def test_optimism_without_completions_of_the_initial_policy_is_no_traceback(something):
+    config = made(something, "data=arithmetic", "model=tiny", "objective=vpo")
+    assert config_problems(config) == []
 
 
 def test_a_group_that_no_padded_batch_can_hold(demo):

@@ -75,6 +75,13 @@ def test_the_ideal_policy_weighs_its_anchor_against_the_label(beta, win_prob, in
     assert (shown(pairs, "ranking"), shown(pairs, "ranking_ideal")) == (0, ranked)
 
 
+def test_a_label_that_the_loss_doubts_outweighs_no_anchor():
+    # ln 9 / 0.1 = 21.97
+    for initial, ranked in ((-40, 0), (-22, 0), (-21.9, 1)):
+        pairs = pair(DPOConfig(label_smoothing=0.1), initial=(initial, 0))
+        assert shown(pairs, "ranking_ideal") == ranked
+
+
 def test_the_ideal_policy_starts_from_the_objective_s_own_anchor():
     anchors = {"initial": (-30.0, -1.0), "previous": (-1.0, -30.0)}
     for anchor, ranked in ((Anchor.initial, 0), (Anchor.previous, 1)):

@@ -32,7 +32,7 @@ class Vowels(JudgeConfig):
     name: ClassVar[str] = "vowels"
 
     def gives(self) -> Set[Fact]:
-        return {Fact.verdicts, Fact.scores}
+        return {Fact.verdicts}
 
     def build(self) -> "Vowels":
         return self
