@@ -17,8 +17,10 @@ def write_letter_model(byte_model: Path, directory: Path) -> Path:
         ends = model.model.embed_tokens.weight[tokenizer("\n !")["input_ids"]]
         towards = ends.sum(0) / ends.norm(dim=-1).mean()
         model.lm_head.weight.mul_(0.1)
-        model.lm_head.weight[a] = towards + 0.3 * torch.randn_like(towards)
-        model.lm_head.weight[b] = towards + 0.3 * torch.randn_like(towards)
+        seeded = torch.Generator().manual_seed(2)
+        for letter in (a, b):
+            apart = torch.randn(towards.shape, generator=seeded)
+            model.lm_head.weight[letter] = towards + 0.3 * apart
     return _written(tokenizer, model, directory)
 
 
