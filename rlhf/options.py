@@ -59,7 +59,7 @@ def unmet(options: Iterable[Option]) -> Iterator[str]:
         line
         for one in options
         for fact, line in one.needs().items()
-        if fact not in given and PRESUPPOSED.get(fact, fact) in given | {fact}
+        if fact not in given and (fact not in PRESUPPOSED or PRESUPPOSED[fact] in given)
     ]
     yield from dict.fromkeys(lines)
 

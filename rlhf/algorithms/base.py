@@ -1,6 +1,6 @@
 """What every algorithm says of itself, what it may leave as it is here, and what it is made of."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -74,7 +74,7 @@ class AlgorithmConfig(Option):
         """What collects round 0, where it is another."""
         return self
 
-    def asked(
+    def usable(
         self, prompts: Sequence[Prompt], feedback: Mapping[str, UserFeedback]
     ) -> tuple[Sequence[Prompt], Sequence[Prompt]]:
         """The prompts that it can use, and those of the warm start.
@@ -82,9 +82,6 @@ class AlgorithmConfig(Option):
         Raises InputError if there are none.
         """
         return prompts, ()
-
-    def gives(self) -> Set[Fact]:
-        return frozenset()
 
     def needs(self) -> Mapping[Fact, str]:
         return {

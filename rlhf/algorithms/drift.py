@@ -110,15 +110,15 @@ class DriftConfig(AlgorithmConfig):
         if self.truncated is Truncated.penalise:
             yield "algorithm.truncated=penalise: there are no scores to lower; set drop or keep"
 
-    def asked(
+    def usable(
         self, prompts: Sequence[Prompt], feedback: Mapping[str, UserFeedback]
     ) -> tuple[Sequence[Prompt], Sequence[Prompt]]:
         """Those of which the log has replies for both sides."""
-        usable = [prompt for prompt in prompts if can_use(feedback.get(prompt.id), self)]
+        both = [prompt for prompt in prompts if can_use(feedback.get(prompt.id), self)]
         first = self.warm_start()
         seeds = [prompt for prompt in prompts if can_use(feedback.get(prompt.id), first)]
         problems = []
-        if not usable:
+        if not both:
             problems.append(
                 f"algorithm.chosen={self.chosen.value} algorithm.rejected={self.rejected.value}: "
                 f"none of the {len(prompts)} logged prompts has replies for both sides; choose "
@@ -131,7 +131,7 @@ class DriftConfig(AlgorithmConfig):
             )
         if problems:
             raise InputError(problems)
-        return usable, seeds if self.seed_epochs else ()
+        return both, seeds if self.seed_epochs else ()
 
     def make(self, services: Services) -> "Drift":
         judge = services.judge if self.min_margin is not None else None

@@ -1,7 +1,7 @@
 """Pruned reasoning: the shortest right ending of a sampled answer over the whole of it."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -49,9 +49,6 @@ class PruneConfig(AlgorithmConfig):
     @property
     def most_completions(self) -> int:
         return self.num_lookaheads
-
-    def gives(self) -> Set[Fact]:
-        return frozenset()
 
     def needs(self) -> Mapping[Fact, str]:
         return {
@@ -101,16 +98,11 @@ class Prune:
             exits = []  # it takes no part, so how it could have ended does not matter
         drawn = await asyncio.gather(*(self._endings(tree, node) for node in exits))
         endings = [
-            replace(one, sample=self.config.num_completions + sample)
-            for some in drawn
-            for one in some
+            replace(begun.followed_by(rest), sample=self.config.num_completions + sample)
+            for begun, rests in drawn
+            for rest in rests
         ]
-        begun = [tree.answer(node).num_own_tokens for node in exits]
-        num_tokens = sum(
-            one.num_own_tokens - before
-            for some, before in zip(drawn, begun, strict=True)
-            for one in some
-        )
+        num_tokens = sum(rest.num_own_tokens for _, rests in drawn for rest in rests)
         verdict = await self.judge.judge(prompt, (answer, *endings))
         return answer, verdict, self._pair(prompt, answer, endings, verdict), num_tokens
 
@@ -130,8 +122,8 @@ class Prune:
             node = tree.add(node, step, ended=not goes_on)
         return tree
 
-    async def _endings(self, tree: Tree, node: Node) -> list[Completion]:
-        """Answers that go on from here without another step's limit."""
+    async def _endings(self, tree: Tree, node: Node) -> tuple[Completion, tuple[Completion, ...]]:
+        """The answer up to here, and how it could go on to its end."""
         begun = tree.answer(node)
         left = self.sampling.max_tokens - len(begun.token_ids)
         sampling = replace(
@@ -140,8 +132,7 @@ class Prune:
             max_tokens=min(self.config.ending_tokens, left),
         )
         seed = derive_seed(tree.seed, node.index, "ending")
-        rests = await self.rollout.generate(tree.begun(node), sampling, seed)
-        return [begun.followed_by(rest) for rest in rests]
+        return begun, await self.rollout.generate(tree.begun(node), sampling, seed)
 
     def _pair(
         self, prompt: Prompt, answer: Completion, endings: list[Completion], verdict: Verdict

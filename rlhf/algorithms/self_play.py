@@ -46,7 +46,7 @@ class SelfPlayConfig(Matching, AlgorithmConfig):
         return {Fact.games}
 
     def needs(self) -> Mapping[Fact, str]:
-        needed = dict(AlgorithmConfig.needs(self))
+        needed = dict(super().needs())
         if self.samples_initial_policy:
             needed[Fact.initial_policy] = (
                 "algorithm.num_initial, algorithm.num_mixture: the initial policy is sampled by "

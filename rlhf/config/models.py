@@ -72,15 +72,13 @@ class RolloutConfig(Option):
     shares_gpus: ClassVar[bool] = False
     """On a GPU it gives its memory back for as long as it sleeps, and takes weights from there."""
 
+    calls_per_worker: ClassVar[int] = 1
+    """Requests under way at a worker. Padded batches gather first; what batches continuously gets
+    requests as they come."""
+
     num_workers: int = number(1, at_least=1)
     max_prompt_tokens: int = number(1024, at_least=1)
     max_completion_tokens: int = number(1024, at_least=1)
-
-    @property
-    def calls_per_worker(self) -> int:
-        """Requests under way at a worker. Padded batches gather first; what batches continuously
-        gets requests as they come."""
-        return 1
 
     @property
     def gpus_per_worker(self) -> int:
@@ -127,16 +125,13 @@ class VllmRolloutConfig(RolloutConfig):
     name: ClassVar[str] = "vllm"
     reads_saved: ClassVar[bool] = True
     shares_gpus: ClassVar[bool] = True
+    calls_per_worker: ClassVar[int] = 1024
 
     tensor_parallel: int = number(1, at_least=1)
     """GPUs per worker."""
     gpu_memory_utilization: float = number(0.85, above=0, at_most=1)
     cpu_kv_cache_gib: int = number(1, at_least=1)
     enforce_eager: bool = False
-
-    @property
-    def calls_per_worker(self) -> int:
-        return 1024
 
     @property
     def gpus_per_worker(self) -> int:

@@ -35,7 +35,6 @@ class Measure(Enum):
     score = "score"
     win_rate = "win_rate"
     """Against the initial policy's completions."""
-    nothing = "nothing"
 
 
 @dataclass

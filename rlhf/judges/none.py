@@ -4,7 +4,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rlhf.judges.base import JudgeConfig, Measure, Seat
+from rlhf.judges.base import JudgeConfig, Seat
 from rlhf.options import Fact
 
 
@@ -18,7 +18,3 @@ class NoJudgeConfig(JudgeConfig):
     @property
     def seat(self) -> Seat:
         return Seat.nowhere
-
-    @property
-    def measure(self) -> Measure:
-        return Measure.nothing

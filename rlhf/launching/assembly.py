@@ -294,5 +294,5 @@ def make_evaluation(
             return ScoreEvaluation(heldout, judge, SATISFACTION)
         case Measure.score:
             return ScoreEvaluation(heldout, judge, None)
-        case _:
+        case Measure.win_rate:
             return WinRateEvaluation(heldout, judge, directory / "initial_completions.json", begins)

@@ -72,7 +72,7 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
         problems += error.problems
     problems += [f"model.path={path}: {fault}" for fault in vocabulary_faults(tokenizer, model)]
     by_nccl = transport(config) is Transport.nccl
-    on_vllm = config.rollout.reads_saved
+    on_vllm = config.rollout.name == "vllm"
     faults = sampling_faults(model, on_vllm, config.placement.gpus, by_nccl)
     problems += [f"model.path={path}: {fault}" for fault in faults]
     longest = config.rollout.longest
@@ -95,7 +95,7 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
         tools=config.tools,
         seed=config.seed,
     )
-    prompts, seeds = config.algorithm.asked(data.train, data.feedback)
+    prompts, seeds = config.algorithm.usable(data.train, data.feedback)
     schedule: Schedule = _schedule(config, data, prompts)
     if seeds:
         schedule = DelayedSchedule(schedule)

@@ -27,7 +27,7 @@ class INPOConfig(ObjectiveConfig):
         return self.step_size / 2
 
     def problems_with(self, algorithm: Any) -> Iterator[str]:
-        yield from ObjectiveConfig.problems_with(self, algorithm)
+        yield from super().problems_with(algorithm)
         if self.tau * self.step_size >= 1:
             yield (
                 f"objective.tau={self.tau:g}: tau·step_size = {self.tau * self.step_size:g} is the "

@@ -22,7 +22,7 @@ class NashMDConfig(ObjectiveConfig):
     anchor: Anchor = Anchor.initial
 
     def problems_with(self, algorithm: Any) -> Iterator[str]:
-        yield from ObjectiveConfig.problems_with(self, algorithm)
+        yield from super().problems_with(algorithm)
         if algorithm.label.value == "hard":
             yield "algorithm.label=hard: objective=nash_md needs soft or sampled labels"
         if not algorithm.num_completions:
