@@ -24,6 +24,7 @@ from actors.engine import GenerationRequest
 from actors.transformers_engine import TransformersEngine
 from rlhf.asking.prompts import PromptSchedule, load_data
 from rlhf.asking.sources.arithmetic import ArithmeticConfig
+from rlhf.asking.sources.base import Wanted
 from rlhf.config.models import DType, Rendering, TransformersRolloutConfig
 from rlhf.data.rendering import Renderer
 from rlhf.judges.verifier import integer_score
@@ -62,7 +63,7 @@ class Bare:
             renderer,
             max_prompt_tokens=16,
             max_completion_tokens=8,
-            needs_answers=True,
+            wanted=Wanted(answers=True),
             tools=ToolsConfig(),
             seed=1,
         )
@@ -147,7 +148,7 @@ def trl(path: str, steps: int) -> float:
         Renderer(tokenizer, Rendering.plain),
         max_prompt_tokens=16,
         max_completion_tokens=8,
-        needs_answers=True,
+        wanted=Wanted(answers=True),
         tools=ToolsConfig(),
         seed=1,
     )

@@ -1,11 +1,11 @@
 """What is handed over between stages, in the order in which it comes into being."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import combinations
 from math import isfinite
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 PROMPT_MESSAGES = "prompt_messages"
 """The column in which a run keeps the conversation, where a prompt is one of several turns."""
@@ -34,6 +34,8 @@ class Prompt:
     prefix: str = ""
     """An answer that has begun, as text; `token_ids` end with it."""
     num_prefix_tokens: int = 0
+    row: Mapping[str, Any] | None = field(default=None, hash=False, compare=False)
+    """The row of its file, every column as it was; None unless the judge reads rows."""
 
     @property
     def text(self) -> str:
@@ -154,6 +156,10 @@ class UserFeedback:
     better. It has the prompt's id: its completions are answers to the prompt."""
 
 
+Parts = Mapping[str, tuple[float | None, ...]]
+"""What a verdict is made of, by name: a number per completion, None where that part is missing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What a judge thinks of one group of completions."""
@@ -162,6 +168,12 @@ class Judgement:
     """One per completion, higher is better; None where the judge itself failed."""
     judge: str
     """Name and version, such as `verifier/integer@1`."""
+    parts: Parts = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    """Why, in a few words per completion, empty where there is nothing to say; or none at all."""
+
+    def __post_init__(self) -> None:
+        _check_parts(self.judge, len(self.scores), self.parts, self.reasons)
 
     @property
     def failed(self) -> tuple[bool, ...]:
@@ -181,8 +193,12 @@ class Comparison:
     order_disagreement: float | None = None
     """Mean distance between the two probabilities that one pair got in its two orders; None for a
     judge that sees no order. 1 for a judge that always prefers what it reads first."""
+    parts: Parts = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    """As in `Judgement`."""
 
     def __post_init__(self) -> None:
+        _check_parts(self.judge, len(self.win_prob), self.parts, self.reasons)
         for i, row in enumerate(self.win_prob):
             for j, value in enumerate(row):
                 other = self.win_prob[j][i]
@@ -214,6 +230,14 @@ class Comparison:
         known; 1/2, which it has against itself, if there are no others."""
         others = [self.win_prob[place][j] for j in playing if j != place]
         return [value for value in others if value is not None] if others else [0.5]
+
+
+def _check_parts(judge: str, size: int, parts: Parts, reasons: Sequence[str]) -> None:
+    for name, values in parts.items():
+        if len(values) != size:
+            raise ValueError(f"{judge} gives {len(values)} values of {name} for {size} completions")
+    if reasons and len(reasons) != size:
+        raise ValueError(f"{judge} gives {len(reasons)} reasons for {size} completions")
 
 
 Verdict = Judgement | Comparison

@@ -40,6 +40,7 @@ SECTIONS: dict[str, list[Panel]] = {
         Panel("Satisfied users", ["eval/satisfied_rate", "eval/greedy_satisfied_rate"]),
         Panel("Best of n", ["eval/best_of_n"]),
         Panel("Score", ["eval/score_mean"]),
+        Panel("Parts of the score", ["eval/part_*"]),
         Panel("Exploitability", ["eval/exploitability*"]),
         Panel("Nash gap", ["eval/nash_gap*"]),
         Panel("Answers in a known game", ["eval/share_*"]),
@@ -56,6 +57,7 @@ SECTIONS: dict[str, list[Panel]] = {
     ],
     "Judge": [
         Panel("Score", ["judge/score_mean"]),
+        Panel("Parts of the score", ["judge/part_*"]),
         Panel("Failures and ties", ["judge/invalid_rate", "judge/tie_rate"]),
         Panel("Win probability of the chosen side", ["judge/win_prob_mean"]),
         Panel("Consistency", ["judge/order_disagreement", "judge/cycle_rate"]),

@@ -45,7 +45,7 @@ class Preparation:
             if row.review is None:
                 ids = self._renderer.render(row.messages)
                 usable = self._usable(row, [ids], [])
-                return Prompt(row.id, row.messages, ids, row.answer) if usable else None
+                return _prompt(row, row.messages, ids) if usable else None
             return self._reviewed(row, row.review)
         except ValueError as error:
             self._refused.append(f"{row.origin}: {error}")
@@ -71,9 +71,9 @@ class Preparation:
         self.feedback[row.id] = UserFeedback(
             disliked=_logged(row.id, review.disliked, replies),
             liked=_logged(row.id, review.liked, replies),
-            guided=Prompt(row.id, messages, prompts[1], row.answer) if messages else None,
+            guided=_prompt(row, messages, prompts[1]) if messages else None,
         )
-        return Prompt(row.id, history, prompts[0], row.answer)
+        return _prompt(row, history, prompts[0])
 
     def _usable(
         self, row: Row, prompts: Sequence[tuple[int, ...]], replies: Sequence[tuple[int, ...]]
@@ -134,6 +134,10 @@ class Preparation:
                 "correct them, or set model.rendering=plain"
             )
         return found
+
+
+def _prompt(row: Row, messages: tuple[Message, ...], ids: tuple[int, ...]) -> Prompt:
+    return Prompt(row.id, messages, ids, row.answer, row=row.whole)
 
 
 def _guided(history: tuple[Message, ...], review: Review) -> tuple[Message, ...] | None:

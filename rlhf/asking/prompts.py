@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rlhf.asking.preparation import Preparation
-from rlhf.asking.sources.base import DataConfig
+from rlhf.asking.sources.base import DataConfig, Wanted
 from rlhf.data.rendering import Renderer, Row
 from rlhf.problems import InputError
 from rlhf.records import Prompt, Tokens, UserFeedback
@@ -45,12 +45,12 @@ def load_data(
     *,
     max_prompt_tokens: int,
     max_completion_tokens: int,
-    needs_answers: bool,
+    wanted: Wanted,
     tools: ToolsConfig,
     seed: int,
 ) -> Data:
     """Reads or generates the data and renders it; raises InputError with all that is wrong."""
-    source = config.source(needs_answers, seed)
+    source = config.source(wanted, seed)
     _refuse_duplicates([*source.train, *source.heldout])
     preparation = Preparation(renderer, max_prompt_tokens, max_completion_tokens)
     train, heldout = preparation.prompts(source.train), preparation.prompts(source.heldout)

@@ -8,7 +8,7 @@ learn from ties; JUDGE_FAILED a completion or a would-be pair.
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import combinations
 from typing import NamedTuple
@@ -83,7 +83,7 @@ def compared(verdict: Verdict, completions: Sequence[Completion], config: Matchi
             tuple(_bradley_terry(a, b, config.bt_temperature) for b in verdict.scores)
             for a in verdict.scores
         )
-        comparison = Comparison(rows, verdict.judge)
+        comparison = Comparison(rows, verdict.judge, None, verdict.parts, verdict.reasons)
     assert isinstance(comparison, Comparison)
     if config.truncated is not Truncated.penalise:
         return comparison
@@ -95,7 +95,7 @@ def compared(verdict: Verdict, completions: Sequence[Completion], config: Matchi
         )
         for i, row in enumerate(comparison.win_prob)
     )  # fmt: skip
-    return Comparison(rows, comparison.judge, comparison.order_disagreement)
+    return replace(comparison, win_prob=rows)
 
 
 def _bradley_terry(a: float | None, b: float | None, temperature: float) -> float | None:

@@ -23,8 +23,12 @@ ValueError with the end of a sentence that begins with the column's name."""
 class FileReader(RowReader):
     """Reads one file whole, and puts its faults into words."""
 
-    def __init__(self, file: Path, columns: Mapping[str, Column], prefix: str) -> None:
-        super().__init__(file, {name for _, name, _ in columns.values()})
+    def __init__(
+        self, file: Path, columns: Mapping[str, Column], prefix: str, whole: bool = False
+    ) -> None:
+        """`whole`: rows keep every column."""
+        super().__init__(file, None if whole else {name for _, name, _ in columns.values()})
+        self._whole = whole
         self._columns = columns
         self._prefix = prefix
 
@@ -48,7 +52,8 @@ class FileReader(RowReader):
         if values is None:
             return None
         origin = f"{self._file} row {number}"
-        return Row(**{"id": f"{self._prefix}{number}", "origin": origin, **values})
+        whole = record if self._whole else None
+        return Row(**{"id": f"{self._prefix}{number}", "origin": origin, **values}, whole=whole)
 
     def _values(
         self, number: int, record: Mapping[str, Any], columns: Mapping[str, Column]

@@ -1,5 +1,6 @@
 """Rows of a data source into the token ids that the policy reads: the only place that does it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ class Row:
     answer: str | None = None
     demonstration: str | None = None
     review: Review | None = None
+    whole: Mapping[str, Any] | None = None
+    """Every column as it was, where the judge reads rows."""
 
 
 def complaint_row(

@@ -46,10 +46,10 @@ class RowReader:
     """Streams one file, and gathers its faults so that each kind takes one line.
 
     `file` ends in .jsonl, in .parquet, or in .json and is then one array of objects; of Parquet
-    only the columns in `names` are read.
+    only the columns in `names` are read, or all.
     """
 
-    def __init__(self, file: Path, names: Collection[str]) -> None:
+    def __init__(self, file: Path, names: Collection[str] | None) -> None:
         self._file = file
         self._names = names
         self._present: set[str] = set()
@@ -94,7 +94,7 @@ class RowReader:
             with ParquetFile(self._file) as parquet:
                 self._present = set(parquet.schema_arrow.names)
                 share = self._file.stat().st_size / max(1, parquet.metadata.num_rows)
-                names = sorted(self._present.intersection(self._names))
+                names = None if self._names is None else sorted(self._present & set(self._names))
                 for batch in parquet.iter_batches(BATCH_ROWS, columns=names):
                     for record in batch.to_pylist():
                         number += 1

@@ -61,6 +61,11 @@ class JudgeConfig(Option):
         return Measure.accuracy if Fact.outcomes in self.gives() else Measure.score
 
     @property
+    def reads_rows(self) -> bool:
+        """Whether it is to find the whole row of a prompt's file in `Prompt.row`."""
+        return False
+
+    @property
     def loads(self) -> str | None:
         """The model that its workers load, a folder or hub id: its key `path`."""
         return None
@@ -113,6 +118,11 @@ class ModelJudgeConfig(JudgeConfig):
     @property
     def seat(self) -> Seat:
         return Seat.gpu
+
+    @property
+    def reads_rows(self) -> bool:
+        """Whether it is to find the whole row of a prompt's file in `Prompt.row`."""
+        return False
 
     @property
     def loads(self) -> str:

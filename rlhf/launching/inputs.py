@@ -11,6 +11,7 @@ from actors.self_evaluation import check_questions
 from rlhf.asking.preparation import Preparation
 from rlhf.asking.prompts import Data, DelayedSchedule, PromptSchedule, load_data
 from rlhf.asking.selection import num_candidates
+from rlhf.asking.sources.base import Wanted
 from rlhf.asking.sources.feedback import FeedbackDataConfig, open_folder
 from rlhf.config.models import TinyModelConfig, Transport
 from rlhf.data.rendering import Renderer
@@ -91,7 +92,7 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
         Renderer(tokenizer, config.model.rendering),
         max_prompt_tokens=config.rollout.max_prompt_tokens,
         max_completion_tokens=config.rollout.max_completion_tokens,
-        needs_answers=Fact.answers in config.judge.needs(),
+        wanted=Wanted(Fact.answers in config.judge.needs(), config.judge.reads_rows),
         tools=config.tools,
         seed=config.seed,
     )

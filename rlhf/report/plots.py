@@ -79,7 +79,7 @@ def sections(curves: Curves, max_logprob_gap: float | None) -> list[Section]:
     wanted = [
         Section("Evaluation", list(_evaluation(curves))),
         Section("Policy", POLICY),
-        Section("Judge", JUDGE),
+        Section("Judge", [*JUDGE, _parts("Parts of the score", "judge/part_", curves)]),
         Section("Preferences", PREFERENCES),
         Section("Rollouts", ROLLOUTS),
         Section("Time", TIME),
@@ -124,7 +124,13 @@ def _evaluation(curves: Curves) -> Iterator[Plot]:
     shares = sorted(name for name in curves if name.startswith(SHARE))
     labels = {name: name.removeprefix(SHARE) for name in shares}
     yield plot("What the policy answers", "share of held-out answers", labels, scale="share")
+    yield _parts("Parts of the held-out score", "eval/part_", curves)
     yield from EVALUATION
+
+
+def _parts(title: str, prefix: str, curves: Curves) -> Plot:
+    names = sorted(name for name in curves if name.startswith(prefix))
+    return plot(title, "mean", {name: name.removeprefix(prefix) for name in names})
 
 
 def _weights(max_logprob_gap: float | None) -> Iterator[Plot]:

@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +20,8 @@ _SIDE_TYPES = {
     "_policy_version": pa.int32(),
     "_sample": pa.int32(),
     "_mixture": pa.float32(),
+    "_parts": pa.string(),
+    "_reason": pa.string(),
 }
 
 _MESSAGE = pa.struct({"role": pa.string(), "content": pa.string()})
@@ -43,7 +45,9 @@ SCHEMA = pa.schema(
 """One row per preference and per `Dropped`: `dropped` is null for what is trained on, else the
 reason. A dropped row has the judge's own scores, no `weight`, and null for a side that it lacks.
 `prompt` is the last turn; a conversation of several is whole in `prompt_messages`, else null.
-In a search tree `prefix` is how the answer begins, and either side goes on from there."""
+In a search tree `prefix` is how the answer begins, and either side goes on from there. `_parts` is
+a JSON object of the parts of the judge's score, null where one is missing, and `_reason` the
+judge's; both are null where the judge gave none."""
 
 
 class PreferenceStore:
@@ -80,12 +84,14 @@ def preference_rows(round: int, one: Collected) -> Iterator[dict[str, Any]]:
     same = {"round": round, "prompt_id": one.prompt.id, "prompt": one.prompt.text, "prefix": ""}
     if len(one.prompt.messages) > 1:
         same[PROMPT_MESSAGES] = [message._asdict() for message in one.prompt.messages]
+    said = _said(one)
     for preference in one.preferences:
+        chosen, rejected = preference.sides
         yield {
             **same,
             "prefix": preference.prompt.prefix,
-            **_side("chosen", preference.chosen.completion, preference.chosen.score),
-            **_side("rejected", preference.rejected.completion, preference.rejected.score),
+            **_side("chosen", chosen.completion, chosen.score, said),
+            **_side("rejected", rejected.completion, rejected.score, said),
             "margin": preference.margin,
             "weight": preference.weight,
             "win_prob": preference.win_prob,
@@ -101,17 +107,43 @@ def preference_rows(round: int, one: Collected) -> Iterator[dict[str, Any]]:
             margin = chosen_score - rejected_score
         yield {
             **same,
-            **_side("chosen", dropped.chosen, chosen_score),
-            **_side("rejected", dropped.rejected, rejected_score),
+            **_side("chosen", dropped.chosen, chosen_score, said),
+            **_side("rejected", dropped.rejected, rejected_score, said),
             "margin": margin,
             "judge": verdict.judge if verdict else USER,
             "dropped": dropped.reason.value,
         }
 
 
-def _side(side: str, completion: Completion | None, score: float | None) -> dict[str, Any]:
+class _Said(NamedTuple):
+    """What a judge said of one completion beside its score."""
+
+    parts: str | None = None
+    reason: str | None = None
+
+
+def _said(one: Collected) -> dict[Completion, _Said]:
+    """By completion of those that were judged; empty where the judge gave scores alone."""
+    verdict = one.judgement
+    if verdict is None or not (verdict.parts or verdict.reasons):
+        return {}
+    found = {}
+    for place, completion in enumerate(one.completions):
+        parts = {name: _known(values[place]) for name, values in verdict.parts.items()}
+        reason = verdict.reasons[place] if verdict.reasons else ""
+        found[completion] = _Said(json.dumps(parts) if parts else None, reason or None)
+    return found
+
+
+def _side(
+    side: str,
+    completion: Completion | None,
+    score: float | None,
+    said: Mapping[Completion, _Said],
+) -> dict[str, Any]:
     if completion is None:
         return {}
+    parts, reason = said.get(completion, _Said())
     return {
         side: completion.text,
         f"{side}_tokens": len(completion.token_ids),
@@ -120,7 +152,14 @@ def _side(side: str, completion: Completion | None, score: float | None) -> dict
         f"{side}_policy_version": completion.policy_version,
         f"{side}_sample": completion.sample,
         f"{side}_mixture": completion.mixture,
+        f"{side}_parts": parts,
+        f"{side}_reason": reason,
     }
+
+
+def _known(value: float | None) -> float | None:
+    """JSON has no infinities."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 class MetricsLog:

@@ -93,6 +93,10 @@ _JUDGE = {
         "share",
         "0 for scores; above 0, use a method of self-play",
     ),
+    "part_*": Metric(
+        "mean of that part of the score, without completions where it is missing",
+        good="all rise; one that falls is being traded for the others",
+    ),
 }
 
 _PREFERENCE = {
@@ -199,6 +203,7 @@ _EVAL = {
         "share",
         "towards the equilibrium's shares",
     ),
+    "part_*": Metric("mean of that part of the judge's score of held-out completions"),
     "length_mean": Metric("mean length of a held-out completion", "tokens"),
     "truncated_rate": Metric("held-out completions that met the token limit", "share"),
     "unique_rate": Metric("different texts among the samples of a held-out prompt", "share"),

@@ -86,12 +86,22 @@ def collection_metrics(collected: Sequence[Collected], policy_version: int) -> d
         ),
     }
     metrics |= _means(means) | _preference_metrics(collected) | _comparison_metrics(collected)
+    metrics |= part_means("judge/", (one.judgement for one in collected if one.judgement))
     if trees := searched(collected):
         pairs = [pair for one in collected for pair in one.preferences]
         reasons = [dropped.reason for one in collected for dropped in one.dropped]
         num_dropped = len(reasons) - reasons.count(DropReason.SHORT_GROUP)
         metrics |= tree_metrics(trees, pairs, num_dropped)
     return metrics
+
+
+def part_means(prefix: str, verdicts: Iterable[Verdict]) -> dict[str, float]:
+    """The mean of every part of the verdicts, without what is missing: `PREFIXpart_NAME`."""
+    parts: dict[str, list[float]] = {}
+    for verdict in verdicts:
+        for name, values in verdict.parts.items():
+            parts.setdefault(f"{prefix}part_{name}", []).extend(filter(_is_valid, values))
+    return _means(parts)
 
 
 def _comparison_metrics(collected: Sequence[Collected]) -> dict[str, float]:
@@ -175,7 +185,9 @@ def evaluation_metrics(
             for group in sampled
             if len(group[1]) > 1
         )
-    return completion_metrics([completions for _, completions, _ in sampled]) | _means(means)
+    parts = part_means("", (verdict for *_, verdict in sampled))
+    seen = completion_metrics([completions for _, completions, _ in sampled])
+    return seen | _means(means) | parts
 
 
 def headline(evaluation: Mapping[str, float | None]) -> str | None:

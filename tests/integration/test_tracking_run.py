@@ -83,6 +83,8 @@ ELSEWHERE = {
     # of pairwise judges
     "judge/win_prob_mean", "judge/order_disagreement", "judge/cycle_rate",
     "eval/win_rate", "eval/exploitability*", "eval/nash_gap*", "eval/share_*",
+    # of judges whose scores have parts
+    "eval/part_*", "judge/part_*",
     # of simulated users
     "eval/satisfied_rate", "eval/greedy_satisfied_rate",
     # of several samples per held-out prompt

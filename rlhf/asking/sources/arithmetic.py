@@ -5,7 +5,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from rlhf.asking.sources.base import DataConfig
+from rlhf.asking.sources.base import DataConfig, Wanted
 from rlhf.data.rendering import Row, Source
 from rlhf.options import Fact
 from rlhf.problems import InputError
@@ -38,7 +38,7 @@ class ArithmeticConfig(DataConfig):
     def gives(self) -> Set[Fact]:
         return {Fact.answers, Fact.demonstrations}
 
-    def source(self, needs_answers: bool, seed: int) -> Source:
+    def source(self, wanted: Wanted, seed: int) -> Source:
         return Source(*arithmetic_rows(self, seed))
 
 

@@ -1,9 +1,18 @@
 """What every source of data says of itself, and what it may leave as it is here."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rlhf.data.rendering import Source
 from rlhf.options import Option
+
+
+class Wanted(NamedTuple):
+    """What the judge reads of rows beside their prompts."""
+
+    answers: bool = False
+    rows: bool = False
+    """All of their columns."""
 
 
 @dataclass
@@ -20,6 +29,6 @@ class DataConfig(Option):
         """The key that names where model answers are, if there is one."""
         return None
 
-    def source(self, needs_answers: bool, seed: int) -> Source:
+    def source(self, wanted: Wanted, seed: int) -> Source:
         """The rows; raises InputError with all that is wrong with them."""
         raise NotImplementedError

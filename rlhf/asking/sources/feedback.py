@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rlhf.asking.sources.base import DataConfig
+from rlhf.asking.sources.base import DataConfig, Wanted
 from rlhf.config.data import INSTRUCTION, LabelSource, Overlong
 from rlhf.config.texts import location
 from rlhf.conversations.pairs import next_turn
@@ -53,7 +53,7 @@ class FeedbackDataConfig(DataConfig):
                 "python -m rlhf.feedback do that before, or set data.label=rules"
             )
 
-    def source(self, needs_answers: bool, seed: int) -> Source:
+    def source(self, wanted: Wanted, seed: int) -> Source:
         return open_folder(self).source()
 
 

@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar
 
-from rlhf.asking.sources.base import DataConfig
+from rlhf.asking.sources.base import DataConfig, Wanted
 from rlhf.config.data import Overlong
 from rlhf.config.texts import location, text
 from rlhf.data.files import SUFFIXES, Column, FileReader
@@ -56,23 +56,23 @@ class FilesConfig(DataConfig):
         found = {Fact.answers}  # whether there is a column of them is seen as they are read
         return found if self.demonstration_column is None else found | {Fact.demonstrations}
 
-    def source(self, needs_answers: bool, seed: int) -> Source:
-        return Source(*file_rows(self, needs_answers))
+    def source(self, wanted: Wanted, seed: int) -> Source:
+        return Source(*file_rows(self, wanted))
 
 
-def file_rows(config: FilesConfig, needs_answers: bool) -> tuple[list[Row], list[Row]]:
+def file_rows(config: FilesConfig, wanted: Wanted) -> tuple[list[Row], list[Row]]:
     """Rows to train on and held-out ones; raises InputError with everything that is wrong."""
     problems = []
-    if needs_answers and config.answer_column is None:
+    if wanted.answers and config.answer_column is None:
         problems.append(
             "data.answer_column=null: judge=verifier, the default, compares completions with an "
             "answer; name the column that has it, or choose another judge"
         )
     columns = _columns(config)
-    rows = _read("path", config.path, columns, problems)
+    rows = _read("path", config.path, columns, wanted.rows, problems)
     if config.heldout_path is not None:
         needed = {field: column for field, column in columns.items() if field != "demonstration"}
-        heldout = _read("heldout_path", config.heldout_path, needed, problems)
+        heldout = _read("heldout_path", config.heldout_path, needed, wanted.rows, problems)
     if problems:
         raise InputError(problems)
     if config.heldout_path is not None:
@@ -109,8 +109,11 @@ def _split(rows: list[Row], heldout_share: float) -> tuple[list[Row], list[Row]]
     return train, heldout
 
 
-def _read(key: str, path: str, columns: Mapping[str, Column], problems: list[str]) -> list[Row]:
-    """Every row under `path`; what is wrong is added to `problems`."""
+def _read(
+    key: str, path: str, columns: Mapping[str, Column], whole: bool, problems: list[str]
+) -> list[Row]:
+    """Every row under `path`, with all its columns if `whole`; what is wrong is added to
+    `problems`."""
     root = Path(path)
     try:
         files = find_files(f"data.{key}", root, SUFFIXES)
@@ -122,7 +125,7 @@ def _read(key: str, path: str, columns: Mapping[str, Column], problems: list[str
         # Numbered rows need ids that are unique over all files.
         prefix = "heldout:" if key == "heldout_path" else ""
         prefix += f"{file.relative_to(root)}:" if root.is_dir() else ""
-        rows += FileReader(file, columns, prefix).read(problems)
+        rows += FileReader(file, columns, prefix, whole).read(problems)
     if not rows and not problems:
         problems.append(f"data.{key}={path}: it has no rows; give a file with prompts")
     return rows

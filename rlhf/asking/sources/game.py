@@ -5,7 +5,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from rlhf.asking.sources.base import DataConfig
+from rlhf.asking.sources.base import DataConfig, Wanted
 from rlhf.config.texts import location
 from rlhf.data.rendering import Row, Source
 from rlhf.options import Fact
@@ -33,7 +33,7 @@ class GameDataConfig(DataConfig):
     def gives(self) -> Set[Fact]:
         return {Fact.demonstrations}
 
-    def source(self, needs_answers: bool, seed: int) -> Source:
+    def source(self, wanted: Wanted, seed: int) -> Source:
         return Source(*game_rows(self, seed))
 
 

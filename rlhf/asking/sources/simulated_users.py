@@ -5,7 +5,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rlhf.asking.sources.base import DataConfig
+from rlhf.asking.sources.base import DataConfig, Wanted
 from rlhf.conversations.log import Conversation
 from rlhf.conversations.pairs import Complaint, Praise, complaints, next_turn, praises, seed_pairs
 from rlhf.data.guidance import guided
@@ -41,7 +41,7 @@ class SimulatedUsersConfig(DataConfig):
             Fact.simulated_wishes,
         }
 
-    def source(self, needs_answers: bool, seed: int) -> Source:
+    def source(self, wanted: Wanted, seed: int) -> Source:
         return simulated_users(self, seed)
 
 

@@ -16,6 +16,7 @@ from tokenizers.processors import TemplateProcessing
 
 from rlhf.asking.prompts import PromptSchedule, load_data
 from rlhf.asking.sources.arithmetic import ArithmeticConfig
+from rlhf.asking.sources.base import Wanted
 from rlhf.asking.sources.files import FilesConfig
 from rlhf.config.data import Overlong
 from rlhf.config.models import Rendering, Vocabulary
@@ -56,7 +57,7 @@ def renderer():
 
 def load(config, renderer, **changes):
     limits = {"max_prompt_tokens": 1024, "max_completion_tokens": 1024}
-    rest = {**limits, "needs_answers": True, "tools": ToolsConfig(), "seed": 1}
+    rest = {**limits, "wanted": Wanted(answers=True), "tools": ToolsConfig(), "seed": 1}
     return load_data(config, renderer, **{**rest, **changes})
 
 
@@ -218,7 +219,7 @@ def test_rows_are_numbered_as_the_lines_of_the_file(tmp_path, renderer):
     path = tmp_path / "x.jsonl"
     path.write_text('\ufeff{"prompt": "a"}\n\n{"prompt": "b"}\n', encoding="utf-8")
     config = FilesConfig(path=str(path), heldout_path=str(path))
-    assert [p.id for p in load(config, renderer, needs_answers=False).train] == ["1", "3"]
+    assert [p.id for p in load(config, renderer, wanted=Wanted()).train] == ["1", "3"]
 
 
 def test_conversations(tmp_path):
@@ -228,7 +229,7 @@ def test_conversations(tmp_path):
         {"role": "user", "content": "hi", "name": "Ann"},
     ]
     path = write(tmp_path / "x.jsonl", [{"prompt": turns}])
-    data = load(FilesConfig(path=path, heldout_path=path), chat, needs_answers=False)
+    data = load(FilesConfig(path=path, heldout_path=path), chat, wanted=Wanted())
     assert data.train[0].messages == (Message("system", "Be brief."), Message("user", "hi"))
     assert data.train[0].token_ids == chat.render(data.train[0].messages)
 
@@ -237,7 +238,7 @@ def test_conversations_that_plain_rendering_would_cut_are_told_by_their_rows(tmp
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
     path = write(tmp_path / "x.jsonl", [{"prompt": p} for p in ([turns[1]], turns, turns)])
     config = FilesConfig(path=path, heldout_path=path)
-    (problem,) = refusal(config, renderer, needs_answers=False)
+    (problem,) = refusal(config, renderer, wanted=Wanted())
     assert problem.startswith("model.rendering: 4 conversations of several turns need a chat")
     assert f"single texts ({path} row 2, {path} row 3, {path} row 2, " in problem
 
@@ -247,12 +248,12 @@ def test_a_blank_turn_is_a_turn_and_a_call_is_not_passed_over(tmp_path):
     asked = {"role": "user", "content": "hi"}
     blank = [{"role": "system", "content": ""}, asked]
     path = write(tmp_path / "x.jsonl", [{"prompt": blank}])
-    data = load(FilesConfig(path=path, heldout_path=path), chat, needs_answers=False)
+    data = load(FilesConfig(path=path, heldout_path=path), chat, wanted=Wanted())
     assert data.train[0].messages == (Message("system", ""), Message("user", "hi"))
     calls = {"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}
     rows = [{"prompt": [asked, calls, asked]}, {"prompt": [{"role": "user", "content": " "}]}]
     config = files(write(tmp_path / "y.jsonl", rows), answer_column=None)
-    problems = refusal(config, chat, needs_answers=False)
+    problems = refusal(config, chat, wanted=Wanted())
     assert "has a message with `tool_calls`, which are not read" in problems[0]
     assert "column 'prompt' is empty; 1 rows: 2" in problems[1]
 

@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
+from rlhf.asking.sources.base import Wanted
 from rlhf.asking.sources.files import FilesConfig, file_rows
 from rlhf.config.data import LabelSource
 from rlhf.config.reward import PreferenceFilesConfig
@@ -23,7 +26,7 @@ ROW = {
 
 def prompts(path: Path) -> list[str]:
     """The texts of all rows."""
-    rows, _ = file_rows(FilesConfig(path=str(path), heldout_path=str(path)), needs_answers=False)
+    rows, _ = file_rows(FilesConfig(path=str(path), heldout_path=str(path)), Wanted())
     return [row.messages[-1].content for row in rows]
 
 
@@ -111,3 +114,18 @@ def test_a_feed_looks_at_files_alone(tmp_path):
     assert (feed.take(5), told) == ([], [])
     (tmp_path / "dangling.jsonl").symlink_to(tmp_path / "gone")
     assert (feed.take(5), told) == ([], [])
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_judge_that_reads_rows_finds_every_column_as_it_was(tmp_path, suffix):
+    row = {"prompt": "1+1=", "tests": ["assert f() == 2"], "at": {"x": 1.5}, "none": None}
+    path = tmp_path / f"rows{suffix}"
+    if suffix == ".parquet":
+        parquet.write_table(pa.Table.from_pylist([row]), path)
+    else:
+        write(path, json.dumps(row))
+    config = FilesConfig(path=str(path), heldout_path=str(path))
+    ((found,), _) = file_rows(config, Wanted(rows=True))
+    assert found.whole == row
+    ((found,), _) = file_rows(config, Wanted())
+    assert found.whole is None

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from rlhf.asking.sources.base import Wanted
 from rlhf.asking.sources.feedback import FeedbackDataConfig, open_folder
 from rlhf.asking.sources.files import FilesConfig, file_rows
 from rlhf.config.reward import PreferenceFilesConfig
@@ -174,7 +175,7 @@ def test_prompts(folder, file, data):
         demonstration_column=data.draw(st.sampled_from([None, "demonstration"])),
         **{key: columns[key] for key in chosen},
     )
-    read_or_refused(lambda: file_rows(config, needs_answers=False), path)
+    read_or_refused(lambda: file_rows(config, Wanted()), path)
 
 
 @settings(max_examples=300)

@@ -69,6 +69,8 @@ def test_every_preference_is_kept_with_its_provenance(tmp_path: Path, collected:
         "chosen_policy_version": 4,
         "chosen_sample": 0,
         "chosen_mixture": 0.0,
+        "chosen_parts": None,
+        "chosen_reason": None,
         "rejected": "11",
         "rejected_tokens": 3,
         "rejected_truncated": False,
@@ -76,12 +78,37 @@ def test_every_preference_is_kept_with_its_provenance(tmp_path: Path, collected:
         "rejected_policy_version": 3,
         "rejected_sample": 1,
         "rejected_mixture": 0.0,
+        "rejected_parts": None,
+        "rejected_reason": None,
         "margin": 0.75,
         "weight": 0.5,
         "win_prob": 1.0,
         "judge": "verifier/integer@1",
         "dropped": None,
     }
+
+
+def test_parts_and_reasons_stand_beside_the_scores_that_they_explain(
+    tmp_path: Path, collected: Collected
+) -> None:
+    parts = {"right": (1.0, 0.0, 1.0, None), "short": (0.5, 0.25, None, float("inf"))}
+    verdict = Judgement((1.0, 0.25, 1.0, None), "panel@1", parts, ("", "off by 9", "", ""))
+    PreferenceStore(tmp_path).write(0, [replace(collected, judgement=verdict)])
+    trained, tie, cut, short = store.read(tmp_path).to_pylist()
+    assert json.loads(trained["chosen_parts"]) == {"right": 1.0, "short": 0.5}
+    assert (trained["chosen_reason"], trained["rejected_reason"]) == (None, "off by 9")
+    assert json.loads(tie["rejected_parts"]) == {"right": 1.0, "short": None}
+    assert json.loads(cut["rejected_parts"]) == {"right": None, "short": None}
+    assert short["chosen_parts"] is None
+
+
+@pytest.mark.parametrize(
+    ("parts", "reasons", "told"),
+    [({"right": (1.0,)}, (), "1 values of right for 2"), ({}, ("no",), "1 reasons for 2")],
+)
+def test_parts_and_reasons_are_one_per_completion(parts, reasons, told) -> None:
+    with pytest.raises(ValueError, match=told):
+        Judgement((1.0, 0.0), "panel@1", parts, reasons)
 
 
 def test_a_single_turn_is_kept_once_and_older_files_are_read(tmp_path, collected):

@@ -104,6 +104,18 @@ def test_collection_metrics_worked_by_hand(collected: list[Collected]) -> None:
     )
 
 
+def test_parts_have_means_of_their_own_without_what_is_missing(collected) -> None:
+    first, *rest = collected
+    parts = {"right": (1.0, 0.0), "short": (None, 0.5)}
+    judged = replace(first, judgement=replace(first.judgement, parts=parts))
+    metrics = collection_metrics([judged, *rest], policy_version=3)
+    found = {name: value for name, value in metrics.items() if "part_" in name}
+    assert found == {"judge/part_right": 0.5, "judge/part_short": 0.5}
+    group = (judged.prompt, judged.completions, judged.judgement)
+    held_out = evaluation_metrics([group], [], None)
+    assert (held_out["part_right"], held_out["part_short"]) == (0.5, 0.5)
+
+
 def test_the_order_of_prompts_does_not_matter(collected: list[Collected]) -> None:
     forth = collection_metrics(collected, policy_version=3)
     assert collection_metrics(collected[::-1], policy_version=3) == pytest.approx(forth)
