@@ -93,7 +93,15 @@ class RoundCollector:
         verdicts = [one.judgement for one in collected if one.judgement]
         failed = [failed for verdict in verdicts for failed in verdict.failed]
         if failed and sum(failed) / len(failed) > self._max_failure_rate:
+            pairs = [
+                (one, why)
+                for one in collected
+                if one.judgement and any(one.judgement.failed)
+                for why in one.judgement.reasons
+                if why
+            ]
+            first = f": {pairs[0][1]} (prompt {pairs[0][0].prompt.id})" if pairs else ""
             raise JudgeFailed(
                 f"round {round}: {verdicts[0].judge} failed on {sum(failed)} of "
-                f"{len(failed)} and judge.max_failure_rate={self._max_failure_rate:g}"
+                f"{len(failed)} and judge.max_failure_rate={self._max_failure_rate:g}{first}"
             )

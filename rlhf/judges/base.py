@@ -1,15 +1,16 @@
 """What every judge says of itself, and what it may leave as it is here."""
 
-from collections.abc import Iterator, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rlhf.config.texts import location, text
+from rlhf.config.texts import from_anywhere, location, text
 from rlhf.judges.groups import GroupJudge
 from rlhf.options import Fact, Option
 from rlhf.ranges import number
+from rlhf.records import Prompt
 from rlhf.stages import Judge
 
 
@@ -93,9 +94,21 @@ class JudgeConfig(Option):
         Raises InputError if they cannot be used.
         """
 
-    def build(self) -> GroupJudge:
+    def rehearse(self, prompt: Prompt) -> None:
+        """Judges something of that prompt, where it is a stranger's code that is to judge.
+
+        Raises InputError if that fails.
+        """
+
+    def build(self) -> GroupJudge | Judge:
         """What judges inside a worker; raises InputError like `inspect`."""
         raise NotImplementedError(f"judge={self.name} has no workers")
+
+    def builder(self) -> Callable[[], GroupJudge | Judge]:
+        """`build`, wherever it is called: workers start in folders of their own."""
+        if self.loads is None:
+            return self.build
+        return replace(self, path=from_anywhere(self.loads)).build
 
     def elsewhere(self) -> Judge | None:
         """The judge itself, of one whose seat is nowhere; None if nobody judges."""

@@ -31,11 +31,12 @@ from rlhf.algorithms.base import Services
 from rlhf.asking.selection import HardestSchedule
 from rlhf.collecting.collector import OneRound, RoundCollector, WarmStarted
 from rlhf.config.models import MAX_LOGPROB_GAP, Transport
+from rlhf.config.texts import from_anywhere
 from rlhf.data.rendering import Renderer
 from rlhf.judges.base import Measure, Seat
 from rlhf.judges.questions.settings import AskedModelConfig
 from rlhf.launching.configuration import Config
-from rlhf.launching.inputs import Inputs, from_anywhere
+from rlhf.launching.inputs import Inputs
 from rlhf.launching.roles import needs_reference_workers, sleeps, transport
 from rlhf.learning.anchors import Anchors
 from rlhf.problems import InputError
@@ -94,13 +95,12 @@ def start_judge(
     judge, timeout_s = config.judge, config.cluster.call_timeout_s
     if judge.seat is Seat.nowhere:
         return judge.elsewhere(), []
-    if judge.loads is not None:
-        judge = replace(judge, path=from_anywhere(judge.loads))
     if isinstance(judge, AskedModelConfig):
+        asked = replace(judge, path=from_anywhere(judge.path or ""))
         return start_llm_judge(
-            judge, config.rollout, config.model.dtype, allotted["judge"], timeout_s, config.seed
+            asked, config.rollout, config.model.dtype, allotted["judge"], timeout_s, config.seed
         )
-    workers = start_workers(JudgeWorker, allotted["judge"], judge)
+    workers = start_workers(JudgeWorker, allotted["judge"], judge.builder())
     return JudgeService(workers, timeout_s), workers
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlhf.functions.source import located
 from rlhf.models.files import fingerprint
 from rlhf.problems import InputError
 from rlhf.storage.run_directory import flat
@@ -27,6 +28,9 @@ def fingerprints(config: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for key, value in flat(config).items():
         if not isinstance(value, str) or key.startswith(_OWN) or key in _GROWING:
+            continue
+        if key.endswith(".function") and (file := located(value.rpartition(":")[0])):
+            found[key] = _content(file)
             continue
         for path in (Path(value), _AGON / value):
             if value and ("/" in value or path.suffix) and path.exists():

@@ -14,6 +14,7 @@ from rlhf.asking.selection import num_candidates
 from rlhf.asking.sources.base import Wanted
 from rlhf.asking.sources.feedback import FeedbackDataConfig, open_folder
 from rlhf.config.models import TinyModelConfig, Transport
+from rlhf.config.texts import from_anywhere
 from rlhf.data.rendering import Renderer
 from rlhf.feedback.feed import Feed, FeedSchedule, Ledger
 from rlhf.judges.questions.settings import AskedModelConfig
@@ -96,17 +97,13 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
         tools=config.tools,
         seed=config.seed,
     )
+    config.judge.rehearse(data.train[0])
     prompts, seeds = config.algorithm.usable(data.train, data.feedback)
     schedule: Schedule = _schedule(config, data, prompts)
     if seeds:
         schedule = DelayedSchedule(schedule)
     vocabulary_size = min(len(tokenizer), model.vocab_size)
     return Inputs(path, tokenizer, vocabulary_size, data, schedule, tuple(seeds), sandbox)
-
-
-def from_anywhere(path: str) -> str:
-    """A folder by its absolute path, since workers start in folders of their own; or a hub id."""
-    return str(Path(path).absolute()) if Path(path).is_dir() else path
 
 
 def _schedule(config: Config, data: Data, prompts: Sequence[Prompt]) -> PromptSchedule:

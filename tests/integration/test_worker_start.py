@@ -100,7 +100,7 @@ async def test_an_error_while_it_serves_is_told_in_the_first_line():
 
 
 async def test_a_judge_whose_model_cannot_be_used_is_wrong_input(byte_model):
-    error = await failure_of(JudgeWorker, RewardModelConfig(path=str(byte_model)))
+    error = await failure_of(JudgeWorker, RewardModelConfig(path=str(byte_model)).builder())
     assert isinstance(error, InputError)
     assert f"judge.path={byte_model}: it has num_labels=2" in str(error)
 

@@ -28,6 +28,7 @@ ONE_FILE_COMMANDS = ("rlhf.evaluate", "rlhf.simulated_users", "rlhf.workspace")
 ORDER = [
     "rlhf.imports",
     "rlhf.problems",
+    "rlhf.functions",
     "rlhf.seeds",
     "rlhf.records",
     "rlhf.stages",

@@ -1,0 +1,1 @@
+"""Functions that users bring along, named `file.py:name` or `package.module:name`."""

@@ -1,0 +1,145 @@
+"""Where a user's function stands, and its module made from its source wherever it is to run.
+
+Workers get the text and not a pickle, so that nothing of a function has to be picklable, and what
+ran is known by its hash.
+"""
+
+import ast
+import importlib.util
+import linecache
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rlhf.problems import InputError, one_line, some
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSource:
+    """A function as it travels: the text of its file, and its name in it."""
+
+    key: str
+    """The key that names it, for messages."""
+    reference: str
+    """As it was typed: `rewards.py:score`."""
+    file: str
+    """Absolute, on the machine where it was typed."""
+    name: str
+    text: str
+
+    @property
+    def digest(self) -> str:
+        """Of the file's text, eight letters: another text is another function."""
+        return sha256(self.text.encode()).hexdigest()[:8]
+
+    @property
+    def version(self) -> str:
+        """What stands in records of what it gave."""
+        return f"{self.reference}@{self.digest}"
+
+    def refused(self, why: str) -> InputError:
+        return InputError([f"{self.key}={self.reference}: {why}"])
+
+
+def read_source(key: str, reference: str) -> FunctionSource:
+    """Finds the file, and reads it without running any of it.
+
+    Raises InputError if there is none, or if it is no Python.
+    """
+    place, colon, name = reference.rpartition(":")
+    if not (colon and place and name.isidentifier()):
+        example = place or reference if (place or reference).endswith(".py") else "rewards.py"
+        raise InputError([f"{key}={reference}: names no function; write {example}:NAME"])
+    file = located(place)
+    if file is None:
+        what = "file" if place.endswith(".py") else "module"
+        hint = "" if what == "file" else ", nor as a file; write FILE.py:NAME or MODULE:NAME"
+        raise InputError([f"{key}={reference}: there is no {what} {place}{hint}"])
+    try:
+        text = file.read_text(encoding="utf-8")
+        ast.parse(text, str(file))
+    except OSError as error:
+        raise InputError([f"{key}={reference}: {file} cannot be read: {error.strerror}"]) from error
+    except SyntaxError as error:
+        told = f"{file} line {error.lineno}: {error.msg}"
+        raise InputError([f"{key}={reference}: {told}"]) from error
+    except ValueError as error:  # no UTF-8, or a null byte
+        raise InputError([f"{key}={reference}: {file} is no Python ({error})"]) from error
+    return FunctionSource(key, reference, str(file), name, text)
+
+
+def located(place: str) -> Path | None:
+    """The file of `file.py` or of `package.module`, absolute; None if there is none."""
+    if place.endswith(".py"):
+        file = Path(place).expanduser().absolute()
+        return file if file.is_file() else None
+    try:
+        found = importlib.util.find_spec(place)
+    except (ImportError, ValueError):  # no such package, or no name of a module
+        return None
+    if found is None or found.origin is None or not found.origin.endswith(".py"):
+        return None
+    return Path(found.origin)
+
+
+def load(source: FunctionSource) -> Callable[..., Any]:
+    """Runs the file, and gives what it calls by the name.
+
+    It becomes a module of its own, whatever its file is called, and can import what lies beside
+    it; `package.module` takes the installed package's place, for imports relative to it. Raises
+    InputError if it fails, or if there is no such function.
+    """
+    module, folder = _module(source)
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    lines = source.text.splitlines(keepends=True)
+    linecache.cache[source.file] = (len(source.text), None, lines, source.file)
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(source.text, source.file, "exec"), vars(module))
+    except Exception as error:  # whatever a stranger's file does, its key is told
+        raise source.refused(failure(error, source.file)) from error
+    found = getattr(module, source.name, None)
+    if found is None:
+        known = [name for name, value in vars(module).items() if callable(value)]
+        own = [name for name in known if not name.startswith("_")]
+        near = get_close_matches(source.name, own, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        there = f"there is {some(own, 10)}" if own else "it defines nothing"
+        raise source.refused(f"{source.file} has no {source.name}; {hint}{there}")
+    if not callable(found):
+        raise source.refused(f"is a {type(found).__name__}, not a function")
+    return found
+
+
+def _module(source: FunctionSource) -> tuple[ModuleType, Path]:
+    """An empty one, and the folder from which it imports others."""
+    place, _, _ = source.reference.rpartition(":")
+    file = Path(source.file)
+    if place.endswith(".py"):
+        # Of its content too: two files of one name are two modules.
+        path = sha256(source.file.encode()).hexdigest()[:8]
+        module, folder = ModuleType(f"{file.stem}_{path}_{source.digest}"), file.parent
+    else:
+        module = ModuleType(place)
+        is_package = file.name == "__init__.py"
+        module.__package__ = place if is_package else place.rpartition(".")[0]
+        if is_package:
+            module.__path__ = [str(file.parent)]
+        folder = file.parents[place.count(".") + is_package]
+    module.__file__ = source.file
+    return module, folder
+
+
+def failure(error: BaseException, file: str) -> str:
+    """An error in one line, with the line of the user's file that it comes from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    where = f" ({Path(file).name} line {lines[-1]})" if lines else ""
+    return one_line(error) + where
