@@ -1,54 +1,60 @@
-"""The LLM judge on Ray: rollout workers that hold the judge model say how likely A and B are.
+"""Judges that ask, on Ray: rollout workers that hold the judge model say how likely labels are.
 
-A model that answers with neither may be one that thinks first: it is left to write, and asked again
-behind its thought.
+A model that answers with none of them may be one that thinks first: it is left to write, and asked
+again behind its thought.
 """
 
 import logging
 import math
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from actors.group import Allotment, Worker, call_all, start_workers
 from actors.question_reader import QuestionReader
 from actors.rollout import RolloutService, RolloutWorker
 from rlhf.collecting.dispatch import Dispatcher
 from rlhf.config.models import DType, RolloutConfig, Transport
-from rlhf.judges.questions.comparing import LLMJudge
-from rlhf.judges.questions.labels import MIN_LABEL_PROBABILITY, preference
-from rlhf.judges.questions.settings import AskedModelConfig
-from rlhf.judges.questions.template import load_template
+from rlhf.judges.questions.asking import AskingConfig
+from rlhf.judges.questions.labels import MIN_LABEL_PROBABILITY, none_of, shares
 from rlhf.judges.questions.thoughts import TEMPERATURE
 from rlhf.records import Prompt, Sampling, Tokens
 from rlhf.seeds import derive_seed
+from rlhf.stages import Judge
 
 ANSWER_TOKENS = 2
-"""The label, and the one token that vLLM generates after it."""
+"""A label, and the one token that vLLM generates after it."""
 
 _log = logging.getLogger(__name__)
 
 
-class LabelScorer:
-    """A rollout worker as the dispatcher sees it: asked not for text but for the two labels."""
+class Labelled(NamedTuple):
+    """A question and the labels that may answer it, as tokens."""
 
-    def __init__(self, worker: Worker, label_ids: tuple[int, int], timeout_s: float) -> None:
+    question: tuple[int, ...]
+    labels: tuple[int, ...]
+
+
+class LabelScorer:
+    """A rollout worker as the dispatcher sees it: asked not for text but for labels."""
+
+    def __init__(self, worker: Worker, timeout_s: float) -> None:
         self.name = worker.name
         self._worker = worker
-        self._label_ids = label_ids
         self._timeout_s = timeout_s
 
     async def call(
-        self, requests: Sequence[tuple[int, ...]]
-    ) -> AsyncGenerator[list[tuple[int, tuple[float, float]]], None]:
-        """The log-probabilities of A and of B as each row's next token, in nats."""
-        rows = [Tokens(ids, (label,)) for ids in requests for label in self._label_ids]
+        self, requests: Sequence[Labelled]
+    ) -> AsyncGenerator[list[tuple[int, tuple[float, ...]]], None]:
+        """The log-probabilities of each label as a row's next token, in nats."""
+        rows = [Tokens(one.question, (label,)) for one in requests for label in one.labels]
         (nats,) = await call_all([self._worker], "logprobs", rows, timeout_s=self._timeout_s)
-        pairs = zip(nats[::2], nats[1::2], strict=True)
-        yield [(i, (first, second)) for i, ((first,), (second,)) in enumerate(pairs)]
+        found = iter(nats)
+        yield [(i, tuple(next(found)[0] for _ in one.labels)) for i, one in enumerate(requests)]
 
 
 class WorkerChooser:
-    """`rlhf.judges.questions.comparing.Chooser` by rollout workers."""
+    """`rlhf.judges.questions.choosing.Chooser` by rollout workers."""
 
     def __init__(
         self,
@@ -59,8 +65,8 @@ class WorkerChooser:
         timeout_s: float,
     ) -> None:
         self._reader = reader
-        scorers = [LabelScorer(worker, reader.label_ids(), timeout_s) for worker in workers]
-        self._dispatcher: Dispatcher[tuple[int, ...], tuple[float, float]] = Dispatcher(
+        scorers = [LabelScorer(worker, timeout_s) for worker in workers]
+        self._dispatcher: Dispatcher[Labelled, tuple[float, ...]] = Dispatcher(
             scorers, calls_per_worker=calls_per_worker, timeout_s=timeout_s
         )
         self._service = RolloutService(
@@ -68,15 +74,15 @@ class WorkerChooser:
         )
         self._was_told = False
 
-    async def choose(self, question: str) -> float | None:
-        """None for a question that is too long, and where the model answers with neither letter,
-        not even after a thought.
+    async def choose(self, question: str, labels: Sequence[str]) -> tuple[float, ...] | None:
+        """None for a question that is too long, and where the model answers with no label, not
+        even after a thought.
         """
         tokens = self._reader.tokens(question)
         if tokens is None:
             return None
         if not self._reader.begins_with_thought:
-            found = await self._read(question, tokens)
+            found = await self._read(question, tokens, labels)
             if not isinstance(found, str):
                 return found
             if not self._reader.thought_tokens:
@@ -85,22 +91,26 @@ class WorkerChooser:
         if thought is None:
             limit = self._reader.thought_tokens
             return self._tell(
-                f"answers with neither A nor B, and no thought of it ends within {limit} tokens; "
-                "take a model that follows instructions, or thinks less"
+                f"answers with {none_of(labels)}, and no thought of it ends within {limit} "
+                "tokens; take a model that follows instructions, or thinks less"
             )
-        found = await self._read(question, (*tokens, *thought))
+        found = await self._read(question, (*tokens, *thought), labels)
         return self._tell(f"after its thought, {found}") if isinstance(found, str) else found
 
-    async def _read(self, question: str, tokens: tuple[int, ...]) -> float | str:
-        """The probability of A against B where the tokens end, or why that says nothing."""
-        nats = await self._dispatcher.submit((question, len(tokens)), tokens)
-        found = preference(*nats)
+    async def _read(
+        self, question: str, tokens: tuple[int, ...], labels: Sequence[str]
+    ) -> tuple[float, ...] | str:
+        """How likely each label is where the tokens end, or why that says nothing."""
+        asked = Labelled(tokens, self._reader.label_ids(labels))
+        key = (question, len(tokens), *labels)
+        nats = await self._dispatcher.submit(key, asked)
+        found = shares(nats)
         if found is not None:
             return found
-        both = math.exp(nats[0]) + math.exp(nats[1])
+        all_of_them = sum(map(math.exp, nats))
         return (
-            f"answers with A or B with a probability of only {both:.2g}, and below "
-            f"{MIN_LABEL_PROBABILITY:g} which of them is likelier says nothing"
+            f"answers with {' or '.join(labels)} with a probability of only {all_of_them:.2g}, and "
+            f"below {MIN_LABEL_PROBABILITY:g} which of them is likelier says nothing"
         )
 
     async def _think(self, question: str, tokens: tuple[int, ...]) -> tuple[int, ...]:
@@ -118,24 +128,23 @@ class WorkerChooser:
 
 
 def start_llm_judge(
-    config: AskedModelConfig,
+    config: AskingConfig,
     rollout: RolloutConfig,
     dtype: DType,
     allotment: Allotment,
     timeout_s: float,
     seed: int,
-) -> tuple[LLMJudge, list[Worker]]:
+) -> tuple[Judge, list[Worker]]:
     """The judge at `judge.path`, and its workers: on the engine of `rollout`, not yet ready."""
     reader = QuestionReader(config.path, config.max_tokens, ANSWER_TOKENS)
     workers = start_answering(config, reader, rollout, dtype, allotment, seed)
     calls = rollout.calls_per_worker
     chooser = WorkerChooser(workers, reader, calls_per_worker=calls, timeout_s=timeout_s)
-    template = load_template(config.template, config.user_guided)
-    return LLMJudge(chooser, template, reader.model, clean=reader.clean), workers
+    return config.over(chooser, reader.model, reader.clean), workers
 
 
 def start_answering(
-    config: AskedModelConfig,
+    config: AskingConfig,
     reader: QuestionReader,
     rollout: RolloutConfig,
     dtype: DType,
@@ -153,9 +162,9 @@ def start_answering(
     return start_workers(RolloutWorker, allotment, *arguments)
 
 
-def check_llm_judge(config: AskedModelConfig) -> None:
+def check_llm_judge(config: AskingConfig) -> None:
     """Of the model at `judge.path`, tokenizer and configuration; raises InputError if it cannot
     be a judge."""
     reader = QuestionReader(config.path, config.max_tokens, ANSWER_TOKENS)
-    reader.label_ids()
-    reader.check(load_template(config.template, config.user_guided).trivial)
+    reader.label_ids(config.labels)
+    reader.check(config.trivial)

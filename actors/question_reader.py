@@ -9,7 +9,6 @@ from typing import Any
 
 from rlhf.config.models import Rendering
 from rlhf.data.rendering import Renderer
-from rlhf.judges.questions.template import LABELS
 from rlhf.judges.questions.thoughts import MARKS, THOUGHT_TOKENS, end_of_thought, is_open
 from rlhf.models.checks import require_causal
 from rlhf.models.files import fingerprint
@@ -113,11 +112,11 @@ class QuestionReader:
     def _decode(self, token_ids: Sequence[int]) -> str:
         return self._tokenizer.decode(token_ids, skip_special_tokens=False)
 
-    def label_ids(self) -> tuple[int, int]:
-        """The tokens A and B; raises InputError if they are more than one token each."""
+    def label_ids(self, labels: Sequence[str]) -> tuple[int, ...]:
+        """The labels' tokens; raises InputError if they are more than one token each."""
         tokenizer = self._tokenizer
-        encoded = [tokenizer(label, add_special_tokens=False)["input_ids"] for label in LABELS]
-        for label, ids in zip(LABELS, encoded, strict=True):
+        encoded = [tokenizer(label, add_special_tokens=False)["input_ids"] for label in labels]
+        for label, ids in zip(labels, encoded, strict=True):
             if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
                 raise InputError(
                     [
@@ -126,7 +125,7 @@ class QuestionReader:
                         f"{tokenizer.convert_ids_to_tokens(ids)}); take another model"
                     ]
                 )
-        return encoded[0][0], encoded[1][0]
+        return tuple(ids[0] for ids in encoded)
 
 
 def _may_think(tokenizer: Any) -> bool:

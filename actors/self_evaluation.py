@@ -4,6 +4,7 @@ from actors.llm_judge import ANSWER_TOKENS, WorkerChooser
 from actors.question_reader import QuestionReader
 from actors.rollout import RolloutService
 from rlhf.config.models import RolloutConfig
+from rlhf.judges.questions.template import LABELS
 from rlhf.tree.self_evaluation import QUESTION, SelfEvaluation
 
 
@@ -20,7 +21,7 @@ def start_self_evaluation(
 def check_questions(path: str, max_tokens: int) -> None:
     """Raises InputError, naming model.path, if the model cannot be asked about its answers."""
     reader = _reader(path, max_tokens)
-    reader.label_ids()
+    reader.label_ids(LABELS)
     reader.check(QUESTION.format(prompt="1+1", solution="", answer="2"))
 
 

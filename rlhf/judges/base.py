@@ -25,7 +25,7 @@ class Seat(Enum):
     """In workers of which each holds its model, on a GPU where runs use them."""
     engine = "engine"
     """In workers that hold its language model on the engine of `rollout`; of those that
-    `rlhf.judges.questions.settings.AskedModelConfig` describes."""
+    `rlhf.judges.questions.asking.AskingConfig` describes."""
 
 
 class Measure(Enum):
@@ -162,3 +162,30 @@ class ModelJudgeConfig(JudgeConfig):
 
     def inspect(self, asked: Set[Fact]) -> None:
         self.folder()
+
+
+@dataclass
+class LanguageModelJudgeConfig(JudgeConfig):
+    """A causal language model that says how likely texts are."""
+
+    path: str = location()
+    max_tokens: int = number(4096, at_least=1)
+    """Of a whole text; a longer one is a judge failure."""
+    micro_batch_tokens: int = number(16384, at_least=1)
+    dtype: str = text("auto")
+
+    @property
+    def seat(self) -> Seat:
+        return Seat.gpu
+
+    @property
+    def loads(self) -> str:
+        return self.path
+
+    def held(self) -> tuple[Path, str]:
+        from rlhf.models.checks import require_causal
+
+        return require_causal("judge.path", self.path), self.dtype
+
+    def inspect(self, asked: Set[Fact]) -> None:
+        self.held()

@@ -34,7 +34,7 @@ from rlhf.config.models import MAX_LOGPROB_GAP, Transport
 from rlhf.config.texts import from_anywhere
 from rlhf.data.rendering import Renderer
 from rlhf.judges.base import Measure, Seat
-from rlhf.judges.questions.settings import AskedModelConfig
+from rlhf.judges.questions.asking import AskingConfig
 from rlhf.launching.configuration import Config
 from rlhf.launching.inputs import Inputs
 from rlhf.launching.roles import needs_reference_workers, sleeps, transport
@@ -95,7 +95,7 @@ def start_judge(
     judge, timeout_s = config.judge, config.cluster.call_timeout_s
     if judge.seat is Seat.nowhere:
         return judge.elsewhere(), []
-    if isinstance(judge, AskedModelConfig):
+    if isinstance(judge, AskingConfig):
         asked = replace(judge, path=from_anywhere(judge.path or ""))
         return start_llm_judge(
             asked, config.rollout, config.model.dtype, allotted["judge"], timeout_s, config.seed

@@ -17,7 +17,7 @@ from rlhf.config.models import TinyModelConfig, Transport
 from rlhf.config.texts import from_anywhere
 from rlhf.data.rendering import Renderer
 from rlhf.feedback.feed import Feed, FeedSchedule, Ledger
-from rlhf.judges.questions.settings import AskedModelConfig
+from rlhf.judges.questions.asking import AskingConfig
 from rlhf.launching.configuration import Config
 from rlhf.launching.roles import transport
 from rlhf.models.checks import require_causal, sampling_faults, vocabulary_faults
@@ -68,7 +68,7 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     problems = []
     try:
         config.judge.inspect(config.algorithm.needs().keys())
-        if isinstance(config.judge, AskedModelConfig) and config.judge.path is not None:
+        if isinstance(config.judge, AskingConfig) and config.judge.path is not None:
             check_llm_judge(config.judge)
     except InputError as error:
         problems += error.problems

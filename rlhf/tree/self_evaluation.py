@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from rlhf.judges.questions.comparing import Chooser
+from rlhf.judges.questions.choosing import Chooser
+from rlhf.judges.questions.template import LABELS
 from rlhf.records import Completion, Prompt, transcript
 
 QUESTION = """\
@@ -45,8 +46,8 @@ class SelfEvaluation:
         self._clean = clean
 
     async def confidence(self, prompt: Prompt, answer: Completion) -> float | None:
-        wrong = await self._chooser.choose(self.question(prompt, answer.text))
-        return None if wrong is None else 1 - wrong
+        found = await self._chooser.choose(self.question(prompt, answer.text), LABELS)
+        return None if found is None else 1 - found[0]
 
     def question(self, prompt: Prompt, text: str) -> str:
         solution = ""

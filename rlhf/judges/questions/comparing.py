@@ -6,29 +6,14 @@ first cancels, and is reported as `order_disagreement`. How the model is reached
 """
 
 import asyncio
-import json
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha256
+from collections.abc import Mapping, Sequence
 from itertools import combinations, permutations
 from statistics import fmean
-from typing import Protocol
 
-from rlhf.judges.questions.template import Template
+from rlhf.judges.questions.choosing import CACHE_SIZE, Chooser, Clean, Remembering
+from rlhf.judges.questions.template import LABELS, Template
 from rlhf.models.batching import unique
 from rlhf.records import Comparison, Completion, Prompt, transcript
-
-CACHE_SIZE = 1 << 16
-"""Answers that are remembered: about 10 MiB."""
-
-
-class Chooser(Protocol):
-    """A language model that can be asked for one of two letters."""
-
-    async def choose(self, question: str) -> float | None:
-        """The probability of A against B as its next token, or as the first one after its thought;
-        None if it would rarely say either."""
-        ...
 
 
 class LLMJudge:
@@ -40,16 +25,13 @@ class LLMJudge:
         template: Template,
         model: str,
         *,
-        clean: Callable[[str], str] = str,
+        clean: Clean = str,
         cache_size: int = CACHE_SIZE,
     ) -> None:
-        """`clean` takes the sting out of text that is not ours, such as control tokens."""
-        self._chooser = chooser
+        self._chooser = Remembering(chooser, cache_size)
         self._template = template
         self._name = f"llm/{model}@{template.version}"
         self._clean = clean
-        self._cache: OrderedDict[bytes, float] = OrderedDict()
-        self._cache_size = cache_size
 
     async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Comparison:
         """All of the group's questions are asked at once; identical texts are ½ unasked.
@@ -73,19 +55,9 @@ class LLMJudge:
     ) -> float | None:
         if wishes is None:
             return None
-        content = json.dumps([self._name, request, first, second, wishes])
-        key = sha256(content.encode()).digest()
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
         filled = (self._clean(text) for text in (request, first, second, wishes))
-        answer = await self._chooser.choose(self._template.fill(*filled))
-        # No answer may have been a passing trouble, so it is not remembered.
-        if answer is not None:
-            self._cache[key] = answer
-            if len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
-        return answer
+        answer = await self._chooser.choose(self._template.fill(*filled), LABELS)
+        return answer[0] if answer else None
 
 
 def _both_orders(

@@ -2,7 +2,6 @@
 and where the model thinks before it answers, one of a whole thought.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -10,11 +9,9 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from rlhf.judges.questions.comparing import LLMJudge
-from rlhf.judges.questions.labels import listed_preference
-from rlhf.judges.questions.server import ChatServer, NoReply, break_control_tokens, reasoning
+from rlhf.judges.questions.labels import listed_shares, none_of
+from rlhf.judges.questions.server import ChatServer, NoReply, reasoning
 from rlhf.judges.questions.settings import AskedModelConfig
-from rlhf.judges.questions.template import LABELS, load_template
 from rlhf.judges.questions.thoughts import (
     THOUGHT_TOKENS,
     after_thought,
@@ -27,13 +24,13 @@ TOP_LOGPROBS = 20
 """As many as the OpenAI API lists."""
 THOUGHT_LOGPROBS = 5
 """For each token of a thought, which has thousands: enough to hold both letters after it."""
-NEITHER = f"answers neither A nor B, not even after a thought of at most {THOUGHT_TOKENS} tokens"
+NEITHER = f"not even after a thought of at most {THOUGHT_TOKENS} tokens"
 
 _log = logging.getLogger(__name__)
 
 
 class Endpoint:
-    """`rlhf.judges.questions.comparing.Chooser` over HTTP.
+    """`rlhf.judges.questions.choosing.Chooser` over HTTP.
 
     Raises InputError for a key that cannot be sent.
     """
@@ -48,33 +45,34 @@ class Endpoint:
         """Its model has thought before an answer, so no first token is asked for any more."""
         self._told: set[str] = set()
 
-    async def choose(self, question: str) -> float | None:
+    async def choose(self, question: str, labels: Sequence[str]) -> tuple[float, ...] | None:
         """None for nonsense, a question that is refused, after three tries without a reply, and
-        where the model answers with neither letter, not even after a thought.
+        where the model answers with no label, not even after a thought.
 
         Raises EndpointFailed if the endpoint refuses us altogether.
         """
         try:
-            found = await self._answer(self._server.ask, question)
+            found = await self._answer(self._server.ask, question, labels)
         except NoReply as error:
             found = str(error)
         return self._tell(found) if isinstance(found, str) else found
 
     async def _answer(
-        self, ask: Callable[..., Awaitable[httpx.Response]], question: str
-    ) -> float | str:
-        """The probability of A against B, or why there is none."""
+        self, ask: Callable[..., Awaitable[httpx.Response]], question: str, labels: Sequence[str]
+    ) -> tuple[float, ...] | str:
+        """How likely each label is, or why that cannot be told."""
         if not self._thinks:
             reply = await ask(question, **self._options)
             if (choice := _choice(reply)) is None:
                 return f"answers with no chat completion: {self._server.excerpt(reply)}"
-            if (found := _preference(choice)) is not None:
+            if (found := _shares(choice, labels)) is not None:
                 return found
         reply = await ask(question, **self._thinking(question))
         choice = _choice(reply)
-        found = _preference_after_thought(choice) if choice else None
+        found = _shares_after_thought(choice, labels) if choice else None
         if found is None:
-            return f"{NEITHER}: {self._server.excerpt(reply)}"
+            none = none_of(labels)
+            return f"answers {none}, {NEITHER}: {self._server.excerpt(reply)}"
         self._thinks = True
         return found
 
@@ -87,13 +85,14 @@ class Endpoint:
             self._told.add(kind)
             _log.warning("judge.endpoint: %s; such questions count as failed", reason)
 
-    async def check(self, question: str) -> None:
-        """Asks once, and where that gives no letter, for a thought too; raises InputError, with
+    async def check(self, question: str, labels: Sequence[str]) -> None:
+        """Asks once, and where that gives no label, for a thought too; raises InputError, with
         what to do, unless the reply can be used.
         """
         hint = "; if it has no log-probabilities, set judge.logprobs=false"
         hint = hint if self._config.logprobs else ""
-        found = await self._answer(partial(self._server.first_reply, refused_hint=hint), question)
+        ask = partial(self._server.first_reply, refused_hint=hint)
+        found = await self._answer(ask, question, labels)
         if isinstance(found, str):
             raise InputError(
                 [
@@ -129,14 +128,16 @@ def _choice(reply: httpx.Response) -> _Choice | None:
         return None
 
 
-def _preference(choice: _Choice) -> float | None:
+def _shares(choice: _Choice, labels: Sequence[str]) -> tuple[float, ...] | None:
     """By the first token's log-probabilities, or by its text where the server gives none."""
     if choice.thought:
         return None
-    return _by_token(choice.tokens[0]) if choice.tokens else _by_text(choice.text)
+    if choice.tokens:
+        return _by_token(choice.tokens[0], labels)
+    return _by_text(choice.text, labels)
 
 
-def _preference_after_thought(choice: _Choice) -> float | None:
+def _shares_after_thought(choice: _Choice, labels: Sequence[str]) -> tuple[float, ...] | None:
     """The same, by what follows the thought; by the text also where the server lists tokens among
     which the answer cannot be found.
     """
@@ -144,7 +145,7 @@ def _preference_after_thought(choice: _Choice) -> float | None:
         return None
     answer = after_thought(choice.text).strip()
     token = _first_token(answer, choice.tokens)
-    return _by_text(answer) if token is None else _by_token(token)
+    return _by_text(answer, labels) if token is None else _by_token(token, labels)
 
 
 def _first_token(answer: str, tokens: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -162,35 +163,13 @@ def _first_token(answer: str, tokens: Sequence[Mapping[str, Any]]) -> Mapping[st
     return None
 
 
-def _by_token(token: Mapping[str, Any]) -> float | None:
+def _by_token(token: Mapping[str, Any], labels: Sequence[str]) -> tuple[float, ...] | None:
     try:
         listed = token.get("top_logprobs") or [token]
-        return listed_preference([(one["token"], one["logprob"]) for one in listed])
+        return listed_shares([(one["token"], one["logprob"]) for one in listed], labels)
     except (KeyError, TypeError, AttributeError):  # no such JSON
         return None
 
 
-def _by_text(text: str) -> float | None:
-    return float(text == LABELS[0]) if text in LABELS else None
-
-
-def endpoint_judge(config: AskedModelConfig) -> LLMJudge:
-    """The judge at `judge.endpoint`, to be used within one event loop."""
-    template = load_template(config.template, config.user_guided)
-    return LLMJudge(Endpoint(config), template, str(config.model), clean=break_control_tokens)
-
-
-def check_endpoint(config: AskedModelConfig) -> None:
-    """Asks the endpoint one question; raises InputError if it cannot be a judge.
-
-    Starts an event loop of its own.
-    """
-
-    async def check() -> None:
-        endpoint = Endpoint(config)
-        try:
-            await endpoint.check(load_template(config.template, config.user_guided).trivial)
-        finally:
-            await endpoint.close()
-
-    asyncio.run(check())
+def _by_text(text: str, labels: Sequence[str]) -> tuple[float, ...] | None:
+    return tuple(float(text == label) for label in labels) if text in labels else None

@@ -1,36 +1,49 @@
-"""The probabilities of the letters A and B, as a verdict between the two."""
+"""The probabilities of a few labels, such as A and B, as how likely each is among them."""
 
 import math
 from collections.abc import Sequence
 
-from rlhf.judges.questions.template import LABELS
-
 MIN_LABEL_PROBABILITY = 0.1
-"""Of both letters together. Where a model hardly ever answers with either, as before a thought or
-an explanation, which of them is likelier says nothing."""
+"""Of all labels together. Where a model hardly ever answers with any, as before a thought or an
+explanation, which of them is likelier says nothing."""
 
 
-def preference(first: float, second: float) -> float | None:
-    """The probability of A against B by the log-probabilities of both, in nats.
+def shares(nats: Sequence[float]) -> tuple[float, ...] | None:
+    """How likely each label is among them, by their log-probabilities in nats.
 
-    None if the model would rarely say either, and for what is no number.
+    None if the model would rarely say any, and for what is no number.
     """
-    if not math.exp(min(first, 0.0)) + math.exp(min(second, 0.0)) >= MIN_LABEL_PROBABILITY:
+    if not sum(math.exp(min(one, 0.0)) for one in nats) >= MIN_LABEL_PROBABILITY:
         return None
-    # By tanh, which overflows nowhere and gives exactly 1 minus itself when the two are swapped.
-    return (1 + math.tanh((first - second) / 2)) / 2
+    if len(nats) == 2:
+        # By tanh, which gives exactly 1 minus itself when the two are swapped.
+        first, second = nats
+        halves = math.tanh((first - second) / 2) / 2
+        return 0.5 + halves, 0.5 - halves
+    highest = max(nats)
+    odds = [math.exp(one - highest) for one in nats]
+    return tuple(one / sum(odds) for one in odds)
 
 
-def listed_preference(listed: Sequence[tuple[str, float]]) -> float | None:
-    """The probability of A against B by the likeliest tokens; None if they are rarely either.
+def listed_shares(
+    listed: Sequence[tuple[str, float]], labels: Sequence[str]
+) -> tuple[float, ...] | None:
+    """The same by the likeliest tokens and their log-probabilities; None if they are rarely any.
 
     A label that is not listed gets the most that it can have: no more than the least likely token
-    that is, and no more than what all of them leave.
+    that is, and no more than an equal part of what all of them leave.
     """
     tokens = [(token.strip(), math.exp(min(logprob, 0.0))) for token, logprob in listed]
-    first, second = (sum(p for token, p in tokens if token == label) for label in LABELS)
-    if not first + second >= MIN_LABEL_PROBABILITY:  # nor if they are no numbers
+    found = [sum(p for token, p in tokens if token == label) for label in labels]
+    if not sum(found) >= MIN_LABEL_PROBABILITY:  # nor if they are no numbers
         return None
-    unlisted = max(0.0, min(min(p for _, p in tokens), 1 - sum(p for _, p in tokens)))
-    answer = (first or unlisted) / ((first or unlisted) + (second or unlisted))
-    return answer if math.isfinite(answer) else None
+    left = (1 - sum(p for _, p in tokens)) / max(1, found.count(0))
+    unlisted = max(0.0, min(min(p for _, p in tokens), left))
+    filled = [one or unlisted for one in found]
+    total = sum(filled)
+    return tuple(one / total for one in filled) if math.isfinite(total) else None
+
+
+def none_of(labels: Sequence[str]) -> str:
+    """In words."""
+    return f"neither {' nor '.join(labels)}" if len(labels) == 2 else f"none of {', '.join(labels)}"

@@ -6,15 +6,13 @@ from urllib.parse import urlsplit
 
 from rlhf.config.texts import location, text
 from rlhf.judges.base import JudgeConfig, Seat
-from rlhf.judges.questions.template import load_template
-from rlhf.problems import InputError
 from rlhf.ranges import number
 
 
 @dataclass
 class AskedModelConfig(JudgeConfig):
-    """A language model that is asked which of two completions is better, in both orders; one that
-    thinks before it answers is given `rlhf.judges.questions.thoughts.THOUGHT_TOKENS` for that.
+    """A language model that is asked questions; one that thinks before it answers is given
+    `rlhf.judges.questions.thoughts.THOUGHT_TOKENS` for that.
 
     Either `path`, by rollout workers of its own, or `endpoint`.
     """
@@ -26,17 +24,11 @@ class AskedModelConfig(JudgeConfig):
     the environment variable AGON_JUDGE_API_KEY."""
     model: str | None = text()
     """The model's name at the endpoint."""
-    template: str | None = location(None)
-    """A text file with {prompt}, {first} and {second}, that ends by asking for A or B; by default
-    that of `rlhf.judges.questions.template`."""
-    user_guided: bool = False
-    """Judge by what the user said they wanted, as a checklist: prompts need it, as those of
-    `data=feedback` have it, and a template {wishes}."""
     logprobs: bool = True
-    """Ask the endpoint how likely A and B are. False takes its one letter for certain, for servers
-    that refuse to tell."""
+    """Ask the endpoint how likely each label is. False takes the one that it answers with for
+    certain, for servers that refuse to tell."""
     max_tokens: int = number(8192, at_least=1)
-    """Of the filled template; a longer one is a judge failure."""
+    """Of a question; a longer one is a judge failure."""
     concurrency: int = number(64, at_least=1)
     """Requests under way at the endpoint."""
     timeout_s: float = number(60.0, above=0)
@@ -66,10 +58,6 @@ class AskedModelConfig(JudgeConfig):
                 "judge.path, judge.endpoint: one is required; add judge.path=<model> or "
                 "judge.endpoint=http://<host>:<port>/v1 judge.model=<name> to the command"
             )
-        try:
-            load_template(self.template, self.user_guided)
-        except InputError as error:
-            yield from error.problems
 
 
 def _endpoint_problems(endpoint: str, model: str | None) -> Iterator[str]:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from rlhf.judges.llm import LLMJudgeConfig
 from rlhf.judges.questions.comparing import LLMJudge
-from rlhf.judges.questions.endpoint import Endpoint, check_endpoint, endpoint_judge
-from rlhf.judges.questions.labels import listed_preference, preference
+from rlhf.judges.questions.endpoint import Endpoint
+from rlhf.judges.questions.labels import listed_shares, shares
 from rlhf.judges.questions.server import EndpointFailed
-from rlhf.judges.questions.template import DEFAULT_TEMPLATE, Template, load_template
+from rlhf.judges.questions.template import DEFAULT_TEMPLATE, LABELS, Template, load_template
 from rlhf.problems import InputError
 from rlhf.records import Completion, Message, Prompt
 
@@ -38,14 +38,16 @@ class Fake:
         self.asked: list[str] = []
         self.at_once = self.most_at_once = 0
 
-    async def choose(self, question: str) -> float | None:
+    async def choose(self, question: str, labels: Sequence[str]) -> tuple[float, ...] | None:
+        assert labels == LABELS
         self.asked.append(question)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         await asyncio.sleep(0)
         self.at_once -= 1
         _, first, second = question.split("|")
-        return self.answer(first, second)
+        found = self.answer(first, second)
+        return None if found is None else (found, 1 - found)
 
 
 def judge(
@@ -122,7 +124,6 @@ async def test_the_oldest_answers_are_forgotten():
     for texts in (("x", "y"), ("x", "y"), ("x", "z"), ("x", "y")):
         await one.judge(PROMPT, completions(*texts))
     assert len(fake.asked) == 6
-    assert len(one._cache) == 2
 
 
 @given(st.lists(st.sampled_from("uvwxyz"), min_size=1, max_size=6), st.integers(0, 9))
@@ -210,6 +211,27 @@ def test_contradictions_are_told(settings, told):
 # --- a server's probabilities -------------------------------------------------------------------
 
 
+def listed_preference(listed: list[tuple[str, float]]) -> float | None:
+    found = listed_shares(listed, LABELS)
+    return found[0] if found else None
+
+
+def preference(first: float, second: float) -> float | None:
+    found = shares((first, second))
+    return found[0] if found else None
+
+
+def test_several_labels_share_what_they_have_together():
+    nats = [math.log(p) for p in (0.1, 0.2, 0.1)]
+    assert shares(nats) == pytest.approx((0.25, 0.5, 0.25))
+    assert shares([math.log(0.03)] * 3) is None
+    assert shares([-math.inf, math.log(0.2), -math.inf]) == (0, 1, 0)
+    # What two that are not listed may have, they have in equal parts.
+    listed = [("3", math.log(0.6)), ("4", math.log(0.3))]
+    assert listed_shares(listed, "12345"[1:4]) == pytest.approx((0.1, 0.6, 0.3))
+    assert listed_shares(listed, "2345") == pytest.approx((0.05, 0.6, 0.3, 0.05))
+
+
 def test_probabilities_are_normalised_over_the_two_letters():
     listed = [("A", math.log(0.6)), (" A", math.log(0.06)), ("B", math.log(0.22)), ("Both", -5.0)]
     assert listed_preference(listed) == pytest.approx(0.75)
@@ -257,7 +279,8 @@ def test_a_verdict_and_its_mirror_add_up_to_one(first, second):
 async def chosen(config: LLMJudgeConfig, question: str = "A or B?") -> float | None:
     endpoint = Endpoint(config)
     try:
-        return await endpoint.choose(question)
+        found = await endpoint.choose(question, LABELS)
+        return found[0] if found else None
     finally:
         await endpoint.close()
 
@@ -322,7 +345,7 @@ async def test_three_tries_and_no_more(server, caplog):
     caplog.set_level(logging.INFO)
     server.replies = [(500, b"it\nburns")]
     endpoint = Endpoint(server.config())
-    assert [await endpoint.choose("?") for _ in range(2)] == [None, None]
+    assert [await endpoint.choose("?", LABELS) for _ in range(2)] == [None, None]
     await endpoint.close()
     assert len(server.asked) == 6
     # Told once, so that a thousand failures are not a thousand lines.
@@ -354,7 +377,7 @@ async def test_a_refusal_ends_the_run(server, monkeypatch):
 
 async def test_no_more_questions_at_once_than_allowed(server):
     server.replies, server.delay_s = [said("A", ("A", 0.8), ("B", 0.2))], 0.05
-    one = endpoint_judge(server.config(concurrency=2))
+    one = server.config(concurrency=2).elsewhere()
     comparison = await one.judge(PROMPT, completions("x", "y<|im_end|>", "z"))
     assert comparison.win_prob == ((0.5, 0.5, 0.5),) * 3
     assert comparison.order_disagreement == pytest.approx(0.6)
@@ -453,9 +476,9 @@ async def test_a_thought_without_an_end_or_an_answer_is_missing(server, caplog, 
 async def test_once_it_has_thought_it_is_given_the_time_at_once(server):
     server.replies = [FIRST, thought("A</think>B", *pieces("A", "</think>", answer=AFTER))]
     endpoint = Endpoint(server.config())
-    found = [await endpoint.choose(question) for question in ("x", "y", "x")]
+    found = [await endpoint.choose(question, LABELS) for question in ("x", "y", "x")]
     await endpoint.close()
-    assert found == pytest.approx([1 / 3] * 3)
+    assert [first for first, _ in found] == pytest.approx([1 / 3] * 3)
     limits = [body["max_tokens"] for _, _, body in server.asked]
     assert limits == [1, 4096, 4096, 4096]
     # The same question, the same thought.
@@ -465,7 +488,7 @@ async def test_once_it_has_thought_it_is_given_the_time_at_once(server):
 
 def test_a_server_whose_model_thinks_is_accepted(server):
     server.replies = [FIRST, thought("A</think>B", *pieces("A", "</think>", answer=AFTER))]
-    check_endpoint(server.config())
+    server.config().inspect(set())
 
 
 # --- a server at the start ----------------------------------------------------------------------
@@ -473,7 +496,7 @@ def test_a_server_whose_model_thinks_is_accepted(server):
 
 def test_a_server_that_answers_is_accepted(server):
     server.replies = [(503, b"loading"), said("A")]
-    check_endpoint(server.config())
+    server.config().inspect(set())
     assert "What is 1 + 1?" in server.asked[1][2]["messages"][0]["content"]
 
 
@@ -492,7 +515,7 @@ def test_a_server_that_is_no_judge_is_refused(server, monkeypatch, reply, told):
     monkeypatch.setenv("AGON_JUDGE_API_KEY", "sk-secret")
     server.replies = [reply]
     with pytest.raises(InputError, match=told) as caught:
-        check_endpoint(server.config())
+        server.config().inspect(set())
     assert "secret" not in str(caught.value)
     assert len(caught.value.problems) == 1
 
@@ -500,7 +523,7 @@ def test_a_server_that_is_no_judge_is_refused(server, monkeypatch, reply, told):
 def test_no_server_is_refused(server):
     server.http.server_close()
     with pytest.raises(InputError, match=r"judge.endpoint=http://127.*: cannot be reached"):
-        check_endpoint(server.config())
+        server.config().inspect(set())
 
 
 def test_a_key_that_cannot_be_sent_is_refused_unseen(server, monkeypatch):

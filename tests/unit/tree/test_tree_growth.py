@@ -417,9 +417,9 @@ def test_the_policys_question_shows_the_solution_only_if_it_may() -> None:
     class Doubtful:
         asked = ""
 
-        async def choose(self, question: str) -> float:
+        async def choose(self, question: str, labels: tuple[str, ...]) -> tuple[float, ...]:
             self.asked = question
-            return 0.3
+            return 0.3, 0.7
 
     chooser = Doubtful()
     asking = SelfEvaluation(chooser, see_solution=False)
