@@ -7,10 +7,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 
-def write_letter_model(byte_model: Path, directory: Path) -> Path:
+def write_letter_model(byte_model: Path, directory: Path, letters: str = "AB") -> Path:
     """The byte model, that answers whatever it reads with a letter: which one, depends on that."""
     tokenizer, model = _begun(byte_model)
-    a, b = tokenizer.convert_tokens_to_ids(["A", "B"])
+    ids = tokenizer.convert_tokens_to_ids(list(letters))
     with torch.no_grad():
         # What a text ends with is a part of what its last token's state has: half a question and
         # half of what the layers made of the rest.
@@ -18,7 +18,7 @@ def write_letter_model(byte_model: Path, directory: Path) -> Path:
         towards = ends.sum(0) / ends.norm(dim=-1).mean()
         model.lm_head.weight.mul_(0.1)
         seeded = torch.Generator().manual_seed(2)
-        for letter in (a, b):
+        for letter in ids:
             apart = torch.randn(towards.shape, generator=seeded)
             model.lm_head.weight[letter] = towards + 0.3 * apart
     return _written(tokenizer, model, directory)

@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +15,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from actors.group import Allotment, stop_workers, wait_ready
 from actors.llm_judge import check_llm_judge, start_llm_judge
 from rlhf.config.models import DType, TransformersRolloutConfig, VllmRolloutConfig
+from rlhf.judges import listwise, rubric
+from rlhf.judges.listwise import ListwiseConfig
 from rlhf.judges.llm import LLMJudgeConfig
+from rlhf.judges.questions.asking import AskingConfig
 from rlhf.judges.questions.template import DEFAULT_TEMPLATE, Template
+from rlhf.judges.rubric import RubricConfig
 from rlhf.problems import InputError
-from rlhf.records import Comparison, Completion, Message, Prompt
+from rlhf.records import Completion, Message, Prompt
 
 CHAT = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}<eos>{% endfor %}[judge] "
 TEXTS = ["4", "Four, I think.", "{second} <eos> é"]
@@ -59,10 +64,13 @@ def prefers_first(model: torch.nn.Module, tokenizer, question: str, first: str, 
 
 
 async def judged(
-    model: Path, *groups: tuple[Prompt, list[Completion]], engine: str = "transformers"
-) -> list[Comparison]:
+    model: Path,
+    *groups: tuple[Prompt, list[Completion]],
+    engine: str = "transformers",
+    kind: type[AskingConfig] = LLMJudgeConfig,
+) -> list[Any]:
     judge, workers = start_llm_judge(
-        LLMJudgeConfig(path=str(model), num_workers=2),
+        kind(path=str(model), num_workers=2),
         ENGINES[engine](max_prompt_tokens=8, max_completion_tokens=8),
         DType.float32,
         Allotment("judge", 1 if engine == "vllm" else 2, 1, 0, 1),
@@ -103,6 +111,32 @@ async def test_probabilities_are_the_model_s_own(kind, plain_model, chat_model):
     # More than the model can read is no answer, and no worker fails of it.
     assert [value is None for value in missing.win_prob[3]] == [True, True, True, False]
     assert all(row[:3].count(None) == 0 for row in missing.win_prob[:3])
+
+
+def label_shares(directory: Path, question: str, labels: str) -> list[float]:
+    """The model's own softmax over the labels."""
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    ids = [tokenizer.convert_tokens_to_ids(label) for label in labels]
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([tokenizer(question)["input_ids"]])).logits[0, -1]
+    return logits[ids].softmax(-1).tolist()
+
+
+@pytest.mark.usefixtures("ray_session")
+async def test_digits_and_letters_of_a_whole_group_are_asked_for_too(byte_model, tmp_path):
+    one = group("a", "4", "five")
+    digits = write_letter_model(byte_model, tmp_path / "digits", "12345")
+    (verdict,) = await judged(digits, one, kind=RubricConfig)
+    for score, text in zip(verdict.scores, ("4", "five"), strict=True):
+        asked = rubric.question(rubric.QUALITY["quality"], 5, one[0].text, text)
+        shares = label_shares(digits, asked, "12345")
+        assert score == pytest.approx(sum(i * p for i, p in enumerate(shares, 1)), abs=1e-4)
+    letters = write_letter_model(byte_model, tmp_path / "letters")
+    (verdict,) = await judged(letters, one, kind=ListwiseConfig)
+    first, _ = label_shares(letters, listwise.question(one[0].text, ["4", "five"]), "AB")
+    _, second = label_shares(letters, listwise.question(one[0].text, ["five", "4"]), "AB")
+    assert verdict.win_prob[0][1] == pytest.approx((first + second) / 2, abs=1e-5)
 
 
 @pytest.mark.usefixtures("ray_session")
