@@ -1,0 +1,111 @@
+"""How near an answer is in meaning to its prompt, or to the answer that is right."""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import ClassVar
+
+from rlhf.config.texts import location, text
+from rlhf.judges.base import JudgeConfig, Seat
+from rlhf.judges.groups import Group
+from rlhf.options import Fact
+from rlhf.ranges import number
+from rlhf.records import Judgement, transcript
+
+
+class Near(Enum):
+    prompt = "prompt"
+    answer = "answer"
+    """The prompt's, from the data."""
+
+
+@dataclass
+class EmbeddingConfig(JudgeConfig):
+    """The product of two texts' embeddings, each the mean of an encoder's last hidden states, as
+    Contriever's are (Izacard et al. 2021, arXiv 2112.09118)."""
+
+    name: ClassVar[str] = "embedding"
+
+    path: str = location()
+    near: Near = Near.prompt
+    cosine: bool = True
+    """Of embeddings of length 1: from -1 to 1."""
+    max_tokens: int = number(512, at_least=1)
+    """Of a text; a longer one is a judge failure."""
+    micro_batch_tokens: int = number(16384, at_least=1)
+    dtype: str = text("auto")
+
+    def gives(self) -> Set[Fact]:
+        return {Fact.verdicts}
+
+    def needs(self) -> Mapping[Fact, str]:
+        if self.near is Near.prompt:
+            return {}
+        line = "judge.near=answer: this data has no answers to compare with; set judge.near=prompt"
+        return {Fact.answers: line}
+
+    @property
+    def seat(self) -> Seat:
+        return Seat.gpu
+
+    @property
+    def loads(self) -> str:
+        return self.path
+
+    def held(self) -> tuple[Path, str]:
+        from rlhf.judges.models.encoder import encoder_folder
+
+        return encoder_folder(self.path), self.dtype
+
+    def inspect(self, asked: Set[Fact]) -> None:
+        self.held()
+
+    def build(self) -> "Nearness":
+        return Nearness(self)
+
+
+class Nearness:
+    """Scores completions by their embeddings."""
+
+    def __init__(self, config: EmbeddingConfig) -> None:
+        from rlhf.judges.models.encoder import Encoder  # brings torch
+
+        directory, dtype = config.held()
+        self._encoder = Encoder(directory, dtype, config.max_tokens, config.micro_batch_tokens)
+        self._config = config
+        kind = f"{config.near.value}{'/cosine' if config.cosine else ''}"
+        self._name = f"embedding/{kind}/{self._encoder.version}"
+
+    def judge(self, groups: Sequence[Group]) -> list[Judgement]:
+        """None for an empty text, one that is too long, and where the prompt has no answer."""
+        texts = [text for group in groups for text in (self._other(group), *_answers(group))]
+        found = iter(self._encoder.embed(texts))
+        verdicts = []
+        for _, completions in groups:
+            other = next(found)
+            scores = tuple(self._near(other, next(found)) for _ in completions)
+            verdicts.append(Judgement(scores, self._name))
+        return verdicts
+
+    def _other(self, group: Group) -> str:
+        if self._config.near is Near.answer:
+            return group.prompt.answer or ""
+        return transcript(group.prompt.messages)
+
+    def _near(self, one: Sequence[float] | None, other: Sequence[float] | None) -> float | None:
+        if one is None or other is None:
+            return None
+        product = _dot(one, other)
+        if not self._config.cosine:
+            return product
+        lengths = (_dot(one, one) * _dot(other, other)) ** 0.5
+        return product / lengths if lengths else 0.0
+
+
+def _answers(group: Group) -> list[str]:
+    return [group.prompt.prefix + completion.text for completion in group.completions]
+
+
+def _dot(one: Sequence[float], other: Sequence[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
