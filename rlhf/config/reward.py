@@ -16,6 +16,8 @@ class Kind(Enum):
     """One score per completion, from comparisons; `judge=reward_model` uses it."""
     regression = "regression"
     """One score per completion, from scores; `judge=reward_model` uses it."""
+    attributes = "attributes"
+    """Several scores per completion, such as helpfulness; `judge=attributes` uses it."""
     pair = "pair"
     """Reads two completions together, as PairRM; `judge=pair_model` uses it."""
     steps = "steps"
@@ -29,6 +31,7 @@ JUDGE_OF = {
     Kind.bradley_terry: "reward_model",
     Kind.regression: "reward_model",
     Kind.steps: "reward_model",
+    Kind.attributes: "attributes",
     Kind.pair: "pair_model",
     Kind.gpm: "gpm",
 }
@@ -63,7 +66,7 @@ class PreferenceFilesConfig:
     or a list of texts: the answer's steps, which are joined as they stand. Step i of one side is
     compared with step i of the other, up to the shorter side's last."""
     rejected_column: str | None = text("rejected")
-    """Only kind=regression can do without."""
+    """Only kind=regression can do without, and kind=attributes does."""
     prefix_column: str = text(PREFIX)
     """How the answers of both sides begin: text or null. Both sides go on from there, and
     kind=steps compares the steps after it. Files may lack it if it is `prefix`."""
@@ -73,6 +76,8 @@ class PreferenceFilesConfig:
     """What kind=regression fits."""
     rejected_score_column: str | None = text()
     """The same, of the other side."""
+    score_columns: list[str] = field(default_factory=list)
+    """What kind=attributes fits, by the attributes' names; null, or -100, where nobody has said."""
     overlong: Overlong = Overlong.error
     """What to do with rows beyond `max_tokens`."""
 
@@ -85,7 +90,10 @@ class RewardTrainingConfig:
     output: str = location("${hydra:runtime.output_dir}/model")
     """The folder that the trained model becomes; it must be empty or absent."""
     model: ModelConfig = MISSING
-    """What to start from: any causal language model or sequence classifier. Its head is new."""
+    """What to start from: any causal language model or sequence classifier."""
+    keep_head: bool = False
+    """Go on with the head of such a classifier, as HelpSteer2-Preference does from kind=regression;
+    else it is new."""
     data: PreferenceFilesConfig = field(default_factory=PreferenceFilesConfig)
     margin: Margin = Margin.subtract
     """What `data.margin_column` does."""

@@ -22,6 +22,9 @@ from rlhf.problems import InputError
 from rlhf.records import PROMPT_MESSAGES, Message
 
 _DROPPED = "dropped"
+_ATTRIBUTE = "attribute:"
+_MASK = -100
+"""How HelpSteer2 writes that an attribute is unknown."""
 _OTHER_PROMPT = (
     "has another conversation before its last turn than column {!r}; give the same one, or the "
     "last turn alone"
@@ -42,7 +45,8 @@ class Example:
     sides: tuple[tuple[str, ...], ...]
     """Of the chosen side, and of the rejected one if there is one: the steps after the prefix."""
     targets: tuple[float, ...]
-    """One score per text, if the files have scores."""
+    """One score per text, if the files have scores; of several attributes, each, nan where it is
+    unknown."""
     margin: float | None
     file: str
     row: int
@@ -105,6 +109,9 @@ def _columns(
         "margin": ("margin_column", config.margin_column, _margin),
         "chosen_score": ("chosen_score_column", config.chosen_score_column, _number),
         "rejected_score": ("rejected_score_column", config.rejected_score_column, _number),
+    }
+    wanted |= {
+        f"{_ATTRIBUTE}{name}": ("score_columns", name, _attribute) for name in config.score_columns
     }
     return {field: (k, name, to) for field, (k, name, to) in wanted.items() if name is not None}
 
@@ -172,6 +179,10 @@ class _PreferenceReader(FileReader):
             record = {**record, prompt: record[PROMPT_MESSAGES]}
         if (values := self._values(number, record, self._fields)) is None:
             return
+        attributes = [value for field, value in values.items() if field.startswith(_ATTRIBUTE)]
+        if attributes and all(map(math.isnan, attributes)):
+            self._fault(None, "no attribute of data.score_columns has a score", number)
+            return
         if messages := self._conversation(values, number):
             example = _example({**values, "messages": messages}, str(self._file), number)
             self.examples.append(example)
@@ -204,7 +215,8 @@ class _PreferenceReader(FileReader):
 def _example(values: Mapping[str, Any], file: str, number: int) -> Example:
     sides = tuple(values[side].steps for side in ("chosen", "rejected") if side in values)
     scores = ("chosen_score", "rejected_score")
-    targets = tuple(values[score] for score in scores if score in values)
+    attributes = [score for score in values if score.startswith(_ATTRIBUTE)]
+    targets = tuple(values[score] for score in (*scores, *attributes) if score in values)
     margin = values.get("margin")
     return Example(values["messages"], values["prefix"], sides, targets, margin, file, number)
 
@@ -245,6 +257,11 @@ def _number(value: object) -> float:
     if not math.isfinite(number):
         raise ValueError("is not finite")
     return number
+
+
+def _attribute(value: object) -> float:
+    """nan where it is unknown."""
+    return math.nan if value is None or value == _MASK else _number(value)
 
 
 def _margin(value: object) -> float:

@@ -1,7 +1,7 @@
 """`python -m rlhf.reward [overrides]`: trains a model to judge, from preferences.
 
-Writes a Hugging Face folder that `judge=reward_model`, `judge=pair_model` or `judge=gpm` loads, and
-in it `reward.json`: held-out accuracy and loss before and after, what was trained on, and how.
+Writes a Hugging Face folder that `judge=reward_model`, `attributes`, `pair_model` or `gpm` loads,
+and in it `reward.json`: held-out accuracy and loss before and after, what was trained on, and how.
 Every key, its default and its meaning: `rlhf/config/reward.py`.
 """
 
@@ -69,7 +69,15 @@ def run(config: RewardTrainingConfig) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         start, examples = read_inputs(config, Path(scratch))
         seed = derive_seed(config.seed, "head")
-        classifier = start_classifier(start, num_labels(config), config.max_tokens, seed)
+        names = config.data.score_columns
+        classifier = start_classifier(
+            start,
+            num_labels(config),
+            config.max_tokens,
+            seed,
+            keep_head=config.keep_head,
+            names=names,
+        )
     encoder = Encoder(config, classifier)
     rows, heldout = encoder.encode(examples.train), encoder.encode(examples.heldout)
     if problems := list(encoder.problems()) or list(_nothing_left(rows, heldout)):
@@ -96,7 +104,8 @@ def _silence_transformers() -> None:
 
 
 def num_labels(config: RewardTrainingConfig) -> int:
-    return config.embedding_size if config.kind is Kind.gpm else 1
+    of_kind = {Kind.gpm: config.embedding_size, Kind.attributes: len(config.data.score_columns)}
+    return of_kind.get(config.kind, 1)
 
 
 def _nothing_left(train: Sequence[object], heldout: Sequence[object]) -> Iterator[str]:

@@ -22,7 +22,8 @@ class Encoded:
     """Chosen and rejected; for kind=pair both texts, first the chosen one first; for kind=steps
     what `places` are in."""
     targets: tuple[float, ...]
-    """One per row, for kind=regression."""
+    """One per row, for kind=regression; for kind=attributes, of which there is one row, one per
+    label, nan where it is unknown."""
     margin: float | None
     places: tuple[Place, ...] = ()
     """For kind=steps, where steps end: the chosen side's first, the rejected side's first, the
@@ -75,7 +76,7 @@ class Encoder:
 
     def _is_identical(self, example: Example) -> bool:
         kind = self._config.kind
-        if kind is Kind.regression:
+        if kind in (Kind.regression, Kind.attributes):
             return False
         if kind is Kind.steps and not example.partial_texts:
             return True

@@ -43,6 +43,19 @@ def config_problems(config: RewardTrainingConfig) -> Iterator[str]:
     data, kind = config.data, config.kind
     if kind is Kind.gpm and config.embedding_size % 2:
         yield f"embedding_size={config.embedding_size}: must be even"
+    if kind is Kind.attributes and not data.score_columns:
+        yield "data.score_columns=[]: kind=attributes fits scores; name the columns that have them"
+    if kind is Kind.attributes and data.rejected_column is not None:
+        yield (
+            f"data.rejected_column={data.rejected_column}: kind=attributes reads one side; set it "
+            "to null, and data.chosen_column to the column with the answers"
+        )
+    if kind is not Kind.attributes and data.score_columns:
+        yield f"data.score_columns={data.score_columns}: only kind=attributes fits several scores"
+    if len(set(data.score_columns)) < len(data.score_columns):
+        yield f"data.score_columns={data.score_columns}: names a column twice; remove one"
+    if config.keep_head and config.model.is_made:
+        yield "keep_head=true: a model made from nothing has no head; give model.path=JUDGE"
     if kind is not Kind.bradley_terry and data.margin_column is not None:
         yield f"data.margin_column={data.margin_column}: only kind=bradley_terry takes margins"
     for side in ("chosen", "rejected"):
@@ -51,7 +64,7 @@ def config_problems(config: RewardTrainingConfig) -> Iterator[str]:
             getattr(data, f"{side}_score_column"),
         )
         key = f"data.{side}_score_column={'null' if score_column is None else score_column}"
-        if column is None and kind is not Kind.regression:
+        if column is None and kind not in (Kind.regression, Kind.attributes):
             yield f"data.{side}_column=null: kind={kind.value} compares two sides; name the column"
         if score_column is not None and (kind is not Kind.regression or column is None):
             yield f"{key}: only kind=regression fits scores, and only of sides that it reads"

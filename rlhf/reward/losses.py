@@ -1,8 +1,8 @@
 """Losses of models that are to judge: scores or embeddings in, one number per row out.
 
-Tensor names end in their dimensions: B rows, D numbers of a preference embedding (even), S steps of
-all rows together. A loss is to be minimised, and comes unreduced, so that its caller can weight the
-rows. `σ` of a difference of scores is a probability.
+Tensor names end in their dimensions: B rows, L labels, D numbers of a preference embedding (even),
+S steps of all rows together. A loss is to be minimised, and comes unreduced, so that its caller can
+weight the rows. `σ` of a difference of scores is a probability.
 """
 
 from collections.abc import Sequence
@@ -41,6 +41,14 @@ def steps(chosen_S: Tensor, rejected_S: Tensor, num_steps: Sequence[int]) -> Ten
 def regression(score_B: Tensor, target_B: Tensor) -> Tensor:
     """The squared distance of a score from what it is to be."""
     return (score_B - target_B).square()
+
+
+def attributes(score_BL: Tensor, target_BL: Tensor) -> Tensor:
+    """The mean squared distance over the attributes that are known; targets are nan for others."""
+    # Wang et al. 2024 (HelpSteer2), arXiv 2406.08673, Section 4.1
+    known_BL = ~target_BL.isnan()
+    distance_BL = (score_BL - target_BL.nan_to_num()).square() * known_BL
+    return distance_BL.sum(-1) / known_BL.sum(-1)
 
 
 def pair(chosen_first_B: Tensor, rejected_first_B: Tensor) -> Tensor:

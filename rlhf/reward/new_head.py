@@ -1,5 +1,6 @@
-"""A Hugging Face model of either kind becomes a sequence classifier whose head is new."""
+"""A Hugging Face model of either kind becomes a sequence classifier, as a rule with a new head."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,26 @@ def check_start(path: str) -> Path:
     return directory
 
 
-def start_classifier(directory: Path, num_labels: int, max_tokens: int, seed: int) -> Classifier:
-    """The model of `directory` in fp32, but for its head, which is seeded and new.
+def start_classifier(
+    directory: Path,
+    num_labels: int,
+    max_tokens: int,
+    seed: int,
+    *,
+    keep_head: bool = False,
+    names: Sequence[str] = (),
+) -> Classifier:
+    """The model of `directory` in fp32, but for its head, which is seeded and new unless it is to
+    be kept; `names` of its labels are kept with it.
 
     Leaves the global random state alone. Raises InputError if the weights lack anything else.
     """
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
         config.num_labels = num_labels
+        if names:
+            config.id2label = dict(enumerate(names))
+            config.label2id = {name: place for place, name in enumerate(names)}
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -51,7 +64,15 @@ def start_classifier(directory: Path, num_labels: int, max_tokens: int, seed: in
         raise InputError(
             [f"model.path={directory}: its weights lack {', '.join(lost)}; download it again"]
         )
-    _renew_head(model, body, seed)
+    if keep_head and (lost := [n for n in unknown if not n.startswith(body)]):
+        raise InputError(
+            [
+                f"keep_head=true: {directory} has no head of {num_labels} labels (it lacks "
+                f"{', '.join(lost)}); give a classifier that was trained, or set keep_head=false"
+            ]
+        )
+    if not keep_head:
+        _renew_head(model, body, seed)
     _declare_padding(model.config.get_text_config(), tokenizer)
     return Classifier(model, tokenizer, max_tokens)
 

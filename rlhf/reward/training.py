@@ -71,6 +71,9 @@ def losses(config: RewardTrainingConfig, logits_BRL: Tensor, examples: Sequence[
     chosen_BL, rejected_BL = logits_BRL[:, 0], logits_BRL[:, -1]
     if config.kind is Kind.gpm:
         return reward_losses.gpm(chosen_BL, rejected_BL, config.temperature)
+    if config.kind is Kind.attributes:
+        targets_BL = logits_BRL.new_tensor([example.targets for example in examples])
+        return reward_losses.attributes(chosen_BL, targets_BL)
     chosen_B, rejected_B = chosen_BL[:, 0], rejected_BL[:, 0]
     if config.kind is Kind.steps:
         num_steps = [len(example.places) // 2 for example in examples]
