@@ -16,6 +16,7 @@ from actors.rollout import RolloutService, RolloutWorker
 from rlhf.collecting.dispatch import Dispatcher
 from rlhf.config.models import DType, RolloutConfig, Transport
 from rlhf.judges.questions.asking import AskingConfig
+from rlhf.judges.questions.choosing import Remembering
 from rlhf.judges.questions.labels import MIN_LABEL_PROBABILITY, none_of, shares
 from rlhf.judges.questions.thoughts import TEMPERATURE
 from rlhf.records import Prompt, Sampling, Tokens
@@ -140,7 +141,8 @@ def start_llm_judge(
     workers = start_answering(config, reader, rollout, dtype, allotment, seed)
     calls = rollout.calls_per_worker
     chooser = WorkerChooser(workers, reader, calls_per_worker=calls, timeout_s=timeout_s)
-    return config.over(chooser, reader.model, reader.clean), workers
+    judge = config.judge_by(Remembering(chooser), reader.model, reader.clean)
+    return judge, workers
 
 
 def start_answering(

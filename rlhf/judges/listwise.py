@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import ClassVar
 
 from rlhf.judges.questions.asking import AskingConfig
-from rlhf.judges.questions.choosing import Chooser, Clean, Remembering
+from rlhf.judges.questions.choosing import Chooser, Clean
 from rlhf.models.batching import unique
 from rlhf.options import Fact
 from rlhf.ranges import number
@@ -51,7 +51,7 @@ class ListwiseConfig(AskingConfig):
     def trivial(self) -> str:
         return question("What is 1 + 1?", list(LETTERS))
 
-    def over(self, chooser: Chooser, model: str, clean: Clean) -> "Listwise":
+    def judge_by(self, chooser: Chooser, model: str, clean: Clean) -> "Listwise":
         return Listwise(self, chooser, model, clean)
 
 
@@ -68,7 +68,7 @@ class Listwise:
 
     def __init__(self, config: ListwiseConfig, chooser: Chooser, model: str, clean: Clean) -> None:
         self._orders = config.orders
-        self._chooser = Remembering(chooser)
+        self._chooser = chooser
         self._clean = clean
         self._name = f"listwise/{model}@{sha256(QUESTION.encode()).hexdigest()[:8]}"
 

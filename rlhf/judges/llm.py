@@ -53,5 +53,5 @@ class LLMJudgeConfig(AskingConfig):
     def trivial(self) -> str:
         return self._template().trivial
 
-    def over(self, chooser: Chooser, model: str, clean: Clean) -> LLMJudge:
+    def judge_by(self, chooser: Chooser, model: str, clean: Clean) -> LLMJudge:
         return LLMJudge(chooser, self._template(), model, clean=clean)

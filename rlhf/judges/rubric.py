@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import ClassVar
 
 from rlhf.judges.questions.asking import AskingConfig
-from rlhf.judges.questions.choosing import Chooser, Clean, Remembering
+from rlhf.judges.questions.choosing import Chooser, Clean
 from rlhf.options import Fact
 from rlhf.ranges import number
 from rlhf.records import Completion, Judgement, Prompt, transcript
@@ -70,7 +70,7 @@ class RubricConfig(AskingConfig):
     def trivial(self) -> str:
         return question(next(iter(self.asked_aspects.values())), self.scale, "What is 1 + 1?", "2")
 
-    def over(self, chooser: Chooser, model: str, clean: Clean) -> "Rubric":
+    def judge_by(self, chooser: Chooser, model: str, clean: Clean) -> "Rubric":
         return Rubric(self, chooser, model, clean)
 
 
@@ -89,7 +89,7 @@ class Rubric:
         self._aspects = config.asked_aspects
         self._weights = {name: config.weights.get(name, 1.0) for name in self._aspects}
         self._labels = config.labels
-        self._chooser = Remembering(chooser)
+        self._chooser = chooser
         self._clean = clean
         asked = QUESTION + str(dict(self._aspects))
         self._name = f"rubric/{model}@{sha256(asked.encode()).hexdigest()[:8]}"

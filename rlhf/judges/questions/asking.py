@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
-from rlhf.judges.questions.choosing import Chooser, Clean
+from rlhf.judges.questions.choosing import Chooser, Clean, Remembering
 from rlhf.judges.questions.settings import AskedModelConfig
 from rlhf.options import Fact
 from rlhf.stages import Judge
@@ -27,7 +27,7 @@ class AskingConfig(AskedModelConfig):
         """A question that any judge can answer, to try one out."""
         raise NotImplementedError
 
-    def over(self, chooser: Chooser, model: str, clean: Clean) -> Judge:
+    def judge_by(self, chooser: Chooser, model: str, clean: Clean) -> Judge:
         """The judge that asks it; `model`: its name and version."""
         raise NotImplementedError
 
@@ -50,4 +50,4 @@ class AskingConfig(AskedModelConfig):
         from rlhf.judges.questions.endpoint import Endpoint
         from rlhf.judges.questions.server import break_control_tokens
 
-        return self.over(Endpoint(self), str(self.model), break_control_tokens)
+        return self.judge_by(Remembering(Endpoint(self)), str(self.model), break_control_tokens)

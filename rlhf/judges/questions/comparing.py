@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations, permutations
 from statistics import fmean
 
-from rlhf.judges.questions.choosing import CACHE_SIZE, Chooser, Clean, Remembering
+from rlhf.judges.questions.choosing import Chooser, Clean
 from rlhf.judges.questions.template import LABELS, Template
 from rlhf.models.batching import unique
 from rlhf.records import Comparison, Completion, Prompt, transcript
@@ -26,9 +26,8 @@ class LLMJudge:
         model: str,
         *,
         clean: Clean = str,
-        cache_size: int = CACHE_SIZE,
     ) -> None:
-        self._chooser = Remembering(chooser, cache_size)
+        self._chooser = chooser
         self._template = template
         self._name = f"llm/{model}@{template.version}"
         self._clean = clean

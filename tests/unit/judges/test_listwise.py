@@ -40,7 +40,7 @@ async def test_shares_of_the_best_become_win_probabilities():
     assert verdict.win_prob[0] == pytest.approx((0.5, 2 / 3, 6 / 7, 0.5))
     assert verdict.win_prob[1] == pytest.approx((1 / 3, 0.5, 3 / 4, 1 / 3))
     assert verdict.order_disagreement == pytest.approx(0)
-    assert one._chooser._chooser.orders == [["x", "y", "z"], ["y", "z", "x"]]
+    assert one._chooser.orders == [["x", "y", "z"], ["y", "z", "x"]]
 
 
 async def test_who_always_takes_the_first_prefers_nothing_where_each_stands_first_once():

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf.judges.llm import LLMJudgeConfig
+from rlhf.judges.questions.choosing import CACHE_SIZE, Remembering
 from rlhf.judges.questions.comparing import LLMJudge
 from rlhf.judges.questions.endpoint import Endpoint
 from rlhf.judges.questions.labels import listed_shares, shares
@@ -51,10 +52,13 @@ class Fake:
 
 
 def judge(
-    answer: Callable[[str, str], float | None], template: Template = BARE, **more: Any
+    answer: Callable[[str, str], float | None],
+    template: Template = BARE,
+    cache_size: int = CACHE_SIZE,
+    **more: Any,
 ) -> tuple[LLMJudge, Fake]:
     fake = Fake(answer)
-    return LLMJudge(fake, template, "fake", **more), fake
+    return LLMJudge(Remembering(fake, cache_size), template, "fake", **more), fake
 
 
 # --- what is made of the answers ----------------------------------------------------------------
