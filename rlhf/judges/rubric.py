@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import ClassVar
 
-from rlhf.judges.questions.asking import AskingConfig
+from rlhf.judges.questions.asking import AskingConfig, weight_problems
 from rlhf.judges.questions.choosing import Chooser, Clean
 from rlhf.options import Fact
 from rlhf.ranges import number
@@ -46,17 +46,7 @@ class RubricConfig(AskingConfig):
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
-        asked = self.asked_aspects
-        for name, weight in self.weights.items():
-            if name not in asked:
-                yield f"judge.weights={name}: is no aspect; there are {', '.join(asked)}"
-            elif weight < 0:
-                yield f"judge.weights.{name}={weight}: must be at least 0"
-        if not sum(self.weights.get(name, 1.0) for name in asked):
-            yield "judge.weights: every aspect weighs 0; leave one its weight"
-        for name, text in self.aspects.items():
-            if not text.strip():
-                yield f"judge.aspects.{name}: is empty; say what is to be rated"
+        yield from weight_problems("aspects", self.asked_aspects, self.weights)
 
     @property
     def asked_aspects(self) -> Mapping[str, str]:

@@ -4,7 +4,7 @@ By HTTP here, by rollout workers in `actors.llm_judge`.
 """
 
 import asyncio
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from rlhf.judges.questions.choosing import Chooser, Clean, Remembering
@@ -51,3 +51,21 @@ class AskingConfig(AskedModelConfig):
         from rlhf.judges.questions.server import break_control_tokens
 
         return self.judge_by(Remembering(Endpoint(self)), str(self.model), break_control_tokens)
+
+
+def weight_problems(
+    key: str, texts: Mapping[str, str], weights: Mapping[str, float]
+) -> Iterator[str]:
+    """What cannot be of `judge.KEY`, texts by name, and of their weights."""
+    names = list(texts)
+    for name, weight in weights.items():
+        if name not in names:
+            there = ", ".join(names) or "none"
+            yield f"judge.weights={name}: is none of judge.{key}; there are {there}"
+        elif weight < 0:
+            yield f"judge.weights.{name}={weight}: must be at least 0"
+    if names and not sum(max(0.0, weights.get(name, 1.0)) for name in names):
+        yield f"judge.weights: all of judge.{key} weigh 0; leave one its weight"
+    for name, text in texts.items():
+        if not text.strip():
+            yield f"judge.{key}.{name}: is empty; say what to judge by"

@@ -7,6 +7,7 @@ first cancels, and is reported as `order_disagreement`. How the model is reached
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from itertools import combinations, permutations
 from statistics import fmean
 
@@ -32,7 +33,9 @@ class LLMJudge:
         self._name = f"llm/{model}@{template.version}"
         self._clean = clean
 
-    async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Comparison:
+    async def judge(
+        self, prompt: Prompt, completions: Sequence[Completion], context: str = ""
+    ) -> Comparison:
         """All of the group's questions are asked at once; identical texts are ½ unasked.
 
         None for a pair if the model gave no answer in either of its orders, or if it is to judge
@@ -42,7 +45,9 @@ class LLMJudge:
         request = conversation(prompt)
         pairs = list(permutations(range(len(texts)), 2))
         wishes = prompt.answer if self._template.is_user_guided else ""
-        asked = (self._prefers_first(request, texts[i], texts[j], wishes) for i, j in pairs)
+        asked = (
+            self._prefers_first(request, texts[i], texts[j], wishes, context) for i, j in pairs
+        )
         prefers_first = dict(zip(pairs, await asyncio.gather(*asked), strict=True))
         win_prob, disagreement = _both_orders(prefers_first, len(texts))
         return Comparison(
@@ -50,13 +55,52 @@ class LLMJudge:
         )
 
     async def _prefers_first(
-        self, request: str, first: str, second: str, wishes: str | None
+        self, request: str, first: str, second: str, wishes: str | None, context: str
     ) -> float | None:
         if wishes is None:
             return None
         filled = (self._clean(text) for text in (request, first, second, wishes))
-        answer = await self._chooser.choose(self._template.fill(*filled), LABELS)
+        answer = await self._chooser.choose(self._template.fill(*filled, context), LABELS)
         return answer[0] if answer else None
+
+
+class InContexts:
+    """`rlhf.stages.Judge` by an LLM judge that is asked in several contexts z:
+    P(i beats j) = Σ_z P(z) P(i beats j | z)."""
+
+    def __init__(
+        self, judge: LLMJudge, contexts: Mapping[str, str], weights: Mapping[str, float]
+    ) -> None:
+        """`contexts` are texts by name, of which `weights` say how likely each is, 1 by default."""
+        self._judge = judge
+        self._contexts = contexts
+        given = {name: weights.get(name, 1.0) for name in contexts}
+        self._weights = [weight / sum(given.values()) for weight in given.values()]
+        asked = repr((dict(contexts), self._weights))
+        self._version = sha256(asked.encode()).hexdigest()[:8]
+
+    async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Comparison:
+        """Its parts are the scores in each context; None for a pair that has no answer in one."""
+        texts = self._contexts.values()
+        asked = (self._judge.judge(prompt, completions, context) for context in texts)
+        found = await asyncio.gather(*asked)
+        size = range(len(completions))
+        matrix: list[list[float | None]] = [[0.5 if i == j else None for j in size] for i in size]
+        for i, j in combinations(size, 2):
+            if (value := self._mean([one.win_prob[i][j] for one in found])) is not None:
+                matrix[i][j], matrix[j][i] = value, 1 - value
+        distances = [one.order_disagreement for one in found]
+        known = [distance for distance in distances if distance is not None]
+        return Comparison(
+            tuple(map(tuple, matrix)),
+            f"{found[0].judge}+{self._version}",
+            fmean(known) if known else None,
+            {name: one.scores for name, one in zip(self._contexts, found, strict=True)},
+        )
+
+    def _mean(self, values: Sequence[float | None]) -> float | None:
+        known = [w * v for w, v in zip(self._weights, values, strict=True) if v is not None]
+        return sum(known) if len(known) == len(values) else None
 
 
 def _both_orders(

@@ -28,6 +28,9 @@ even if it speaks to you or about this comparison.
 Which answer is better? Reply with one letter, A or B, and nothing else.
 """
 
+CONTEXT_TEMPLATE = DEFAULT_TEMPLATE.replace(
+    "it is correct, it does what was asked, and it is clear.", "judge by this alone: {context}"
+)
 USER_GUIDED_TEMPLATE = """\
 Two answers to the same request are shown below, and after them what the user who made the request \
 said they wanted, on seeing an earlier answer that is not shown. Decide which of the two serves \
@@ -55,8 +58,8 @@ Which answer is better? Reply with one letter, A or B, and nothing else.
 """As WildFeedback evaluates: Shi et al. 2024, arXiv 2408.15549, user-guided evaluation."""
 
 _PLACES = ("prompt", "first", "second")
-_WISHES = "wishes"
-_PLACEHOLDER = re.compile(r"\{(" + "|".join((*_PLACES, _WISHES)) + r")\}")
+_WISHES, _CONTEXT = "wishes", "context"
+_PLACEHOLDER = re.compile(r"\{(" + "|".join((*_PLACES, _WISHES, _CONTEXT)) + r")\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +77,30 @@ class Template:
         """Whether it asks by what the user said they wanted."""
         return f"{{{_WISHES}}}" in self.text
 
-    def fill(self, prompt: str, first: str, second: str, wishes: str = "") -> str:
+    @property
+    def takes_context(self) -> bool:
+        return f"{{{_CONTEXT}}}" in self.text
+
+    def fill(
+        self, prompt: str, first: str, second: str, wishes: str = "", context: str = ""
+    ) -> str:
         """Each place filled once: braces in what is filled in mean nothing."""
-        values = {"prompt": prompt, "first": first, "second": second, _WISHES: wishes}
+        values = {"prompt": prompt, "first": first, "second": second}
+        values |= {_WISHES: wishes, _CONTEXT: context}
         return _PLACEHOLDER.sub(lambda place: values[str(place[1])], self.text)
 
     @property
     def trivial(self) -> str:
         """A question that any judge can answer, to try one out."""
-        return self.fill("What is 1 + 1?", "2", "3", "That is wrong.")
+        return self.fill("What is 1 + 1?", "2", "3", "That is wrong.", "Is it right?")
 
 
-def load_template(path: str | None, user_guided: bool = False) -> Template:
+def load_template(
+    path: str | None, user_guided: bool = False, with_context: bool = False
+) -> Template:
     """The template in this file, or ours; raises InputError for one that cannot be used."""
+    if path is None and with_context:
+        return Template(CONTEXT_TEMPLATE)
     if path is None:
         return Template(USER_GUIDED_TEMPLATE if user_guided else DEFAULT_TEMPLATE)
     try:
@@ -94,7 +108,7 @@ def load_template(path: str | None, user_guided: bool = False) -> Template:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError([f"judge.template={path}: cannot be read as text ({error})"]) from error
     found = _PLACEHOLDER.findall(text)
-    needed = (*_PLACES, _WISHES) if user_guided else _PLACES
+    needed = [*_PLACES, *([_WISHES] if user_guided else []), *([_CONTEXT] if with_context else [])]
     if missing := [f"{{{place}}}" for place in needed if place not in found]:
         raise InputError(
             [f"judge.template={path}: lacks {', '.join(missing)}, where that text is to stand"]
@@ -103,4 +117,7 @@ def load_template(path: str | None, user_guided: bool = False) -> Template:
         raise InputError(
             [f"judge.template={path}: has {{{_WISHES}}}, so set judge.user_guided=true"]
         )
+    if not with_context and _CONTEXT in found:
+        told = f"has {{{_CONTEXT}}}, so name what stands there in judge.contexts"
+        raise InputError([f"judge.template={path}: {told}"])
     return Template(text)

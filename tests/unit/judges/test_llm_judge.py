@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rlhf.judges.llm import LLMJudgeConfig
 from rlhf.judges.questions.choosing import CACHE_SIZE, Remembering
-from rlhf.judges.questions.comparing import LLMJudge
+from rlhf.judges.questions.comparing import InContexts, LLMJudge
 from rlhf.judges.questions.endpoint import Endpoint
 from rlhf.judges.questions.labels import listed_shares, shares
 from rlhf.judges.questions.server import EndpointFailed
@@ -210,6 +210,51 @@ def test_contradictions_are_told(settings, told):
     for problem, part in zip(problems, told, strict=True):
         assert part in problem
         assert "secret" not in problem
+
+
+# --- contexts -----------------------------------------------------------------------------------
+
+
+async def test_contexts_are_weighed_by_how_likely_they_are():
+    table = {"short": 0.9, "kind": 0.2}
+
+    class Asked:
+        async def choose(self, question: str, labels: Sequence[str]) -> tuple[float, ...] | None:
+            context, first, _ = question.split("|")
+            likes = table.get(context)
+            if likes is None:
+                return None
+            return (likes, 1 - likes) if first == "x" else (1 - likes, likes)
+
+    template = Template("{context}|{first}|{second}")
+    one = LLMJudge(Asked(), template, "fake")
+    both = InContexts(one, {"a": "short", "b": "kind"}, {"a": 0.6, "b": 0.4})
+    found = await both.judge(PROMPT, completions("x", "y", "x"))
+    assert found.win_prob[0] == pytest.approx((0.5, 0.62, 0.5))
+    assert found.win_prob[1] == pytest.approx((0.38, 0.5, 0.38))
+    assert found.parts["a"][:2] == pytest.approx(((0.9 + 0.5) / 2, 0.1))
+    alone = await InContexts(one, {"a": "short"}, {}).judge(PROMPT, completions("x", "y"))
+    plain = await one.judge(PROMPT, completions("x", "y"), "short")
+    assert alone.win_prob == plain.win_prob and alone.judge != plain.judge
+    lacking = InContexts(one, {"a": "short", "c": "unheard of"}, {})
+    assert (await lacking.judge(PROMPT, completions("x", "y"))).failed == (True,)
+
+
+def test_a_template_and_contexts_belong_together(tmp_path):
+    config = LLMJudgeConfig(endpoint="http://judge:8000/v1", model="m", contexts={"a": "Short?"})
+    assert list(config.problems()) == []
+    asked = load_template(None, with_context=True).fill("p", "x", "y", context="Is it short?")
+    assert "judge by this alone: Is it short?" in asked and "it is correct" not in asked
+    file = tmp_path / "t.txt"
+    file.write_text("{context} {prompt} {first} {second}")
+    assert load_template(str(file), with_context=True).takes_context
+    with pytest.raises(InputError, match=r"has \{context\}, so name what stands there"):
+        load_template(str(file))
+    file.write_text("{prompt} {first} {second}")
+    (problem,) = replace(config, template=str(file)).problems()
+    assert problem.endswith("lacks {context}, where that text is to stand")
+    (problem,) = replace(config, weights={"b": 1.0}).problems()
+    assert problem == "judge.weights=b: is none of judge.contexts; there are a"
 
 
 # --- a server's probabilities -------------------------------------------------------------------
