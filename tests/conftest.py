@@ -18,8 +18,19 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def gsm8k() -> Path:
-    """The folder of GSM8K; absent on machines without the shared data, but never in CI."""
-    folder = SHARED_DATA / "gsm8k"
+    """The folder of GSM8K."""
+    return _shared("gsm8k")
+
+
+@pytest.fixture(scope="session")
+def humaneval() -> Path:
+    """The file of HumanEval."""
+    return _shared("humaneval") / "HumanEval.jsonl.gz"
+
+
+def _shared(name: str) -> Path:
+    """A folder of the shared data; absent on machines without it, but never in CI."""
+    folder = SHARED_DATA / name
     if not folder.is_dir():
         message = f"{folder} is not there"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)

@@ -1,6 +1,6 @@
 """What every judge says of itself, and what it may leave as it is here."""
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -93,6 +93,9 @@ class JudgeConfig(Option):
 
         Raises InputError if they cannot be used.
         """
+
+    def inspect_prompts(self, prompts: Iterable[Prompt]) -> None:
+        """Looks at all that it may be asked about; raises InputError if it cannot judge that."""
 
     def rehearse(self, prompt: Prompt) -> None:
         """Judges something of that prompt, where it is a stranger's code that is to judge.

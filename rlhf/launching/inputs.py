@@ -97,6 +97,7 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
         tools=config.tools,
         seed=config.seed,
     )
+    config.judge.inspect_prompts([*data.train, *data.heldout])
     config.judge.rehearse(data.train[0])
     prompts, seeds = config.algorithm.usable(data.train, data.feedback)
     schedule: Schedule = _schedule(config, data, prompts)

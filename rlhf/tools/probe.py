@@ -125,13 +125,14 @@ def _targets() -> Iterator[dict[str, Any]]:
         victim.communicate(timeout=VICTIM_END_S)
 
 
-def require(level: SandboxLevel) -> None:
-    """Raises InputError if a layer is missing; with `tools.allow_unsafe=true` that is only told."""
+def require(level: SandboxLevel, group: str = "tools") -> None:
+    """Raises InputError if a layer is missing; with `GROUP.allow_unsafe=true` that is only told."""
     if level.full:
         return
     raise InputError(
         [
-            f"tools: {level.lack}; use x86_64 Linux with Landlock (5.13 or newer), or set"
-            " tools.allow_unsafe=true to run such code all the same, able to do what your user can"
+            f"{group}: {level.lack}; use x86_64 Linux with Landlock (5.13 or newer), or set"
+            f" {group}.allow_unsafe=true to run such code all the same, able to do what your user "
+            "can"
         ]
     )

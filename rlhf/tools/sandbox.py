@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -100,10 +101,15 @@ class SandboxFailed(RunFailed):
 
 
 async def run_python(
-    code: str, limits: Limits | None = None, *, allow_unsafe: bool = False
+    code: str,
+    limits: Limits | None = None,
+    *,
+    allow_unsafe: bool = False,
+    handles: Sequence[int] = (),
 ) -> Outcome:
     """Runs Python source; whatever it does shows in the outcome, not as an exception.
 
+    `handles` are open files, such as ends of pipes, that it has under the same numbers.
     Raises SandboxFailed where a layer of the sandbox is missing, unless `allow_unsafe` lets the
     code run without it. Cancelling kills the run. The event loop must keep turning: it is what ends
     a run that prints or writes too much.
@@ -114,7 +120,7 @@ async def run_python(
         return Outcome("", f"the code is longer than {limits.code_bytes} bytes", Exit.failed)
     folder = tempfile.mkdtemp(prefix=f"{_marks()}{os.getpid()}-")
     try:
-        return await _run(source, limits, folder, allow_unsafe)
+        return await _run(source, limits, folder, allow_unsafe, handles)
     finally:
         with suppress(OSError):
             folders.delete(folder)
@@ -140,7 +146,9 @@ def sweep() -> None:
                 folders.delete(str(folder))
 
 
-async def _run(source: bytes, limits: Limits, folder: str, allow_unsafe: bool) -> Outcome:
+async def _run(
+    source: bytes, limits: Limits, folder: str, allow_unsafe: bool, handles: Sequence[int]
+) -> Outcome:
     if sys.platform != "linux":
         raise SandboxFailed(f"it takes Linux, and this is {sys.platform}")
     settings = {
@@ -158,6 +166,7 @@ async def _run(source: bytes, limits: Limits, folder: str, allow_unsafe: bool) -
             cwd=folder,
             env=_environment(folder),
             start_new_session=True,
+            pass_fds=handles,
         )
     finally:
         os.close(stdin)

@@ -1,0 +1,356 @@
+"""Programs are found in answers, tests in rows, and what they come to is right."""
+
+import asyncio
+import gzip
+import json
+import re
+
+import pytest
+
+from rlhf.judges.base import Measure
+from rlhf.judges.code import CodeJudge, CodeJudgeConfig
+from rlhf.judges.groups import Group
+from rlhf.judges.programs.answers import programs, without_asserts
+from rlhf.judges.programs.calls import Call, Relation
+from rlhf.judges.programs.inside import chosen, decode, encode
+from rlhf.judges.programs.ranking import Score
+from rlhf.judges.programs.tests import Calls, Format, Inputs, Script, Unreadable, read_tests
+from rlhf.options import Fact
+from rlhf.problems import InputError
+from rlhf.records import Completion, Judgement, Message, Prompt
+
+
+def group(question: str, row: dict | None, *texts: str) -> Group:
+    prompt = Prompt("one", (Message("user", question),), (1,), row=row)
+    completions = [Completion("one", i, (1,), (0.0,), t, False, 0) for i, t in enumerate(texts)]
+    return Group(prompt, tuple(completions))
+
+
+def judged(question: str, row: dict | None, *texts: str, **keys) -> Judgement:
+    judge = CodeJudge(CodeJudgeConfig(timeout_s=20, **keys))
+    try:
+        (judgement,) = judge.judge([group(question, row, *texts)])
+    finally:
+        judge.close()
+    return judgement
+
+
+# --- values --------------------------------------------------------------------------------------
+
+VALUES = [
+    None, True, 7, -3.5, "é\n\ud800", 10**20, -(10**5000), [1, [2]], (1,), {1, 2}, frozenset({3}),
+    {"a": (1, 2), (1, 2): None}, b"\x00", 1 + 2j, range(3), {}, [], float("inf"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
+def test_values_travel_as_they_are(value):
+    back = decode(json.loads(json.dumps(encode(value))))
+    assert back == value and type(back) is type(value)
+
+
+def test_subclasses_travel_as_what_they_are_of_and_objects_not_at_all():
+    class Word(str):
+        pass
+
+    assert type(decode(encode(Word("a")))) is str
+    assert list(decode(encode(n * n for n in range(3)))) == [0, 1, 4]
+    assert decode(encode(object())) != decode(encode(object()))
+
+
+@pytest.mark.parametrize(
+    "data", [{}, {"tuple": 1}, {"new": []}, {"set": [[1]]}, {"int": 5}, {"a": 1, "b": 2}]
+)
+def test_what_no_value_says_is_refused(data):
+    with pytest.raises((ValueError, TypeError)):
+        decode(data)
+
+
+def test_keys_made_to_collide_are_refused():
+    with pytest.raises(ValueError, match="one hash"):
+        decode({"set": [{"int": hex(i * (2**61 - 1))} for i in range(5000)]})
+    assert len(decode({"set": list(range(5000))})) == 5000
+
+
+# --- where the program is ------------------------------------------------------------------------
+
+PROMPT = 'def f(x):\n    """Adds one."""\n'
+
+
+def ran(answer: str, prompt: str = PROMPT, name: str | None = "f") -> object:
+    """What the program that is found makes of 1."""
+    space: dict = {}
+    exec(chosen(programs(answer, prompt, name), name), space)
+    return space["f"](1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "def f(x): return x + 1",
+        "Sure!\n```python\ndef f(x):\n    return x + 1\n```\nIt adds one.",
+        "```\ndef f(x): return x + 1\n```\nTry it:\n```python\nprint(f(1))\n```",
+        "~~~py\ndef f(x): return 0\n~~~\nNo:\n~~~py\ndef f(x): return x + 1\n~~~",
+        "```python\ndef f(x):\n    return x + 1\n",
+        "    return x + 1\n",
+        "    return x + 1\n\nThis function adds one.",
+        "    return x + 1\n\ndef g(:\n",
+        "```python\n    return x + 1\n```",
+        "```bash\nrm -r /\n```\n```python\nf = lambda x: x + 1\n```",
+    ],
+)
+def test_a_program_is_found(answer):
+    assert ran(answer) == 2
+
+
+def test_a_program_that_is_not_there_says_why():
+    with pytest.raises(SyntaxError):
+        ran("I cannot say.")
+    with pytest.raises(NameError, match="g is not defined"):
+        chosen(programs("def f(x): return 1", "", "g"), "g")
+
+
+def test_own_asserts_are_taken_out():
+    rest, calls = without_asserts("def f(x): return x\nassert f(1) == 1\nassert f(y)\nassert (\n")
+    assert rest == "def f(x): return x\n"
+    assert [(call.name, call.expected) for call in calls] == [("f", "1")]
+
+
+# --- where the tests are -------------------------------------------------------------------------
+
+
+def asserts(*lines: str, **more) -> dict:
+    return {"test_list": list(lines), **more}
+
+
+def test_asserts_that_are_data_are_calls():
+    tests = read_tests(
+        asserts(
+            "assert f(1, b=[2]) == (3,)", "assert not f(2)", "assert f(3) is None", "assert f()"
+        ),
+        Format.auto,
+    )
+    assert isinstance(tests, Calls) and tests.name == "f"
+    assert [call.relation.value for call in tests.calls] == ["equals", "false", "is", "true"]
+    assert json.loads(tests.calls[0].given) == [[1], {"dict": [["b", [2]]]}]
+    assert tests.calls[0].expected == '{"tuple": [3]}'
+
+
+def test_other_asserts_are_code_with_the_functions_that_they_call():
+    tests = read_tests(
+        asserts(
+            "assert isclose(f(1), g(2))", "assert sorted(f(x) for x in [1]) == [2]",
+            test_setup_code="from math import isclose",
+        ),
+        Format.asserts,
+    )  # fmt: skip
+    assert isinstance(tests, Script)
+    assert (tests.names, tests.name, tests.size) == (("f", "g"), None, 2)
+
+
+def test_inputs_and_functions_of_apps():
+    told = {"inputs": ["1 2\n", ["3", "4"]], "outputs": ["3\n", ["7"]]}
+    tests = read_tests({"input_output": json.dumps(told)}, Format.auto)
+    assert tests == Inputs(("1 2\n", "3\n4"), ("3\n", "7"))
+    told = {"fn_name": "add", "inputs": [[1, 2], [3, 4]], "outputs": [[3], [7]]}
+    tests = read_tests({"input_output": told}, Format.stdio)
+    assert isinstance(tests, Calls)
+    assert tests.calls[1] == Call("add", '[[3, 4], {"dict": []}]', Relation.listed, "7")
+
+
+@pytest.mark.parametrize(
+    "row, format, told",
+    [
+        ({}, Format.auto, "give one of: test and entry_point; test_list; input_output"),
+        ({"test": "def check(c): pass"}, Format.humaneval, "lacks the column 'entry_point'"),
+        ({"test": "x = 1", "entry_point": "f"}, Format.auto, "no check(candidate) in 'test'"),
+        ({"test": "def", "entry_point": "f"}, Format.auto, "no Python in 'test'"),
+        ({"test": 1, "entry_point": "f"}, Format.auto, "no text in 'test' but int"),
+        ({}, Format.asserts, "lacks a list of texts in the column 'test_list'"),
+        (asserts(), Format.asserts, "an empty list of tests"),
+        (asserts("assert 1 + 1 == 2"), Format.asserts, "call no function"),
+        ({"input_output": "{"}, Format.auto, "no JSON in 'input_output'"),
+        ({"input_output": {"inputs": ["1"]}}, Format.auto, "lists inputs and outputs"),
+        ({"input_output": {"inputs": ["1"], "outputs": []}}, Format.auto, "1 inputs but 0"),
+    ],
+)
+def test_a_row_without_tests_says_what_it_lacks(row, format, told):
+    with pytest.raises(Unreadable, match=re.escape(told)):
+        read_tests(row, format)
+
+
+def test_prompts_without_tests_are_told_before_a_run():
+    good = group("?", asserts("assert f(1) == 2")).prompt
+    config = CodeJudgeConfig()
+    config.inspect_prompts([good])
+    with pytest.raises(InputError, match=r"2 have no tests.*none of a file's.*use data=files"):
+        config.inspect_prompts([good, group("?", None).prompt, group("?", None).prompt])
+    CodeJudgeConfig(tests=Format.answers).inspect_prompts([group("?", None).prompt])
+
+
+# --- judgements ----------------------------------------------------------------------------------
+
+ADD = asserts("assert f(1) == 2", "assert f(2) == 3", "assert f(-1) == 0")
+TEXTS = ("def f(x): return x + 1", "def f(x): return abs(x) + 1", "def f(x): return", "def f(x: 1")
+
+
+def test_all_and_shares_with_reasons():
+    found = judged("?", ADD, *TEXTS)
+    assert found.scores == (1, 0, 0, 0)
+    assert found.parts == {"tests_passed": (1, 2 / 3, 0, 0)}
+    assert found.reasons[:3] == ("", "test 3: gave 2, not 0", "test 1: gave None, not 2")
+    assert found.reasons[3].startswith("SyntaxError: ")
+    assert judged("?", ADD, *TEXTS, score=Score.share).scores == (1, 2 / 3, 0, 0)
+
+
+def test_tests_as_code_tell_which_of_them_hold():
+    row = asserts(
+        "assert abs(f(1) - 2) < 1e-9", "for x in (2, -1):\n    assert f(x) == x + 1",
+        "try:\n    f('a')\nexcept TypeError:\n    pass",
+    )  # fmt: skip
+    found = judged("?", row, *TEXTS, "def f(x): return x + 1 if x > 0 else 1 / 0")
+    assert found.parts == {"tests_passed": (1, 0.5, 0, 0, 0.5)}
+    assert found.reasons[4] == "test 2: ZeroDivisionError: division by zero"
+
+
+def test_the_prompt_goes_before_a_program():
+    question = "import math\ndef half(x): return x / 2\n\ndef f(x):\n    '''Half of x, up.'''\n"
+    row = {
+        "prompt": question,
+        "entry_point": "f",
+        "test": "def check(candidate):\n    assert candidate(3) == 2",
+    }
+    fenced = "```python\ndef f(x): return math.ceil(half(x))\n```"
+    found = judged(question, row, "    return math.ceil(half(x))", fenced, "    return half(x)")
+    assert found.scores == (1, 1, 0)
+
+
+def test_whole_programs_read_and_print():
+    row = {"input_output": {"inputs": ["1 2\n", "3 4"], "outputs": ["3", "7\n"]}}
+    texts = (
+        "print(sum(map(int, input().split())))",
+        "import sys\nfor line in sys.stdin: print(sum(map(int, line.split())), ' ')\nsys.exit()",
+        "import os\nos.write(1, str(sum(map(int, os.read(0, 99).split()))).encode())",
+        "import threading\ndef run(): print(eval(input().replace(' ', '+')))\n"
+        "threading.Thread(target=run).start()",
+        "import atexit\na, b = map(int, open(0).read().split())\natexit.register(print, a + b)",
+        "print(3)",
+        "print(int(input()))",
+        "raise SystemExit(1)",
+    )
+    found = judged("?", row, *texts)
+    assert found.scores == (1, 1, 1, 1, 1, 0, 0, 0)
+    assert found.parts["tests_passed"][5] == 0.5
+    assert found.reasons[5] == "test 2: printed '3\\n', not '7'"
+    assert found.reasons[6].startswith("test 1: ValueError: invalid literal")
+
+
+def test_functions_of_apps_may_be_methods_and_give_tuples():
+    row = {
+        "input_output": {"fn_name": "pair", "inputs": [[1], [2]], "outputs": [[[1, 1]], [[2, 2]]]}
+    }
+    text = "class Solution:\n    def pair(self, x): return (x, x)"
+    assert judged("?", row, text, "def pair(x): return [x]").scores == (1, 0)
+
+
+def test_answers_test_each_other():
+    answers = (
+        "def f(x): return x + 1\nassert f(1) == 2\nassert f(2) == 3",
+        "def f(x): return x + 1\nassert f(-1) == 0",
+        "def f(x): return abs(x) + 1\nassert f(-1) == 2\nassert True",
+        "def f(x): return x\nassert f(1) == 1",
+    )
+    keys = {"tests": Format.answers}
+    found = judged("?", None, *answers, **keys, score=Score.share)
+    assert found.scores == (0.6, 0.6, 0.6, 0.2)
+    found = judged("?", None, *answers, **keys, score=Score.b4)
+    assert found.scores[0] == found.scores[1] > max(found.scores[2:])
+    assert (
+        judged("?", None, "def f(x): return 1", "", **keys).reasons == ("no answer has a test",) * 2
+    )
+
+
+def test_what_begins_an_answer_is_part_of_the_program():
+    one = group("?", ADD, "x + 1", "x")
+    prompt = Prompt("one", one.prompt.messages, (1, 2), prefix="def f(x): return ", row=ADD)
+    judge = CodeJudge(CodeJudgeConfig())
+    assert judge.judge([Group(prompt, one.completions)])[0].scores == (1, 0)
+    judge.close()
+
+
+def test_a_program_is_run_once_for_the_same_tests(monkeypatch):
+    runs = []
+    whole = CodeJudge._run
+
+    async def counted(judge, wanted):
+        runs.append(len(wanted))
+        return await whole(judge, wanted)
+
+    monkeypatch.setattr(CodeJudge, "_run", counted)
+    judge = CodeJudge(CodeJudgeConfig())
+    one, other = group("?", ADD, *TEXTS[:2], TEXTS[0]), group("?", ADD, *TEXTS[:3])
+    first = judge.judge([one, one])
+    assert first[0].scores == (1, 0, 1)
+    assert judge.judge([other])[0].scores == (1, 0, 0)
+    judge.close()
+    assert runs == [2, 1]
+
+
+def test_a_fault_of_ours_is_no_score():
+    judge = CodeJudge(CodeJudgeConfig())
+    lost, broken = judge.judge(
+        [
+            group("?", {"test_list": None}, TEXTS[0]),
+            group("?", asserts("assert f(nothing) == 2"), TEXTS[0]),
+        ]
+    )
+    judge.close()
+    assert lost.scores == broken.scores == (None,)
+    assert broken.failed == (True,) and broken.parts == {"tests_passed": (None,)}
+    assert "NameError: name 'nothing' is not defined" in broken.reasons[0]
+
+
+def test_a_judge_works_beside_a_running_loop():
+    async def within() -> tuple:
+        return judged("?", ADD, TEXTS[0]).scores
+
+    assert asyncio.run(within()) == (1,)
+
+
+@pytest.mark.parametrize(
+    "keys, outcome",
+    [
+        ({}, True),
+        ({"score": Score.share}, True),
+        ({"score": Score.b4}, False),
+        ({"tests": Format.answers}, False),
+    ],
+)
+def test_which_scores_are_outcomes(keys, outcome):
+    config = CodeJudgeConfig(**keys)
+    assert (Fact.outcomes in config.gives()) is outcome
+    assert config.measure is (Measure.accuracy if outcome else Measure.score)
+
+
+# --- the real thing ------------------------------------------------------------------------------
+
+
+def broken(solution: str) -> str:
+    """With something else returned; what it returned is still computed."""
+    return re.sub(r"\breturn\b(.*)", r"return [(\1), 'else']", solution)
+
+
+@pytest.mark.parametrize("step", [8, pytest.param(1, marks=pytest.mark.thorough)])
+def test_humaneval_references_pass_and_fail_with_another_return(humaneval, step):
+    with gzip.open(humaneval, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines][::step]
+    judge = CodeJudge(CodeJudgeConfig(timeout_s=20))
+    judgements = judge.judge(
+        [
+            group(row["prompt"], row, row["canonical_solution"], broken(row["canonical_solution"]))
+            for row in rows
+        ]
+    )
+    judge.close()
+    found = {row["task_id"]: j.scores for row, j in zip(rows, judgements, strict=True)}
+    assert {task: scores for task, scores in found.items() if scores != (1, 0)} == {}
