@@ -39,6 +39,7 @@ SECTIONS: dict[str, list[Panel]] = {
         Panel("Wins against the initial policy", ["eval/win_rate"]),
         Panel("Satisfied users", ["eval/satisfied_rate", "eval/greedy_satisfied_rate"]),
         Panel("Best of n", ["eval/best_of_n"]),
+        Panel("Right among so many samples", ["eval/pass_at_*"]),
         Panel("Score", ["eval/score_mean"]),
         Panel("Parts of the score", ["eval/part_*"]),
         Panel("Exploitability", ["eval/exploitability*"]),

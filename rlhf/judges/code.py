@@ -76,7 +76,9 @@ class CodeJudgeConfig(JudgeConfig):
         return ""
 
     def build(self) -> "CodeJudge":
-        self.inspect(frozenset())
+        # A worker has an event loop in its own thread.
+        with ThreadPoolExecutor(1) as aside:
+            aside.submit(self.inspect, frozenset()).result()
         return CodeJudge(self)
 
 
@@ -116,8 +118,7 @@ class CodeJudge:
         asked = [self._programs(group) for group in groups]
         distinct = dict.fromkeys(p for group in asked for p in group if not isinstance(p, Verdict))
         new = [program for program in distinct if program not in self._kept]
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            found = dict(zip(new, runner.run(self._run(new)), strict=True))
+        found = dict(zip(new, asyncio.run(self._run(new)), strict=True))
         for program in distinct:
             if program in self._kept:
                 self._kept.move_to_end(program)

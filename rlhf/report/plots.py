@@ -25,6 +25,7 @@ from rlhf.watching.panels import (
 PALETTE = (BLUE, ORANGE, GREEN, RED, PURPLE, "#c8a000", "#56b4e9", "#d783b5", "#8b5a2b", GREY)
 SIDES = {"chosen": GREEN, "rejected": RED}
 OTHER = "All other metrics"
+PASS = "eval/pass_at_"
 
 Scale = Literal["linear", "share", "log"]
 
@@ -124,6 +125,9 @@ def _evaluation(curves: Curves) -> Iterator[Plot]:
     shares = sorted(name for name in curves if name.startswith(SHARE))
     labels = {name: name.removeprefix(SHARE) for name in shares}
     yield plot("What the policy answers", "share of held-out answers", labels, scale="share")
+    passes = sorted((n for n in curves if n.startswith(PASS)), key=lambda n: int(n[len(PASS) :]))
+    labels = {name: f"of {name[len(PASS) :]}" for name in passes}
+    yield plot("Right among several samples", "share of prompts", labels, scale="share")
     yield _parts("Parts of the held-out score", "eval/part_", curves)
     yield from EVALUATION
 

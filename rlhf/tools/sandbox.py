@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import cast
 
 from rlhf.problems import RunFailed
 from rlhf.tools import folders, seccomp
@@ -223,8 +224,8 @@ class _Process(asyncio.SubprocessProtocol):
         self._too_much = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        self._transport = transport
+        # Not so by class on uvloop, which Ray runs its actors on.
+        self._transport = cast(asyncio.SubprocessTransport, transport)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         output, room = self._output[fd], self._room[fd]

@@ -167,6 +167,11 @@ _EVAL = {
     "score_mean": Metric(
         "mean score of sampled completions", good="rises together with `judge/score_mean`"
     ),
+    "pass_at_*": Metric(
+        "held-out prompts with a right answer among so many samples, estimated from all of them",
+        "share",
+        "rises; where it falls for many samples while `pass_at_1` rises, variety is lost",
+    ),
     "win_rate": Metric(
         "held-out prompts where the policy beats its initial self", "share", "from 0.5 up"
     ),

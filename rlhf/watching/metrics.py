@@ -167,7 +167,8 @@ def evaluation_metrics(
 
     Scores, and what completions look like, are those of the sampled ones. `shares`, which only a
     verifier's scores give, are of the judged completions; `best_of_n` is the share of prompts of
-    which at least one of several samples is correct. `invalid_rate` is the share, sampled and
+    which at least one of several samples is correct, `pass_at_K` estimates it for K of them where
+    accuracies are told, K being 1, 2, 4 and so on. `invalid_rate` is the share, sampled and
     greedy together, that the judge failed on. A mean over nothing is left out.
     """
     scores = list(_judged(sampled))
@@ -185,9 +186,34 @@ def evaluation_metrics(
             for group in sampled
             if len(group[1]) > 1
         )
+    if shares is ACCURACY:
+        means |= _passes(sampled)
     parts = part_means("", (verdict for *_, verdict in sampled))
     seen = completion_metrics([completions for _, completions, _ in sampled])
     return seen | _means(means) | parts
+
+
+def _passes(sampled: Sequence[Group]) -> dict[str, list[float]]:
+    """`pass_at` of every prompt with several samples, as far as so many are judged."""
+    groups = [list(_judged([group])) for group in sampled if len(group[1]) > 1]
+    most = max(map(len, groups), default=0)
+    return {
+        f"pass_at_{num_drawn}": [
+            pass_at(num_drawn, len(scores), sum(score >= CORRECT_SCORE for score in scores))
+            for scores in groups
+            if len(scores) >= num_drawn
+        ]
+        for num_drawn in (2**i for i in range(most.bit_length()))
+    }
+
+
+def pass_at(num_drawn: int, num_samples: int, num_correct: int) -> float:
+    """How likely one of so many draws is correct, without bias, from more samples than that.
+
+    Chen et al. 2021 (arXiv 2107.03374), equation 1: 1 - C(n - c, k) / C(n, k).
+    """
+    wrong = math.comb(num_samples - num_correct, num_drawn)
+    return 1 - wrong / math.comb(num_samples, num_drawn)
 
 
 def headline(evaluation: Mapping[str, float | None]) -> str | None:

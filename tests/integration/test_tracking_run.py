@@ -88,7 +88,7 @@ ELSEWHERE = {
     # of simulated users
     "eval/satisfied_rate", "eval/greedy_satisfied_rate",
     # of several samples per held-out prompt
-    "eval/best_of_n", "eval/unique_rate",
+    "eval/best_of_n", "eval/pass_at_*", "eval/unique_rate",
     # of the `previous` anchor, of search trees, of GPUs, of a LoRA adapter
     "policy/anchor_gap", "tree/*", "system/*_gpu_*", "weights/merge_lost",
     # saved after the round's line is written

@@ -312,6 +312,7 @@ def test_a_fault_of_ours_is_no_score():
 
 def test_a_judge_works_beside_a_running_loop():
     async def within() -> tuple:
+        CodeJudgeConfig().build().close()
         return judged("?", ADD, TEXTS[0]).scores
 
     assert asyncio.run(within()) == (1,)

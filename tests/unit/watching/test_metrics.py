@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 
@@ -24,6 +25,7 @@ from rlhf.watching.metrics import (
     collection_metrics,
     completion_metrics,
     evaluation_metrics,
+    pass_at,
     run_summary,
 )
 
@@ -188,6 +190,9 @@ def test_evaluation_metrics_worked_by_hand(sampled: list[Group], greedy: list[Gr
             "sampled_accuracy": 1 / 3,
             "greedy_accuracy": 1.0,
             "best_of_n": 1 / 2,
+            # Of one prompt one in two; of the other none in the only one that is judged.
+            "pass_at_1": 1 / 4,
+            "pass_at_2": 1.0,
             "unique_rate": 1.0,
             "distinct_1": 2 / 6,
             "distinct_2": 1 / 2,
@@ -200,7 +205,7 @@ def test_evaluation_metrics_worked_by_hand(sampled: list[Group], greedy: list[Gr
 
 
 def test_only_a_verifier_gives_shares_and_users_are_satisfied(sampled, greedy) -> None:
-    shares = {"sampled_accuracy", "greedy_accuracy", "best_of_n"}
+    shares = {"sampled_accuracy", "greedy_accuracy", "best_of_n", "pass_at_1", "pass_at_2"}
     verified = evaluation_metrics(sampled, greedy, ACCURACY)
     unverified = evaluation_metrics(sampled, greedy, None)
     assert set(verified) - set(unverified) == shares
@@ -209,12 +214,20 @@ def test_only_a_verifier_gives_shares_and_users_are_satisfied(sampled, greedy) -
     assert by_users["satisfied_rate"] == verified["sampled_accuracy"]
     assert by_users["greedy_satisfied_rate"] == verified["greedy_accuracy"]
     assert by_users["best_of_n"] == verified["best_of_n"]
-    assert "sampled_accuracy" not in by_users
+    assert not {"sampled_accuracy", "pass_at_1"} & set(by_users)
+
+
+def test_passing_among_so_many_draws_is_estimated_without_bias() -> None:
+    assert pass_at(4, 10, 3) == pytest.approx(0.833333, abs=1e-6)
+    assert (pass_at(1, 8, 2), pass_at(8, 8, 1), pass_at(3, 8, 0)) == (0.25, 1, 0)
+    for num_drawn in range(1, 7):
+        drawn = list(combinations([True, True, False, False, False, False], num_drawn))
+        assert pass_at(num_drawn, 6, 2) == pytest.approx(sum(map(any, drawn)) / len(drawn))
 
 
 def test_the_best_of_one_is_not_told(sampled: list[Group], greedy: list[Group]) -> None:
     metrics = evaluation_metrics(greedy, greedy, ACCURACY)
-    assert not {"best_of_n", "unique_rate"} & set(metrics)
+    assert not {"best_of_n", "pass_at_1", "unique_rate"} & set(metrics)
     assert evaluation_metrics([*sampled, *greedy], [], ACCURACY)["best_of_n"] == 1 / 2
     # One token each, so that nobody has neighbours.
     assert "distinct_2" not in metrics
