@@ -42,7 +42,7 @@ def prompts(num_programs: int, name: str) -> list[tuple[Prompt, tuple[Completion
 async def measure(num_workers: int, num_programs: int, seats: list) -> float:
     """Seconds, without the workers' start."""
     allotment = Allotment("judge", num_workers, 1, 0, 1, seats[:num_workers])
-    workers = start_workers(JudgeWorker, allotment, CodeJudgeConfig(num_parallel=1))
+    workers = start_workers(JudgeWorker, allotment, CodeJudgeConfig(num_parallel=1).build)
     try:
         await wait_ready(workers, TIMEOUT_S)
         service = JudgeService(workers, TIMEOUT_S)

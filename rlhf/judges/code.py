@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rlhf.judges.base import JudgeConfig
-from rlhf.judges.groups import Group
 from rlhf.judges.programs.answers import programs, without_asserts
 from rlhf.judges.programs.calls import Call
 from rlhf.judges.programs.ranking import Score, scores
@@ -17,7 +16,7 @@ from rlhf.judges.programs.tests import Calls, Format, Tests, Unreadable, read_te
 from rlhf.options import Fact
 from rlhf.problems import InputError
 from rlhf.ranges import number
-from rlhf.records import Judgement, Prompt
+from rlhf.records import Completion, Judgement, Prompt
 from rlhf.tools.probe import probe, require
 
 KEPT_VERDICTS = 10_000
@@ -102,46 +101,43 @@ class CodeJudge:
     def __init__(self, config: CodeJudgeConfig) -> None:
         self._config = config
         self._name = f"code/{config.tests.value}/{config.score.value}@1"
-        self._kept: OrderedDict[Program, Verdict] = OrderedDict()
-        # Our caller may have an event loop in its own thread; and who starts a process is not to
-        # end before it, or the process dies.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="programs")
-
-    def judge(self, groups: Sequence[Group]) -> list[Judgement]:
-        """All groups' programs together."""
-        return self._thread.submit(self._judge, groups).result()
-
-    def close(self) -> None:
-        self._thread.shutdown()
-
-    def _judge(self, groups: Sequence[Group]) -> list[Judgement]:
-        asked = [self._programs(group) for group in groups]
-        distinct = dict.fromkeys(p for group in asked for p in group if not isinstance(p, Verdict))
-        new = [program for program in distinct if program not in self._kept]
-        found = dict(zip(new, asyncio.run(self._run(new)), strict=True))
-        for program in distinct:
-            if program in self._kept:
-                self._kept.move_to_end(program)
-                found[program] = self._kept[program]
-            elif found[program].lasting:
-                self._kept[program] = found[program]
-        while len(self._kept) > KEPT_VERDICTS:
-            self._kept.popitem(last=False)
-        return [
-            self._judgement([p if isinstance(p, Verdict) else found[p] for p in group])
-            for group in asked
-        ]
-
-    async def _run(self, wanted: Sequence[Program]) -> list[Verdict]:
-        config = self._config
-        runner = Runner(
+        self._runner = Runner(
             config.timeout_s, config.memory_mib, config.num_parallel, config.allow_unsafe
         )
-        return await asyncio.gather(*(runner.run(texts, tests) for texts, tests in wanted))
+        self._running: dict[Program, asyncio.Task[Verdict]] = {}
+        self._kept: OrderedDict[Program, Verdict] = OrderedDict()
 
-    def _programs(self, group: Group) -> list[Program | Verdict]:
+    async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Judgement:
+        """`num_parallel` programs at a time, of all groups together."""
+        asked = self._programs(prompt, completions)
+        return self._judgement(await asyncio.gather(*map(self._verdict, asked)))
+
+    async def _verdict(self, asked: Program | Verdict) -> Verdict:
+        if isinstance(asked, Verdict):
+            return asked
+        if asked in self._kept:
+            self._kept.move_to_end(asked)
+            return self._kept[asked]
+        if asked not in self._running:
+            self._running[asked] = asyncio.create_task(self._run(asked))
+        # Others may wait for the same.
+        return await asyncio.shield(self._running[asked])
+
+    async def _run(self, program: Program) -> Verdict:
+        try:
+            verdict = await self._runner.run(*program)
+        finally:
+            del self._running[program]
+        if verdict.lasting:
+            self._kept[program] = verdict
+            if len(self._kept) > KEPT_VERDICTS:
+                self._kept.popitem(last=False)
+        return verdict
+
+    def _programs(
+        self, prompt: Prompt, completions: Sequence[Completion]
+    ) -> list[Program | Verdict]:
         """What to run for each completion, or what is known without."""
-        prompt, completions = group
         texts = [prompt.prefix + one.text for one in completions]
         try:
             tests = _tests(prompt, self._config.tests)

@@ -68,6 +68,18 @@ class Runner:
                 verdict = Verdict(None, str(error), lasting=False)
         return replace(verdict, reason=" ".join(verdict.reason.split())[:REASON_CHARS])
 
+    async def values(self, texts: Sequence[str], tests: Calls) -> list[Any]:
+        """What the program gives for each call, up to the first that it does not survive.
+
+        Of one that raises, or gives no data, `Opaque`. Raises SandboxFailed.
+        """
+        told: dict[str, Any] = {"texts": list(texts), "name": tests.name, "before": tests.before}
+        told["calls"] = [(call.name, json.loads(call.given)) for call in tests.calls]
+        async with self._gate:
+            outcome = await self._sandboxed("program", told)
+        nothing = {"object": "nothing"}
+        return [inside.decode(line.get("value", nothing)) for line in _told(outcome.stdout)]
+
     async def _run(self, texts: list[str], tests: Tests) -> Verdict:
         told: dict[str, Any] = {"texts": texts, "name": tests.name, "before": tests.before}
         match tests:

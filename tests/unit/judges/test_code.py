@@ -14,6 +14,7 @@ from rlhf.judges.programs.answers import programs, without_asserts
 from rlhf.judges.programs.calls import Call, Relation
 from rlhf.judges.programs.inside import chosen, decode, encode
 from rlhf.judges.programs.ranking import Score
+from rlhf.judges.programs.running import Runner
 from rlhf.judges.programs.tests import Calls, Format, Inputs, Script, Unreadable, read_tests
 from rlhf.options import Fact
 from rlhf.problems import InputError
@@ -27,12 +28,17 @@ def group(question: str, row: dict | None, *texts: str) -> Group:
 
 
 def judged(question: str, row: dict | None, *texts: str, **keys) -> Judgement:
-    judge = CodeJudge(CodeJudgeConfig(timeout_s=20, **keys))
-    try:
-        (judgement,) = judge.judge([group(question, row, *texts)])
-    finally:
-        judge.close()
+    (judgement,) = judged_together([group(question, row, *texts)], **keys)
     return judgement
+
+
+def judged_together(groups: list[Group], **keys) -> list[Judgement]:
+    judge = CodeJudge(CodeJudgeConfig(timeout_s=20, **keys))
+
+    async def run() -> list[Judgement]:
+        return await asyncio.gather(*(judge.judge(*one) for one in groups))
+
+    return asyncio.run(run())
 
 
 # --- values --------------------------------------------------------------------------------------
@@ -273,49 +279,45 @@ def test_answers_test_each_other():
 def test_what_begins_an_answer_is_part_of_the_program():
     one = group("?", ADD, "x + 1", "x")
     prompt = Prompt("one", one.prompt.messages, (1, 2), prefix="def f(x): return ", row=ADD)
-    judge = CodeJudge(CodeJudgeConfig())
-    assert judge.judge([Group(prompt, one.completions)])[0].scores == (1, 0)
-    judge.close()
+    assert judged_together([Group(prompt, one.completions)])[0].scores == (1, 0)
 
 
-def test_a_program_is_run_once_for_the_same_tests(monkeypatch):
-    runs = []
-    whole = CodeJudge._run
+async def test_a_program_is_run_once_for_the_same_tests(monkeypatch):
+    run, runs = Runner.run, []
 
-    async def counted(judge, wanted):
-        runs.append(len(wanted))
-        return await whole(judge, wanted)
+    async def counted(runner, texts, tests):
+        runs.append(texts[0])
+        return await run(runner, texts, tests)
 
-    monkeypatch.setattr(CodeJudge, "_run", counted)
+    monkeypatch.setattr(Runner, "run", counted)
     judge = CodeJudge(CodeJudgeConfig())
     one, other = group("?", ADD, *TEXTS[:2], TEXTS[0]), group("?", ADD, *TEXTS[:3])
-    first = judge.judge([one, one])
-    assert first[0].scores == (1, 0, 1)
-    assert judge.judge([other])[0].scores == (1, 0, 0)
-    judge.close()
-    assert runs == [2, 1]
+    first, same = await asyncio.gather(judge.judge(*one), judge.judge(*one))
+    assert first.scores == same.scores == (1, 0, 1)
+    assert (await judge.judge(*other)).scores == (1, 0, 0)
+    assert runs == list(TEXTS[:3])
+    endless = group("?", ADD, "def f(x):\n    while True: pass")
+    hasty = CodeJudge(CodeJudgeConfig(timeout_s=0.1))
+    for _ in range(2):
+        assert (await hasty.judge(*endless)).reasons == ("test 1: timed out",)
+    assert len(runs) == 5
 
 
 def test_a_fault_of_ours_is_no_score():
-    judge = CodeJudge(CodeJudgeConfig())
-    lost, broken = judge.judge(
+    lost, broken = judged_together(
         [
             group("?", {"test_list": None}, TEXTS[0]),
             group("?", asserts("assert f(nothing) == 2"), TEXTS[0]),
         ]
     )
-    judge.close()
     assert lost.scores == broken.scores == (None,)
     assert broken.failed == (True,) and broken.parts == {"tests_passed": (None,)}
     assert "NameError: name 'nothing' is not defined" in broken.reasons[0]
 
 
-def test_a_judge_works_beside_a_running_loop():
-    async def within() -> tuple:
-        CodeJudgeConfig().build().close()
-        return judged("?", ADD, TEXTS[0]).scores
-
-    assert asyncio.run(within()) == (1,)
+async def test_a_worker_builds_it_where_a_loop_runs():
+    judge = CodeJudgeConfig().build()
+    assert (await judge.judge(*group("?", ADD, TEXTS[0]))).scores == (1,)
 
 
 @pytest.mark.parametrize(
@@ -345,13 +347,11 @@ def broken(solution: str) -> str:
 def test_humaneval_references_pass_and_fail_with_another_return(humaneval, step):
     with gzip.open(humaneval, "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines][::step]
-    judge = CodeJudge(CodeJudgeConfig(timeout_s=20))
-    judgements = judge.judge(
+    judgements = judged_together(
         [
             group(row["prompt"], row, row["canonical_solution"], broken(row["canonical_solution"]))
             for row in rows
         ]
     )
-    judge.close()
     found = {row["task_id"]: j.scores for row, j in zip(rows, judgements, strict=True)}
     assert {task: scores for task, scores in found.items() if scores != (1, 0)} == {}
