@@ -6,7 +6,7 @@ import json
 from enum import Enum
 from typing import Any, NamedTuple
 
-from rlhf.judges.programs.inside import encode
+from rlhf.judges.programs.values import encode
 
 MAX_ASSERT_CHARS = 2000
 """Of an assert in an answer; a longer one is no test."""

@@ -11,9 +11,9 @@ from typing import Any
 
 from rlhf.judges.programs.answers import programs
 from rlhf.judges.programs.calls import Call, Relation
-from rlhf.judges.programs.inside import decode, encode
 from rlhf.judges.programs.running import Runner
 from rlhf.judges.programs.tests import Calls, Format, read_tests
+from rlhf.judges.programs.values import decode, encode
 
 TRIES = 20
 """Mutations per new input that is wanted, before no more are looked for."""

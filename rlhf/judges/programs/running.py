@@ -12,17 +12,26 @@ import os
 import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from rlhf.judges.programs import inside
+from rlhf.judges.programs import program, script, values
 from rlhf.judges.programs.answers import MAX_PROGRAM_BYTES
 from rlhf.judges.programs.calls import Call, Relation
 from rlhf.judges.programs.tests import Calls, Inputs, Script, Tests
 from rlhf.tools.sandbox import Exit, Limits, Outcome, SandboxFailed, run_python
 
 REASON_CHARS = 200
-_SOURCE = Path(inside.__file__).read_text(encoding="utf-8")
+_INSIDE = """
+import sys, types
+for name, source in {modules!r}.items():
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(compile(source, name, "exec"), vars(module))
+module.main(module.json.loads({told!r}))
+"""
+"""What the sandbox runs: our files for it, of which the last is the one to begin."""
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 40
 
@@ -51,7 +60,7 @@ class Runner:
             wall_s=3 * timeout_s,
             cpu_s=math.ceil(timeout_s),
             memory_bytes=memory_mib << 20,
-            output_bytes=inside.MOST_BYTES,
+            output_bytes=values.MOST_BYTES,
             code_bytes=64 << 20,
         )
         self._gate = asyncio.Semaphore(num_parallel)
@@ -76,28 +85,28 @@ class Runner:
         told: dict[str, Any] = {"texts": list(texts), "name": tests.name, "before": tests.before}
         told["calls"] = [(call.name, json.loads(call.given)) for call in tests.calls]
         async with self._gate:
-            outcome = await self._sandboxed("program", told)
+            outcome = await self._sandboxed(program, told)
         nothing = {"object": "nothing"}
-        return [inside.decode(line.get("value", nothing)) for line in _told(outcome.stdout)]
+        return [values.decode(line.get("value", nothing)) for line in _told(outcome.stdout)]
 
     async def _run(self, texts: list[str], tests: Tests) -> Verdict:
         told: dict[str, Any] = {"texts": texts, "name": tests.name, "before": tests.before}
         match tests:
             case Calls(calls):
                 told["calls"] = [(call.name, json.loads(call.given)) for call in calls]
-                outcome = await self._sandboxed("program", told)
+                outcome = await self._sandboxed(program, told)
                 return _verdict(outcome, tests, [_Expected(call) for call in calls])
             case Inputs(inputs, outputs):
                 told["inputs"] = inputs
-                outcome = await self._sandboxed("program", told)
+                outcome = await self._sandboxed(program, told)
                 return _verdict(outcome, tests, [_Printed(one) for one in outputs])
             case Script():
                 return await self._with_script(told, tests)
 
     async def _sandboxed(
-        self, task: str, told: dict[str, Any], limits: Limits | None = None, *handles: int
+        self, task: ModuleType, told: dict[str, Any], limits: Limits | None = None, *handles: int
     ) -> Outcome:
-        source = f"{_SOURCE}\nmain({task!r}, {json.dumps(told)!r})\n"
+        source = _INSIDE.format(modules=_sources(values, task), told=json.dumps(told))
         return await run_python(
             source, limits or self._limits, allow_unsafe=self._allow_unsafe, handles=handles
         )
@@ -118,8 +127,8 @@ class Runner:
         # The tests wait for the program, which may start late and take its time.
         patient = replace(self._limits, wall_s=self._limits.wall_s + 60)
         try:
-            ours = self._sandboxed("tests", testing, patient, testing["read"], testing["write"])
-            theirs = self._sandboxed("program", told, None, told["read"], told["write"])
+            ours = self._sandboxed(script, testing, patient, testing["read"], testing["write"])
+            theirs = self._sandboxed(program, told, None, told["read"], told["write"])
             running, judging = asyncio.ensure_future(theirs), asyncio.ensure_future(ours)
             try:
                 first = asyncio.FIRST_COMPLETED
@@ -136,6 +145,12 @@ class Runner:
         finally:
             pipes.close(*pipes.asked, *pipes.answered)
         return _script_verdict(outcome, ended, tests.size)
+
+
+@cache
+def _sources(*modules: ModuleType) -> dict[str, str]:
+    files = {module.__name__: Path(str(module.__file__)) for module in modules}
+    return {name: file.read_text(encoding="utf-8") for name, file in files.items()}
 
 
 class _Pipes:
@@ -158,11 +173,11 @@ class _Expected:
     """The value of a call."""
 
     def __init__(self, call: Call) -> None:
-        self._relation, self._value = call.relation, inside.decode(json.loads(call.expected))
+        self._relation, self._value = call.relation, values.decode(json.loads(call.expected))
 
     def met(self, data: Any) -> str:
         """Empty if it is, else why not."""
-        value = inside.decode(data)
+        value = values.decode(data)
         match self._relation:
             case Relation.equals:
                 good = bool(value == self._value)

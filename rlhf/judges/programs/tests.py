@@ -9,7 +9,8 @@ from enum import Enum
 from typing import Any
 
 from rlhf.judges.programs.calls import Call, Relation, call_in
-from rlhf.judges.programs.inside import asserts, encode
+from rlhf.judges.programs.script import asserts
+from rlhf.judges.programs.values import encode
 
 
 class Format(Enum):

@@ -12,10 +12,11 @@ from rlhf.judges.code import CodeJudge, CodeJudgeConfig
 from rlhf.judges.groups import Group
 from rlhf.judges.programs.answers import programs, without_asserts
 from rlhf.judges.programs.calls import Call, Relation
-from rlhf.judges.programs.inside import chosen, decode, encode
+from rlhf.judges.programs.program import chosen
 from rlhf.judges.programs.ranking import Score
 from rlhf.judges.programs.running import Runner
 from rlhf.judges.programs.tests import Calls, Format, Inputs, Script, Unreadable, read_tests
+from rlhf.judges.programs.values import decode, encode
 from rlhf.options import Fact
 from rlhf.problems import InputError
 from rlhf.records import Completion, Judgement, Message, Prompt
