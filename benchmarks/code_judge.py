@@ -2,7 +2,8 @@
 
 [--programs N] [--json FILE]. Each worker is a Ray actor that runs one program at a time, as
 `judge=code judge.num_parallel=1` has it; all programs differ, so that no verdict is known before.
-Prints a table in Markdown, and the seconds of one worker as a multiple of those of two.
+One worker and two take turns, a fifth of the programs at a time, so that whatever else the machine
+does meets both. Prints a table in Markdown, and the seconds of one as a multiple of those of two.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from rlhf.judges.code import CodeJudgeConfig
 from rlhf.records import Completion, Message, Prompt
 
 TIMEOUT_S = 600.0
-PER_PROMPT = 4
+PER_PROMPT, TURNS = 4, 5
 TESTS = ["assert f(3, 5) == 8", "assert f(-2, 2) == 0", "assert f(10, 0) == 10"]
 
 
@@ -39,20 +40,23 @@ def prompts(num_programs: int, name: str) -> list[tuple[Prompt, tuple[Completion
     return groups
 
 
-async def measure(num_workers: int, num_programs: int, seats: list) -> float:
-    """Seconds, without the workers' start."""
-    allotment = Allotment("judge", num_workers, 1, 0, 1, seats[:num_workers])
+async def measure(num_programs: int, seats: list) -> dict[int, float]:
+    """By number of workers the seconds for all programs, without the workers' start."""
+    allotment = Allotment("judge", 2, 1, 0, 1, seats)
     workers = start_workers(JudgeWorker, allotment, CodeJudgeConfig(num_parallel=1).build)
+    seconds = {1: 0.0, 2: 0.0}
     try:
         await wait_ready(workers, TIMEOUT_S)
-        service = JudgeService(workers, TIMEOUT_S)
-        began = time.perf_counter()
-        asked = prompts(num_programs, f"by {num_workers}")
-        verdicts = await asyncio.gather(*(service.judge(*one) for one in asked))
-        seconds = time.perf_counter() - began
+        services = {n: JudgeService(workers[:n], TIMEOUT_S) for n in seconds}
+        for turn in range(TURNS):
+            for n, service in services.items():
+                asked = prompts(num_programs // TURNS, f"turn {turn} of {n}")
+                began = time.perf_counter()
+                verdicts = await asyncio.gather(*(service.judge(*one) for one in asked))
+                seconds[n] += time.perf_counter() - began
+                assert all(score == 1 for verdict in verdicts for score in verdict.scores)
     finally:
         stop_workers(workers)
-    assert all(score == 1 for verdict in verdicts for score in verdict.scores)
     return seconds
 
 
@@ -62,8 +66,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     told = parser.parse_args()
     with session(None, [Role("judge", 2, 1, 0.0)], TIMEOUT_S) as reservation:
-        seats = list(reservation.seats["judge"])
-        seconds = {n: asyncio.run(measure(n, told.programs, seats)) for n in (1, 2)}
+        seconds = asyncio.run(measure(told.programs, list(reservation.seats["judge"])))
     print("| workers | seconds | programs per second |\n| --- | --- | --- |")
     for number, taken in seconds.items():
         print(f"| {number} | {taken:.1f} | {told.programs / taken:.1f} |")

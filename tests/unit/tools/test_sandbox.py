@@ -40,6 +40,18 @@ async def test_what_is_printed_comes_back():
     )
 
 
+async def test_what_it_is_handed_it_has_under_the_same_number_and_the_other_end_not():
+    reading, writing = os.pipe()
+    try:
+        code = f"import os\nos.write({writing}, b'through')\nos.fstat({reading})"
+        outcome = await run_python(code, ROOM, handles=[writing])
+        assert outcome.stderr.endswith("OSError: [Errno 9] Bad file descriptor\n")
+        assert os.read(reading, 100) == b"through"
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 async def test_a_traceback_begins_with_the_code():
     outcome = await run_python("def f():\n    return 1 / 0\n\nf()", ROOM)
     assert outcome.exit is Exit.failed
