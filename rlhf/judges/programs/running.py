@@ -12,18 +12,24 @@ import os
 import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from rlhf.judges.programs import program, script, values
+from rlhf.judges.programs import values
 from rlhf.judges.programs.answers import MAX_PROGRAM_BYTES
 from rlhf.judges.programs.calls import Call, Relation
 from rlhf.judges.programs.tests import Calls, Inputs, Script, Tests
 from rlhf.tools.sandbox import Exit, Limits, Outcome, SandboxFailed, run_python
 
 REASON_CHARS = 200
+_FILES = {
+    task: {name: Path(values.__file__).with_name(f"{name}.py") for name in ("values", task)}
+    for task in ("program", "script")
+}
+_SOURCES = {
+    task: {f"{__package__}.{name}": file.read_text("utf-8") for name, file in files.items()}
+    for task, files in _FILES.items()
+}
 _INSIDE = """
 import sys, types
 for name, source in {modules!r}.items():
@@ -85,7 +91,7 @@ class Runner:
         told: dict[str, Any] = {"texts": list(texts), "name": tests.name, "before": tests.before}
         told["calls"] = [(call.name, json.loads(call.given)) for call in tests.calls]
         async with self._gate:
-            outcome = await self._sandboxed(program, told)
+            outcome = await self._sandboxed("program", told)
         nothing = {"object": "nothing"}
         return [values.decode(line.get("value", nothing)) for line in _told(outcome.stdout)]
 
@@ -94,19 +100,19 @@ class Runner:
         match tests:
             case Calls(calls):
                 told["calls"] = [(call.name, json.loads(call.given)) for call in calls]
-                outcome = await self._sandboxed(program, told)
+                outcome = await self._sandboxed("program", told)
                 return _verdict(outcome, tests, [_Expected(call) for call in calls])
             case Inputs(inputs, outputs):
                 told["inputs"] = inputs
-                outcome = await self._sandboxed(program, told)
+                outcome = await self._sandboxed("program", told)
                 return _verdict(outcome, tests, [_Printed(one) for one in outputs])
             case Script():
                 return await self._with_script(told, tests)
 
     async def _sandboxed(
-        self, task: ModuleType, told: dict[str, Any], limits: Limits | None = None, *handles: int
+        self, task: str, told: dict[str, Any], limits: Limits | None = None, *handles: int
     ) -> Outcome:
-        source = _INSIDE.format(modules=_sources(values, task), told=json.dumps(told))
+        source = _INSIDE.format(modules=_SOURCES[task], told=json.dumps(told))
         return await run_python(
             source, limits or self._limits, allow_unsafe=self._allow_unsafe, handles=handles
         )
@@ -127,8 +133,8 @@ class Runner:
         # The tests wait for the program, which may start late and take its time.
         patient = replace(self._limits, wall_s=self._limits.wall_s + 60)
         try:
-            ours = self._sandboxed(script, testing, patient, testing["read"], testing["write"])
-            theirs = self._sandboxed(program, told, None, told["read"], told["write"])
+            ours = self._sandboxed("script", testing, patient, testing["read"], testing["write"])
+            theirs = self._sandboxed("program", told, None, told["read"], told["write"])
             running, judging = asyncio.ensure_future(theirs), asyncio.ensure_future(ours)
             try:
                 first = asyncio.FIRST_COMPLETED
@@ -145,12 +151,6 @@ class Runner:
         finally:
             pipes.close(*pipes.asked, *pipes.answered)
         return _script_verdict(outcome, ended, tests.size)
-
-
-@cache
-def _sources(*modules: ModuleType) -> dict[str, str]:
-    files = {module.__name__: Path(str(module.__file__)) for module in modules}
-    return {name: file.read_text(encoding="utf-8") for name, file in files.items()}
 
 
 class _Pipes:
