@@ -194,7 +194,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("tests", [DATA, CODE], ids=["data", "code"])
 def test_what_a_program_does_wrong_fails_it_and_is_told(tests):
-    verdicts = judge(tests, *FAULTS, timeout_s=1)
+    verdicts = judge(tests, *FAULTS, timeout_s=0.7)
     assert not any(map(passes, verdicts))
     if tests is DATA:
         told = [(v.reason, why) for v, why in zip(verdicts, FAULTS.values(), strict=True)]
