@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rlhf.judges.base import JudgeConfig
+from rlhf.judges.base import JudgeConfig, Measure
 from rlhf.judges.programs.answers import programs, without_asserts
 from rlhf.judges.programs.calls import Call
 from rlhf.judges.programs.ranking import Score, scores
@@ -45,8 +45,14 @@ class CodeJudgeConfig(JudgeConfig):
     """Run even where the machine cannot shut code in completely."""
 
     def gives(self) -> Set[Fact]:
-        is_outcome = self.score.is_outcome and self.tests is not Format.answers
+        is_outcome = self.score is Score.all and self.tests is not Format.answers
         return {Fact.verdicts, Fact.outcomes} if is_outcome else {Fact.verdicts}
+
+    @property
+    def measure(self) -> Measure:
+        """1 as a share of tests says that a program is right, too."""
+        tells = self.score.tells_right and self.tests is not Format.answers
+        return Measure.accuracy if tells else Measure.score
 
     @property
     def reads_rows(self) -> bool:

@@ -27,7 +27,7 @@ class Score(Enum):
     """1 for DSTC's chosen program, 0 for its rejected one, 1/2 for others; experimental."""
 
     @property
-    def is_outcome(self) -> bool:
+    def tells_right(self) -> bool:
         """Whether 1 says that a program is right, if its tests are."""
         return self in (Score.all, Score.share)
 

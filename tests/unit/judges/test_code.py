@@ -322,18 +322,18 @@ async def test_a_worker_builds_it_where_a_loop_runs():
 
 
 @pytest.mark.parametrize(
-    "keys, outcome",
+    "keys, outcomes, measure",
     [
-        ({}, True),
-        ({"score": Score.share}, True),
-        ({"score": Score.b4}, False),
-        ({"tests": Format.answers}, False),
+        ({}, True, Measure.accuracy),
+        ({"score": Score.share}, False, Measure.accuracy),
+        ({"score": Score.b4}, False, Measure.score),
+        ({"tests": Format.answers}, False, Measure.score),
     ],
 )
-def test_which_scores_are_outcomes(keys, outcome):
+def test_which_scores_are_outcomes(keys, outcomes, measure):
     config = CodeJudgeConfig(**keys)
-    assert (Fact.outcomes in config.gives()) is outcome
-    assert config.measure is (Measure.accuracy if outcome else Measure.score)
+    assert (Fact.outcomes in config.gives()) is outcomes
+    assert config.measure is measure
 
 
 # --- the real thing ------------------------------------------------------------------------------
