@@ -39,6 +39,9 @@ HEADLINES = ("exploitability", "sampled_accuracy", "satisfied_rate", "win_rate",
 
 LOWER_IS_BETTER = frozenset({"exploitability"})
 
+APPEARANCE = ("length_mean", "truncated_rate", "unique_rate", "distinct_1", "distinct_2")
+"""What evaluations tell of completions whoever judges."""
+
 CORRECT_SCORE = 1.0
 """A verifier's score from which a completion counts as correct."""
 
