@@ -112,7 +112,7 @@ def hydra_problem(error: Exception) -> str:
         return f"{wanted.removeprefix('+')}: nothing is chosen there yet; write {wanted}"
     cause = error.__cause__
     member = re.search(r"(\w+\.)+members\.\w+", text)
-    if member and "JudgeConfig" in str(cause):
+    if member and re.search(r"Dict\[str, JudgeConfig|subclass of JudgeConfig", str(cause)):
         return f"{member[0]}: no judge is chosen there; write +judge@{member[0]}=NAME"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.object_type is not dict:
         return _unknown_key(str(cause.full_key), cause.object_type)
