@@ -1,13 +1,14 @@
 """One round of collecting: the algorithm's coroutine on every prompt, bounded, with deadlines."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 from rlhf.collecting.dispatch import RequestFailed
 from rlhf.config.run import RoundConfig
 from rlhf.problems import RunFailed
-from rlhf.records import Asked, Collected, Prompt
+from rlhf.records import Asked, Collected, Prompt, Verdict
 from rlhf.seeds import derive_seed
 from rlhf.stages import Algorithm, Collector, Schedule
 
@@ -49,12 +50,14 @@ class RoundCollector:
         algorithm: Algorithm,
         schedule: Schedule,
         config: RoundConfig,
-        max_failure_rate: float,
+        failure_limits: Mapping[str, float],
         seed: int,
         num_rounds: int,
     ) -> None:
+        """`failure_limits`: the share of a round's judgements that may fail, as the part without
+        a name, and likewise of parts of them by name."""
         self._algorithm = algorithm
-        self._max_failure_rate = max_failure_rate
+        self._failure_limits = failure_limits
         self._schedule = schedule
         self._config = config
         self._seed = seed
@@ -90,18 +93,27 @@ class RoundCollector:
         return collected
 
     def _check_judge(self, round: int, collected: Sequence[Collected]) -> None:
-        verdicts = [one.judgement for one in collected if one.judgement]
-        failed = [failed for verdict in verdicts for failed in verdict.failed]
-        if failed and sum(failed) / len(failed) > self._max_failure_rate:
-            pairs = [
-                (one, why)
-                for one in collected
-                if one.judgement and any(one.judgement.failed)
-                for why in one.judgement.reasons
+        judged = [(one.prompt, one.judgement) for one in collected if one.judgement]
+        for part, limit in self._failure_limits.items():
+            failed = [failed for _, verdict in judged for failed in _failed(verdict, part)]
+            if not failed or sum(failed) / len(failed) <= limit:
+                continue
+            reasons = [
+                (prompt, why)
+                for prompt, verdict in judged
+                if any(_failed(verdict, part))
+                for why in verdict.reasons
                 if why
             ]
-            first = f": {pairs[0][1]} (prompt {pairs[0][0].prompt.id})" if pairs else ""
+            first = f": {reasons[0][1]} (prompt {reasons[0][0].id})" if reasons else ""
+            key = "".join(f".members.{name}" for name in part.split(".") if name)
             raise JudgeFailed(
-                f"round {round}: {verdicts[0].judge} failed on {sum(failed)} of "
-                f"{len(failed)} and judge.max_failure_rate={self._max_failure_rate:g}{first}"
+                f"round {round}: {part or judged[0][1].judge} failed on {sum(failed)} of "
+                f"{len(failed)} and judge{key}.max_failure_rate={limit:g}{first}"
             )
+
+
+def _failed(verdict: Verdict, part: str) -> Sequence[bool]:
+    if not part:
+        return verdict.failed
+    return [score is None or not isfinite(score) for score in verdict.parts.get(part, ())]

@@ -46,18 +46,6 @@ class RoundConfig:
 
 
 @dataclass
-class EvalConfig:
-    every: int = number(0, at_least=0)
-    """Rounds between evaluations, besides those before and after training."""
-    num_prompts: int = number(512, at_least=1)
-    """Held-out prompts that are asked."""
-    num_samples: int = number(1, at_least=1)
-    """Sampled completions per prompt, besides the greedy one."""
-    temperature: float | None = number(None, above=0)
-    """Of sampled completions; by default that of the algorithm."""
-
-
-@dataclass
 class WarmupConfig:
     """Supervised steps on the data's demonstrations, before the first round."""
 

@@ -1,6 +1,6 @@
 """What every judge says of itself, and what it may leave as it is here."""
 
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -49,6 +49,14 @@ class JudgeConfig(Option):
 
     def gives(self) -> Set[Fact]:
         return {Fact.verdicts}
+
+    def asks(self) -> "Mapping[str, JudgeConfig]":
+        """The judges that it is made of, by name, of which each has workers of its own."""
+        return {}
+
+    def over(self, members: Mapping[str, Judge]) -> Judge:
+        """The judge itself, of one that asks others; raises InputError like `inspect`."""
+        raise NotImplementedError(f"judge={self.name} asks nobody")
 
     @property
     def seat(self) -> Seat:
@@ -134,11 +142,6 @@ class ModelJudgeConfig(JudgeConfig):
     @property
     def seat(self) -> Seat:
         return Seat.gpu
-
-    @property
-    def reads_rows(self) -> bool:
-        """Whether it is to find the whole row of a prompt's file in `Prompt.row`."""
-        return False
 
     @property
     def loads(self) -> str:

@@ -95,7 +95,7 @@ class FunctionJudge:
         """None in place of every number, and why, where the function fails."""
         texts = [prompt.prefix + completion.text for completion in completions]
         try:
-            found = await self._process.call(_asked(prompt), texts, _row(prompt))
+            found = await self._process.call(asked(prompt), texts, _row(prompt))
             return verdict(found, len(texts), self._returns, self._name)
         except (FunctionFailed, ValueError) as error:
             return _nothing(len(texts), self._returns, self._name, str(error))
@@ -104,7 +104,8 @@ class FunctionJudge:
         self._process.close()
 
 
-def _asked(prompt: Prompt) -> Any:
+def asked(prompt: Prompt) -> Any:
+    """As functions get it: text, or a list of messages if it has several."""
     first, *more = prompt.messages
     if not more and first.role == "user":
         return first.content
@@ -115,7 +116,7 @@ def _row(prompt: Prompt) -> Mapping[str, Any]:
     """What is generated has no row; its question and its answer are one."""
     if prompt.row is not None:
         return prompt.row
-    return {"id": prompt.id, "prompt": _asked(prompt), "answer": prompt.answer}
+    return {"id": prompt.id, "prompt": asked(prompt), "answer": prompt.answer}
 
 
 def verdict(found: Any, size: int, returns: Returns, judge: str) -> Verdict:

@@ -11,8 +11,6 @@ from pathlib import Path
 from packaging.version import Version
 
 from actors.group import Allotment, Worker, start_workers
-from actors.judge import JudgeService, JudgeWorker
-from actors.llm_judge import start_llm_judge
 from actors.policy import InitialPolicy, PolicyService
 from actors.policy_rank import PolicyPlan, PolicyRank
 from actors.reference import ReferenceService, ReferenceWorker
@@ -31,12 +29,12 @@ from rlhf.algorithms.base import Services
 from rlhf.asking.selection import HardestSchedule
 from rlhf.collecting.collector import OneRound, RoundCollector, WarmStarted
 from rlhf.config.models import MAX_LOGPROB_GAP, Transport
-from rlhf.config.texts import from_anywhere
 from rlhf.data.rendering import Renderer
-from rlhf.judges.base import Measure, Seat
-from rlhf.judges.questions.asking import AskingConfig
+from rlhf.judges.base import JudgeConfig, Measure
+from rlhf.judges.members import failure_limits
 from rlhf.launching.configuration import Config
 from rlhf.launching.inputs import Inputs
+from rlhf.launching.judging import Judges
 from rlhf.launching.roles import needs_reference_workers, sleeps, transport
 from rlhf.learning.anchors import Anchors
 from rlhf.problems import InputError
@@ -54,7 +52,8 @@ from rlhf.watching.evaluation import (
     WinRateEvaluation,
     earlier_shares,
 )
-from rlhf.watching.metrics import ACCURACY, SATISFACTION
+from rlhf.watching.gold import GoldEvaluation, SharedAnswers
+from rlhf.watching.metrics import ACCURACY, GOLD_PREFIX, SATISFACTION
 
 PROBE_TOKENS = 16
 FIRST_VLLM_WITH_NCCL_SENDER = "0.32"
@@ -86,22 +85,6 @@ def start_rollout(
     workers = start_workers(RolloutWorker, allotment, *arguments, sleeps(config))
     calls, timeout_s = config.rollout.calls_per_worker, config.cluster.call_timeout_s
     return RolloutService(workers, calls_per_worker=calls, timeout_s=timeout_s), workers
-
-
-def start_judge(
-    config: Config, allotted: Mapping[str, Allotment]
-) -> tuple[Judge | None, list[Worker]]:
-    """The judge, if there is one, and its workers."""
-    judge, timeout_s = config.judge, config.cluster.call_timeout_s
-    if judge.seat is Seat.nowhere:
-        return judge.elsewhere(), []
-    if isinstance(judge, AskingConfig):
-        asked = replace(judge, path=from_anywhere(judge.path or ""))
-        return start_llm_judge(
-            asked, config.rollout, config.model.dtype, allotted["judge"], timeout_s, config.seed
-        )
-    workers = start_workers(JudgeWorker, allotted["judge"], judge.builder())
-    return JudgeService(workers, timeout_s), workers
 
 
 def start_reference(config: Config, allotted: Mapping[str, Allotment]) -> list[Worker]:
@@ -257,7 +240,8 @@ def make_collector(
     """`answers` are those of `answering`, by this rollout service."""
     offered = services(config, inputs, rollout, answers, judge, stores)
     algorithm = config.algorithm.make(offered)
-    last = (config.round, config.judge.max_failure_rate, config.seed, config.num_rounds)
+    limits = dict(failure_limits(config.judge))
+    last = (config.round, limits, config.seed, config.num_rounds)
     collector: Collector = RoundCollector(algorithm, schedule, *last)
     if inputs.seeds:
         first = config.algorithm.warm_start().make(offered)
@@ -269,25 +253,43 @@ def make_evaluation(
     config: Config,
     inputs: Inputs,
     answers: Rollout,
-    judge: Judge | None,
+    judges: Judges,
     directory: Path,
     *,
     begins: bool,
 ) -> Evaluation:
-    """What suits the judge; `directory` is the run's, where earlier evaluations are found, unless
-    the run `begins` now."""
+    """What suits the judge, and that of `eval.gold`; `directory` is the run's, where earlier
+    evaluations are found, unless the run `begins` now."""
     sampled = replace(sampling(config), num_completions=config.eval.num_samples)
     if config.eval.temperature is not None:
         sampled = replace(sampled, temperature=config.eval.temperature)
     prompts = inputs.data.heldout[: config.eval.num_prompts]
-    heldout = Heldout(answers, prompts, sampled, config.seed)
+    if judges.gold is None or config.eval.gold is None:
+        heldout = Heldout(answers, prompts, sampled, config.seed)
+        return _evaluation(config.judge, judges.judge, heldout, directory, "", begins)
+    shared = SharedAnswers(answers)
+    heldout = Heldout(shared, prompts, sampled, config.seed)
+    own = _evaluation(config.judge, judges.judge, heldout, directory, "", begins)
+    other = _evaluation(config.eval.gold, judges.gold, heldout, directory, GOLD_PREFIX, begins)
+    return GoldEvaluation(own, other, shared)
+
+
+def _evaluation(
+    config: JudgeConfig,
+    judge: Judge | None,
+    heldout: Heldout,
+    directory: Path,
+    prefix: str,
+    begins: bool,
+) -> Evaluation:
+    """By one judge; `prefix`: of its metrics' names."""
     if judge is None:
         return UnjudgedEvaluation(heldout)
-    if (known := config.judge.known_game) is not None:
+    if (known := config.known_game) is not None:
         game = read_game(known)
-        history = earlier_shares(game, read_metrics(directory / "metrics.jsonl"))
+        history = earlier_shares(game, read_metrics(directory / "metrics.jsonl"), prefix)
         return GameEvaluation(heldout, game, history)
-    match config.judge.measure:
+    match config.measure:
         case Measure.accuracy:
             return ScoreEvaluation(heldout, judge, ACCURACY)
         case Measure.satisfaction:

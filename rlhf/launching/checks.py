@@ -5,11 +5,13 @@ import operator
 from collections.abc import Iterator
 from difflib import get_close_matches
 from enum import Enum
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from rlhf.config.models import Transport
 from rlhf.launching.configuration import Config
+from rlhf.launching.overrides import sections
 from rlhf.options import Fact, Option, unmet
 
 _LIMITS = {
@@ -32,17 +34,16 @@ def unknown_keys(section: Any, prefix: str) -> Iterator[str]:
         near = get_close_matches(name, known, 1)
         hint = f"; did you mean {prefix}{near[0]}?" if near else ""
         yield f"{prefix}{name}={getattr(section, name)}: there is no such key{hint}"
-    for name in sorted(known):
-        if dataclasses.is_dataclass(value := getattr(section, name)):
-            yield from unknown_keys(value, f"{prefix}{name}.")
+    for name, part in sorted(sections(section), key=itemgetter(0)):
+        yield from unknown_keys(part, f"{prefix}{name}.")
 
 
 def out_of_range(section: Any, prefix: str) -> Iterator[str]:
+    for name, part in sections(section):
+        yield from out_of_range(part, f"{prefix}{name}.")
     for field in dataclasses.fields(section):
         key, value = f"{prefix}{field.name}", getattr(section, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from out_of_range(value, f"{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | float) and not isinstance(value, bool):
             for name, (words, holds) in _LIMITS.items():
                 limit = field.metadata.get(name)
                 if limit is not None and not holds(value, limit):
@@ -152,4 +153,6 @@ def plain(section: Any) -> Any:
         return {f.name: plain(getattr(section, f.name)) for f in dataclasses.fields(section)}
     if isinstance(section, list):
         return [plain(item) for item in section]
+    if isinstance(section, dict):
+        return {name: plain(item) for name, item in section.items()}
     return section.value if isinstance(section, Enum) else section

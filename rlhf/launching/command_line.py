@@ -5,6 +5,7 @@ Only what that needs is imported at first, so that a typing error is told in a s
 
 import dataclasses
 import os
+import re
 import signal
 import sys
 import traceback
@@ -106,8 +107,14 @@ def hydra_problem(error: Exception) -> str:
         near = get_close_matches(name, options, 1)
         hint = f"did you mean {group}={near[0]}? " if near else ""
         return f"{group}={name}: no such choice; {hint}there are {', '.join(options)}"
+    if "To append to your default list use" in text:  # a choice for a place that has none yet
+        wanted = text.rpartition("use ")[2].strip()
+        return f"{wanted.removeprefix('+')}: nothing is chosen there yet; write {wanted}"
     cause = error.__cause__
-    if isinstance(cause, ConfigAttributeError | ConfigKeyError):
+    member = re.search(r"(\w+\.)+members\.\w+", text)
+    if member and re.search(r"Dict\[str, JudgeConfig|subclass of JudgeConfig", str(cause)):
+        return f"{member[0]}: no judge is chosen there; write +judge@{member[0]}=NAME"
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.object_type is not dict:
         return _unknown_key(str(cause.full_key), cause.object_type)
     key = getattr(error, "full_key", None)
     where = f"{key}: " if key else ""

@@ -21,7 +21,6 @@ from rlhf.config.models import (
 )
 from rlhf.config.run import (
     ClusterConfig,
-    EvalConfig,
     PlacementConfig,
     RoundConfig,
     RunConfig,
@@ -33,6 +32,7 @@ from rlhf.objectives import OBJECTIVES, ObjectiveConfig
 from rlhf.options import found_in
 from rlhf.ranges import number
 from rlhf.tools.syntax import ToolsConfig
+from rlhf.watching.settings import EvalConfig
 
 CONF = Path(__file__).parents[2] / "conf"
 """Where Hydra's groups are."""

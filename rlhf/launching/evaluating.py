@@ -12,10 +12,11 @@ from hydra import compose, initialize_config_dir
 from actors.group import Allotment, wait_ready
 from cluster.session import session
 from cluster.shared_storage import require_shared
-from rlhf.launching.assembly import answering, make_evaluation, start_judge, start_rollout
+from rlhf.launching.assembly import answering, make_evaluation, start_rollout
 from rlhf.launching.command_line import checked
 from rlhf.launching.configuration import CONF, Config
 from rlhf.launching.inputs import Inputs, read_inputs
+from rlhf.launching.judging import all_judges, start_judges
 from rlhf.launching.overrides import quoted
 from rlhf.launching.roles import allotments, paths_by_role, roles
 from rlhf.problems import InputError
@@ -37,7 +38,8 @@ def evaluate(directory: Path, overrides: list[str]) -> Metrics:
         inputs = read_inputs(config, Path(scratch))
     cluster = config.cluster
     asked = [replace(role, beside=None) for role in roles(config, inputs.model_path)]
-    asked = [role for role in asked if role.name in ("rollout", "judge")]
+    needed = {"rollout", *(one.role for one in all_judges(config))}
+    asked = [role for role in asked if role.name in needed]
     with session(cluster.address, asked, cluster.start_timeout_s) as reservation:
         plan = reservation.plan
         require_shared(plan, paths_by_role(config, directory, inputs.model_path))
@@ -60,10 +62,10 @@ async def _evaluate(
     config: Config, inputs: Inputs, allotted: Mapping[str, Allotment], directory: Path
 ) -> Metrics:
     rollout, rollout_workers = start_rollout(config, inputs.model_path, allotted["rollout"])
-    judge, judge_workers = start_judge(config, allotted)
-    await wait_ready([*rollout_workers, *judge_workers], config.cluster.start_timeout_s)
+    judges = start_judges(config, allotted)
+    await wait_ready([*rollout_workers, *judges.all_workers], config.cluster.start_timeout_s)
     answers = answering(config, inputs, rollout)
     num_prompts = min(config.eval.num_prompts, len(inputs.data.heldout))
     print(f"asking {num_prompts} held-out prompts, of {len(inputs.data.heldout)}")
-    evaluation = make_evaluation(config, inputs, answers, judge, directory, begins=False)
+    evaluation = make_evaluation(config, inputs, answers, judges, directory, begins=False)
     return await evaluation.evaluate()

@@ -16,6 +16,8 @@ INPUTS = "inputs.json"
 _OWN = ("run.", "tracking.", "cluster.", "hydra.")
 _GROWING = ("data.feed",)
 """Files are meant to arrive there while a run goes on; a ledger of its own knows them."""
+_ADDED = ("eval.",)
+"""May come and go while a run goes on."""
 _AGON = Path(__file__).parents[2]
 """Where recipes' own files, such as known games, are looked for too."""
 
@@ -56,7 +58,7 @@ def require_same(
         f"{key}: what it named when the run in {directory} began is no longer there; put it back, "
         f"or go on with run.allow_changed=[{key}]"
         for key in before.keys() - now.keys()
-        if key not in allowed
+        if key not in allowed and not key.startswith(_ADDED)
     ]
     if problems:
         raise InputError(sorted(problems))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from actors.llm_judge import check_llm_judge
 from actors.self_evaluation import check_questions
 from rlhf.asking.preparation import Preparation
 from rlhf.asking.prompts import Data, DelayedSchedule, PromptSchedule, load_data
@@ -17,12 +16,11 @@ from rlhf.config.models import TinyModelConfig, Transport
 from rlhf.config.texts import from_anywhere
 from rlhf.data.rendering import Renderer
 from rlhf.feedback.feed import Feed, FeedSchedule, Ledger
-from rlhf.judges.questions.asking import AskingConfig
 from rlhf.launching.configuration import Config
+from rlhf.launching.judging import judge_problems, need_answers, read_rows, rehearse
 from rlhf.launching.roles import transport
 from rlhf.models.checks import require_causal, sampling_faults, vocabulary_faults
 from rlhf.models.loading import read_config, read_tokenizer
-from rlhf.options import Fact
 from rlhf.problems import InputError, some
 from rlhf.records import Prompt
 from rlhf.stages import Schedule
@@ -65,13 +63,7 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     folder = require_causal("model.path", path)
     tokenizer, model = read_tokenizer(folder), read_config(folder)
     sandbox = config.tools.sandbox()
-    problems = []
-    try:
-        config.judge.inspect(config.algorithm.needs().keys())
-        if isinstance(config.judge, AskingConfig) and config.judge.path is not None:
-            check_llm_judge(config.judge)
-    except InputError as error:
-        problems += error.problems
+    problems = list(judge_problems(config))
     problems += [f"model.path={path}: {fault}" for fault in vocabulary_faults(tokenizer, model)]
     by_nccl = transport(config) is Transport.nccl
     on_vllm = config.rollout.name == "vllm"
@@ -93,12 +85,11 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
         Renderer(tokenizer, config.model.rendering),
         max_prompt_tokens=config.rollout.max_prompt_tokens,
         max_completion_tokens=config.rollout.max_completion_tokens,
-        wanted=Wanted(Fact.answers in config.judge.needs(), config.judge.reads_rows),
+        wanted=Wanted(need_answers(config), read_rows(config)),
         tools=config.tools,
         seed=config.seed,
     )
-    config.judge.inspect_prompts([*data.train, *data.heldout])
-    config.judge.rehearse(data.train[0])
+    rehearse(config, [*data.train, *data.heldout])
     prompts, seeds = config.algorithm.usable(data.train, data.feedback)
     schedule: Schedule = _schedule(config, data, prompts)
     if seeds:

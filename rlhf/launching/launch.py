@@ -24,7 +24,6 @@ from rlhf.launching.assembly import (
     make_schedule,
     max_logprob_gap,
     require_transport,
-    start_judge,
     start_policy,
     start_reference,
     start_rollout,
@@ -34,6 +33,7 @@ from rlhf.launching.checks import plain
 from rlhf.launching.configuration import Config
 from rlhf.launching.fingerprints import fingerprints, require_same
 from rlhf.launching.inputs import Inputs, open_feed, read_inputs
+from rlhf.launching.judging import start_judges
 from rlhf.launching.roles import allotments, paths_by_role, roles, sleeps
 from rlhf.launching.stopping import StopRequest
 from rlhf.learning.warmup import warm_up
@@ -173,7 +173,7 @@ async def _prepare(
     policy = start_policy(config, allotted["policy"])
     schedule = make_schedule(config, inputs, feed, policy)
     rollout, rollout_workers = start_rollout(config, inputs.model_path, allotted["rollout"])
-    judge, judge_workers = start_judge(config, allotted)
+    judges = start_judges(config, allotted)
     reference_workers = start_reference(config, allotted)
     tracker.note("starting workers")
     if (target := config.objective.largest_target) is not None:
@@ -186,7 +186,7 @@ async def _prepare(
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_bring_policy(initial_path, checkpoint, policy, tracker))
         tasks.create_task(_bring_reference(initial_path, reference_workers, wait_s))
-        tasks.create_task(wait_ready([*rollout_workers, *judge_workers], wait_s))
+        tasks.create_task(wait_ready([*rollout_workers, *judges.all_workers], wait_s))
     anchors = make_anchors(config, policy, reference_workers)
     if config.algorithm.samples_initial_policy:
         await rollout.each("load_initial", initial_path)
@@ -195,15 +195,15 @@ async def _prepare(
     workers = {
         "policy": policy.ranks,
         "rollout": rollout_workers,
-        "judge": judge_workers,
         "reference": reference_workers,
+        **judges.workers,
     }
     publisher = UsageMeter(make_publisher(config, inputs, policy, rollout), workers)
     await publisher.publish(first_round)
     stores = RunStores.of(config, directory, first_round)
     answers = answering(config, inputs, rollout)
     begins = first_round == 0
-    evaluation = make_evaluation(config, inputs, answers, judge, directory, begins=begins)
+    evaluation = make_evaluation(config, inputs, answers, judges, directory, begins=begins)
     if begins:
         tracker.log_eval(0, await evaluation.evaluate())
     checkpoints = RoundCheckpoints(
@@ -213,7 +213,7 @@ async def _prepare(
         state={"wandb_id": tracker.wandb_id},
     )
     run = Run(
-        collector=make_collector(config, inputs, schedule, rollout, answers, judge, stores),
+        collector=make_collector(config, inputs, schedule, rollout, answers, judges.judge, stores),
         anchors=anchors,
         policy=policy,
         publisher=publisher,

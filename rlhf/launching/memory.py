@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from cluster.placement import format_bytes
 from rlhf.config.models import DType, Optimizer, PolicyConfig
 from rlhf.models.files import find_directory
 from rlhf.models.loading import read_config
@@ -117,6 +118,12 @@ def frozen_memory(num_weights: int, dtype_bytes: int, num_gpus: int = 1) -> Memo
 def cache_bytes(shape: ModelShape, dtype: DType, num_tokens: int) -> int:
     """Keys and values of so many tokens."""
     return shape.cache_numbers * DTYPE_BYTES[dtype] * num_tokens
+
+
+def told(memory: Memory) -> tuple[int, str]:
+    """All of it, and what it is for in words."""
+    words = ", ".join(f"{name} {format_bytes(size)}" for name, size in memory.parts.items())
+    return memory.total, words
 
 
 def _split(num_bytes: int, parts: int) -> int:

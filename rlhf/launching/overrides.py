@@ -7,10 +7,11 @@ the grammar would refuse, or take for something else, is put in quotes here.
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from os.path import expanduser
 from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
@@ -32,11 +33,11 @@ def as_hydra_reads(words: Sequence[str], schema: type) -> list[str]:
     Raises InputError, naming key and value, for what cannot be meant one way only.
     """
     sweeping = any(word in ("-m", "--multirun") for word in words)
-    texts = dict(_texts(schema))
+    keys = _Keys(schema)
     read, problems = [], []
     for word in words:
         try:
-            read.append(_read(word, texts, sweeping))
+            read.append(_read(word, keys, sweeping))
         except InputError as error:
             problems += error.problems
     if problems:
@@ -51,31 +52,74 @@ def quoted(key: str, value: object) -> str:
 
 def empty_texts(section: Any, prefix: str = "") -> Iterator[str]:
     """One line for each text of a configuration that is empty, and must not be."""
+    for name, part in sections(section):
+        yield from empty_texts(part, f"{prefix}{name}.")
     for field in dataclasses.fields(section):
         key, value = f"{prefix}{field.name}", getattr(section, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from empty_texts(value, f"{key}.")
-        elif value == "" and FILLED in field.metadata:
+        if value == "" and FILLED in field.metadata:
             yield _is_empty(key)
+
+
+def sections(section: Any) -> Iterator[tuple[str, Any]]:
+    """The dataclasses in a dataclass and in its mappings, by their keys in it."""
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        named = value.items() if isinstance(value, dict) else ()
+        for key, one in ((field.name, value), *((f"{field.name}.{name}", v) for name, v in named)):
+            if dataclasses.is_dataclass(one):
+                yield key, one
 
 
 def _is_empty(key: str) -> str:
     return f"{key}=: is empty; give it a value (is a variable of the shell unset?)"
 
 
-def _texts(schema: type, prefix: str = "") -> Iterator[tuple[str, bool]]:
-    """The keys that hold text whatever is chosen from the groups, and whether it is a place."""
-    if not prefix:
-        yield from ((key, True) for key in _HYDRA_FOLDERS)
+class _Keys:
+    """What the schema says of its keys, whatever is chosen from the groups."""
+
+    def __init__(self, schema: type) -> None:
+        fields = list(_fields(schema))
+        self._texts = {
+            key: LOCATION in metadata for key, hint, metadata in fields if _is_text(hint)
+        }
+        self._texts |= dict.fromkeys(_HYDRA_FOLDERS, True)
+        self._mappings = [key for key, hint, _ in fields if get_origin(hint) is dict]
+
+    def is_place(self, name: str) -> bool | None:
+        """Of a key that holds text; None of another."""
+        if name in self._texts:
+            return self._texts[name]
+        return next((is_place for key, is_place in self._texts.items() if _fits(key, name)), None)
+
+    def is_entry(self, name: str) -> bool:
+        """Whether it is a mapping of names that users choose, or one of those."""
+        names = (name, name.rpartition(".")[0])
+        return any(_fits(key, one) for key in self._mappings for one in names)
+
+
+def _fits(key: str, name: str) -> bool:
+    """A `*` stands for the name of a member, or of a member of one."""
+    return key == name or ("*" in key and fnmatchcase(name, key))
+
+
+def _fields(schema: type, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """Keys that hold no section, their types and what is said of them."""
     hints = get_type_hints(schema)
     for field in dataclasses.fields(schema):
         key, hint = f"{prefix}{field.name}", hints[field.name]
-        if _is_text(hint):
-            yield key, LOCATION in field.metadata
-        elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            choices = () if prefix else SCHEMAS.get(field.name, {}).values()
-            for variant in (hint, *(one for one in choices if hint in one.__mro__)):
-                yield from _texts(variant, f"{key}.")
+        (*_, inner) = [one for one in get_args(hint) if one is not type(None)] or [hint]
+        if not (isinstance(inner, type) and dataclasses.is_dataclass(inner)):
+            yield key, hint, field.metadata
+        elif get_origin(hint) is not dict:
+            yield from _of_variants(inner, key)
+        elif "*" not in key:  # one stands for those within it too
+            yield from _of_variants(inner, f"{key}.*")
+
+
+def _of_variants(schema: type, key: str) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    options = [option for group in SCHEMAS.values() for option in group.values()]
+    for variant in (schema, *(option for option in options if schema in option.__mro__[1:])):
+        yield from _fields(variant, f"{key}.")
 
 
 def _is_text(hint: Any) -> bool:
@@ -83,13 +127,15 @@ def _is_text(hint: Any) -> bool:
     return {str}.issuperset(set(kinds) - {type(None)})
 
 
-def _read(word: str, texts: dict[str, bool], sweeping: bool) -> str:
+def _read(word: str, keys: _Keys, sweeping: bool) -> str:
     parts = _WORD.fullmatch(word)
     if parts is None:  # a flag, a deletion, or nothing that Hydra knows
         return word
-    key, value, is_place = parts["key"], parts["value"], texts.get(parts["name"])
+    key, value, is_place = parts["key"], parts["value"], keys.is_place(parts["name"])
     if not value and parts["name"] in _HYDRA_FOLDERS:
         raise InputError([_is_empty(key)])
+    if keys.is_entry(parts["name"]) and not key.startswith("+"):
+        word, key = f"++{word}", f"++{key}"  # Hydra has it that a new name is added
     if is_place is None:
         return _other(word, key, value, sweeping)
     home = expanduser if is_place else str

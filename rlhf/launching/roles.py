@@ -7,18 +7,16 @@ from typing import Any
 from actors.group import Allotment
 from cluster.placement import Plan, Role, format_bytes
 from rlhf.config.models import Transport
-from rlhf.judges.base import Seat
 from rlhf.launching.configuration import Config
+from rlhf.launching.judging import all_judges, judge_roles
 from rlhf.launching.memory import (
     DTYPE_BYTES,
-    Memory,
     ModelShape,
     cache_bytes,
     causal_shape,
-    dtype_bytes,
     frozen_memory,
-    num_weights,
     policy_memory,
+    told,
 )
 
 
@@ -31,15 +29,13 @@ def roles(config: Config, model_path: str) -> list[Role]:
     dtype = config.model.dtype
     trained = policy_memory(shape, dtype, config.policy)
     needed = [
-        Role("policy", config.policy.num_ranks, 1, share, *_told(trained)),
+        Role("policy", config.policy.num_ranks, 1, share, *told(trained)),
         _rollout(config, shape, share, "policy" if colocated else None),
     ]
     if needs_reference_workers(config):
         memory = frozen_memory(shape.num_weights, DTYPE_BYTES[dtype])
-        needed.append(Role("reference", config.reference.num_workers, 1, gpu, *_told(memory)))
-    if judge := _judge(config, gpu):
-        needed.append(judge)
-    return needed
+        needed.append(Role("reference", config.reference.num_workers, 1, gpu, *told(memory)))
+    return [*needed, *judge_roles(config, gpu)]
 
 
 def needs_reference_workers(config: Config) -> bool:
@@ -51,8 +47,8 @@ def paths_by_role(config: Config, directory: Path, model_path: str) -> dict[str,
     """What a role's workers read or write on their own nodes: the run's directory, a known game,
     and models that are folders rather than hub ids."""
     own = [directory, *_there([model_path])]
-    judge = _there(config.judge.files())
-    return {"policy": own, "rollout": own, "reference": own, "judge": judge}
+    judges = {one.role: _there(one.config.files()) for one in all_judges(config)}
+    return {"policy": own, "rollout": own, "reference": own, **judges}
 
 
 def _there(paths: Iterable[str]) -> list[Path]:
@@ -84,31 +80,8 @@ def _rollout(config: Config, shape: ModelShape, share: float, beside: str | None
     else:
         token = format_bytes(cache_bytes(shape, dtype, 1000))
         words = f"; cache {token} per 1,000 tokens, {words}"
-    total, told = _told(memory)
-    return Role("rollout", rollout.num_workers, 1, share * per_worker, total, told + words, beside)
-
-
-def _judge(config: Config, gpu: float) -> Role | None:
-    judge, count = config.judge, config.judge.num_workers
-    match judge.seat:
-        case Seat.nowhere:
-            return None
-        case Seat.cpu:
-            return Role("judge", count, 1, 0.0)
-        case Seat.engine:
-            gpus = config.rollout.gpus_per_worker
-            shape = causal_shape("judge.path", judge.loads or "")
-            memory = frozen_memory(shape.num_weights, DTYPE_BYTES[config.model.dtype], gpus)
-            return Role("judge", count, 1, gpu * gpus, *_told(memory))
-        case Seat.gpu:
-            found, dtype = judge.held()
-            memory = frozen_memory(num_weights(found), dtype_bytes(found, dtype))
-            return Role("judge", count, 1, gpu, *_told(memory))
-
-
-def _told(memory: Memory) -> tuple[int, str]:
-    words = ", ".join(f"{name} {format_bytes(size)}" for name, size in memory.parts.items())
-    return memory.total, words
+    total, parts = told(memory)
+    return Role("rollout", rollout.num_workers, 1, share * per_worker, total, parts + words, beside)
 
 
 def transport(config: Config) -> Transport:

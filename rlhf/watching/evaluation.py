@@ -170,7 +170,8 @@ def share_keys(game: KnownGame) -> list[str]:
     return [f"share_{answer}" for answer in game.answers] + ["share_none"]
 
 
-def earlier_shares(game: KnownGame, records: Sequence[dict]) -> list[np.ndarray]:
-    """What `GameEvaluation` had found, from the lines of `metrics.jsonl`."""
-    keys = [f"eval/{key}" for key in share_keys(game)]
+def earlier_shares(game: KnownGame, records: Sequence[dict], prefix: str = "") -> list[np.ndarray]:
+    """What `GameEvaluation` had found, from the lines of `metrics.jsonl`; `prefix`: of its names
+    there."""
+    keys = [f"eval/{prefix}{key}" for key in share_keys(game)]
     return [np.array([r[key] for key in keys]) for r in records if all(key in r for key in keys)]

@@ -67,7 +67,7 @@ async def refused() -> None:
 
 async def collect(fake: Fake, round: int = 0, seed: int = 1, **limits) -> str:
     """The ids of the prompts that something came of."""
-    collector = RoundCollector(fake, fake, RoundConfig(**limits), 0.25, seed, 8)
+    collector = RoundCollector(fake, fake, RoundConfig(**limits), {"": 0.25}, seed, 8)
     async with asyncio.timeout(5):
         return "".join(one.prompt.id for one in await collector.collect(round))
 
@@ -114,8 +114,8 @@ async def test_the_first_round_is_one_s_and_all_others_another_s():
     warm, rest = Fake("ab"), Fake("cd")
     alike = OneRound(prompts("ba"))
     collectors = (
-        RoundCollector(warm, alike, RoundConfig(), 0.0, 1, 8),
-        RoundCollector(rest, rest, RoundConfig(), 0.0, 1, 8),
+        RoundCollector(warm, alike, RoundConfig(), {"": 0.0}, 1, 8),
+        RoundCollector(rest, rest, RoundConfig(), {"": 0.0}, 1, 8),
     )
     both = WarmStarted(*collectors)
     drawn = ["".join(one.prompt.id for one in await both.collect(n)) for n in (0, 1, 2, 0)]

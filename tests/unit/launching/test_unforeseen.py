@@ -16,6 +16,7 @@ from rlhf.launching.checks import config_problems
 from rlhf.launching.command_line import typed
 from rlhf.launching.configuration import CONF, Config, register_schemas
 from rlhf.launching.inputs import read_inputs
+from rlhf.launching.judging import Judges
 from rlhf.launching.roles import paths_by_role, roles
 from rlhf.options import Fact
 from rlhf.records import Completion, Judgement, Message, Prompt
@@ -105,7 +106,7 @@ def test_they_are_measured_by_what_they_give(model: str, tmp_path: Path):
         config = judged_by(judge, model, *overrides)
         config.judge.inspect = lambda asked: None  # type: ignore[method-assign]
         inputs = read_inputs(config, tmp_path)
-        return make_evaluation(config, inputs, None, object(), tmp_path, begins=True)  # type: ignore
+        return make_evaluation(config, inputs, None, Judges(object()), tmp_path, begins=True)  # type: ignore
 
     assert isinstance(measured(Vowels()), ScoreEvaluation)
     assert isinstance(measured(Heavy(path=model)), WinRateEvaluation)
