@@ -39,6 +39,7 @@ from rlhf.launching.configuration import Config
 from rlhf.launching.inputs import Inputs
 from rlhf.launching.roles import needs_reference_workers, sleeps, transport
 from rlhf.learning.anchors import Anchors
+from rlhf.options import Fact
 from rlhf.problems import InputError
 from rlhf.records import Collected, Sampling
 from rlhf.stages import Collector, Evaluation, Judge, Logprobs, Rollout, Schedule, Store
@@ -92,6 +93,15 @@ def start_judge(
     config: Config, allotted: Mapping[str, Allotment]
 ) -> tuple[Judge | None, list[Worker]]:
     """The judge, if there is one, and its workers."""
+    judge, workers = _start_judge(config, allotted)
+    if judge is not None:
+        judge = config.environment.judged(judge, Fact.matrix in config.judge.gives())
+    return judge, workers
+
+
+def _start_judge(
+    config: Config, allotted: Mapping[str, Allotment]
+) -> tuple[Judge | None, list[Worker]]:
     judge, timeout_s = config.judge, config.cluster.call_timeout_s
     if judge.seat is Seat.nowhere:
         return judge.elsewhere(), []
@@ -206,10 +216,12 @@ class RunStores:
 
 
 def answering(config: Config, inputs: Inputs, rollout: RolloutService) -> Rollout:
-    """Answers with the tools that the policy may use; one for all of a run, whose calls queue."""
+    """Answers with the tools that the policy may use, in its environment; one for all of a run,
+    whose calls queue."""
     renderer = Renderer(inputs.tokenizer, config.model.rendering)
     max_tokens = config.rollout.max_completion_tokens
-    return with_tools(rollout, config.tools, renderer.text_ids, max_tokens)
+    turns = with_tools(rollout, config.tools, renderer.text_ids, max_tokens)
+    return config.environment.played(turns, renderer)
 
 
 def services(

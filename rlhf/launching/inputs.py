@@ -67,6 +67,7 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     sandbox = config.tools.sandbox()
     problems = []
     try:
+        config.environment.inspect()
         config.judge.inspect(config.algorithm.needs().keys())
         if isinstance(config.judge, AskingConfig) and config.judge.path is not None:
             check_llm_judge(config.judge)
@@ -88,15 +89,21 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
         check_questions(path, longest)
     if problems:
         raise InputError(problems)
+    renderer = Renderer(tokenizer, config.model.rendering)
     data = load_data(
         config.data,
-        Renderer(tokenizer, config.model.rendering),
+        renderer,
         max_prompt_tokens=config.rollout.max_prompt_tokens,
         max_completion_tokens=config.rollout.max_completion_tokens,
-        wanted=Wanted(Fact.answers in config.judge.needs(), config.judge.reads_rows),
+        wanted=Wanted(
+            Fact.answers in config.judge.needs(),
+            config.judge.reads_rows or config.environment.reads_rows,
+        ),
         tools=config.tools,
         seed=config.seed,
+        opened=config.environment.opened,
     )
+    config.environment.rehearse(data.train[0], renderer)
     config.judge.rehearse(data.train[0])
     prompts, seeds = config.algorithm.usable(data.train, data.feedback)
     schedule: Schedule = _schedule(config, data, prompts)
