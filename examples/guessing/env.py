@@ -3,7 +3,7 @@
 The number is the row's answer, which the policy never reads.
 """
 
-MAX_GUESSES = 4
+MAX_GUESSES = 3
 
 
 class Guessing:

@@ -33,7 +33,7 @@ def test_games_are_played_to_their_end_and_rewarded(tmp_path: Path) -> None:
     for id, text, score in played:
         hidden = int(id.rpartition(":")[2])
         guesses, replies = turns(text)
-        assert len(guesses) <= 4 and len(replies) == len(guesses) - 1
+        assert len(guesses) <= 3 and len(replies) == len(guesses) - 1
         assert replies == [reply(guess, hidden) for guess in guesses[:-1]]
         assert (guesses[-1] == str(hidden)) == (score == 1.0)
     assert len({text for _, text, _ in played}) > 10

@@ -23,14 +23,16 @@ class GuessingConfig(DataConfig):
 
     name: ClassVar[str] = "guessing"
 
-    width: int = number(15, at_least=2, at_most=HIGHEST - LOWEST + 1)
+    width: int = number(7, at_least=2, at_most=45)
     """How many numbers it may be."""
-    max_guesses: int = number(4, at_least=1)
+    max_guesses: int = number(3, at_least=1)
     """In a demonstration."""
     careless: float = number(0.5, at_least=0, at_most=1)
     """Share of the demonstrations' guesses that heed nothing of what was said."""
-    num_prompts: int = number(1000, at_least=1)
-    num_heldout: int = number(100, at_least=1)
+    num_heldout: int = number(14, at_least=1)
+    """Ranges that are held out; every number of them, as of all others, is to be guessed."""
+    num_lessons: int = number(8000, at_least=0)
+    """Demonstrations beside those of the prompts, of the same ranges and numbers."""
 
     def gives(self) -> Set[Fact]:
         return {Fact.answers, Fact.demonstrations}
@@ -39,29 +41,33 @@ class GuessingConfig(DataConfig):
         return Source(*guessing_rows(self, seed))
 
 
-def guessing_rows(config: GuessingConfig, seed: int) -> tuple[list[Row], list[Row]]:
-    """Ranges and numbers to train on and, other ones, to hold out.
+def guessing_rows(config: GuessingConfig, seed: int) -> tuple[list[Row], list[Row], list[Row]]:
+    """Games to train on, those of other ranges, and more demonstrations of the first.
 
-    Raises InputError if there are fewer than asked for.
+    Raises InputError if all ranges are held out.
     """
-    lows = range(LOWEST, HIGHEST - config.width + 2)
-    games = [(low, hidden) for low in lows for hidden in range(low, low + config.width)]
-    wanted = config.num_prompts + config.num_heldout
-    if wanted > len(games):
+    lows = list(range(LOWEST, HIGHEST - config.width + 2))
+    rng = random.Random(seed)
+    rng.shuffle(lows)
+    if config.num_heldout >= len(lows):
         raise InputError(
             [
-                f"data.num_prompts={config.num_prompts} and data.num_heldout={config.num_heldout}: "
-                f"with data.width={config.width} there are {len(games)} games, not {wanted}; ask "
-                "for fewer"
+                f"data.num_heldout={config.num_heldout}: with data.width={config.width} there are "
+                f"{len(lows)} ranges; hold out fewer"
             ]
         )
-    rows = [_row(*game, config, seed) for game in random.Random(seed).sample(games, wanted)]
-    return rows[: config.num_prompts], rows[config.num_prompts :]
+    games = [(low, hidden) for low in lows for hidden in range(low, low + config.width)]
+    place = config.num_heldout * config.width
+    asked = games[place:]
+    train = [_row(*game, config, seed) for game in asked]
+    heldout = [_row(*game, config, seed) for game in games[:place]]
+    lessons = [_row(*rng.choice(asked), config, seed, f"#{i}") for i in range(config.num_lessons)]
+    return train, heldout, lessons
 
 
-def _row(low: int, hidden: int, config: GuessingConfig, seed: int) -> Row:
+def _row(low: int, hidden: int, config: GuessingConfig, seed: int, mark: str = "") -> Row:
     high = low + config.width - 1
-    id = f"{low}-{high}:{hidden}"
+    id = f"{low}-{high}:{hidden}{mark}"
     return Row(
         id=id,
         messages=(Message("user", f"{low}-{high}"),),

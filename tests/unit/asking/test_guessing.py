@@ -27,11 +27,14 @@ def guessing():
 
 
 def test_demonstrations_are_games_that_the_environment_would_play(guessing) -> None:
-    train, heldout = guessing_rows(GuessingConfig(num_prompts=200, num_heldout=50), seed=1)
-    ids = [row.id for row in (*train, *heldout)]
-    assert len(set(ids)) == len(ids) == 250
+    train, heldout, lessons = guessing_rows(GuessingConfig(num_heldout=4, num_lessons=100), seed=1)
+    ids = [row.id for row in (*train, *heldout, *lessons)]
+    assert len(set(ids)) == len(ids) == 84 * 7 + 100
+    ranges = [{row.messages for row in rows} for rows in (train, heldout, lessons)]
+    assert [len(one) for one in ranges[:2]] == [80, 4]
+    assert not ranges[1] & (ranges[0] | ranges[2]), "held-out ranges are not shown"
     num_won = 0
-    for row in train:
+    for row in (*train, *lessons):
         env, (first, *rest) = guessing.Guessing(), row.demonstration
         assert env.reset({"prompt": row.messages[0].content, "answer": row.answer})
         said, done, reward = env.step(first.content)
@@ -40,25 +43,25 @@ def test_demonstrations_are_games_that_the_environment_would_play(guessing) -> N
             said, done, reward = env.step(guess.content)
         assert done
         num_won += reward == 1
-    assert 0.3 < num_won / len(train) < 0.55, "0.41 are won by half careless guesses"
-    perfect, _ = guessing_rows(GuessingConfig(width=4, careless=0, num_prompts=200), seed=1)
+    assert 0.45 < num_won / 660 < 0.65, "careless guesses win 0.43, careful ones 0.68"
+    perfect, *_ = guessing_rows(GuessingConfig(width=3, careless=0), seed=1)
     assert all(row.demonstration[-1].content == row.answer for row in perfect)
 
 
-def test_more_games_than_there_are_are_refused() -> None:
-    with pytest.raises(InputError, match=r"with data\.width=2 there are 178 games, not 1100"):
-        guessing_rows(GuessingConfig(width=2), seed=1)
+def test_not_every_range_can_be_held_out() -> None:
+    with pytest.raises(InputError, match=r"with data\.width=7 there are 84 ranges; hold out fewer"):
+        guessing_rows(GuessingConfig(num_heldout=84), seed=1)
 
 
 def test_a_demonstration_of_several_turns_trains_on_the_policys_own() -> None:
     tokenizer = build_tokenizer(Vocabulary.bytes)
     tokenizer.chat_template = CHAT_TEMPLATE
     renderer = Renderer(tokenizer, Rendering.chat)
-    config = GuessingConfig(num_prompts=20)
+    config = GuessingConfig(width=2, num_lessons=10)
     limits = {"max_prompt_tokens": 16, "max_completion_tokens": 32}
     data = load_data(config, renderer, **limits, wanted=Wanted(), tools=ToolsConfig(), seed=1)
-    rows, _ = guessing_rows(config, seed=1)
-    for row in rows:
+    rows, _, lessons = guessing_rows(config, seed=1)
+    for row in (*rows, *lessons):
         shown = data.demonstrations[row.id]
         observed = [tokenizer.decode(shown.completion[a:b]) for a, b in shown.observed]
         assert observed == [f"\n?{turn.content}\n!" for turn in row.demonstration[1::2]]
