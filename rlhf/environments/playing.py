@@ -55,8 +55,13 @@ class FunctionEnvironment:
         return episode
 
     async def call(self, place: int, method: str, number: int, argument: Any) -> Any:
+        calling = asyncio.ensure_future(self._processes[place].call(method, number, argument))
         try:
-            return await self._processes[place].call(method, number, argument)
+            return await asyncio.shield(calling)
+        except asyncio.CancelledError:
+            # Nobody waits for it any more; to end it could take other episodes along.
+            calling.add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise
         except FunctionFailed as error:
             raise EnvironmentFailed(f"{method} {error}") from error
 

@@ -51,20 +51,27 @@ class EnvironmentRollout:
                 episode.close()
 
     async def _begin(self, prompt: Prompt, num: int) -> list[Episode]:
-        begun = await asyncio.gather(
-            *(self.environment.begin(prompt) for _ in range(num)), return_exceptions=True
-        )
-        episodes = [one for one in begun if not isinstance(one, BaseException)]
-        problems = [one for one in begun if isinstance(one, BaseException)]
-        if all(one.messages == prompt.messages for one in episodes) and not problems:
-            return episodes
-        for episode in episodes:
-            episode.close()
-        for problem in problems:
-            if not isinstance(problem, EnvironmentFailed):
-                raise problem
-        why = problems[0] if problems else "reset returned other messages than as the run began"
-        raise RequestFailed(f"the environment's {why}")
+        begun: dict[int, Episode] = {}
+
+        async def begin(place: int) -> None:
+            begun[place] = await self.environment.begin(prompt)
+
+        is_fit = False
+        try:
+            found = await asyncio.gather(*map(begin, range(num)), return_exceptions=True)
+            for problem in found:
+                if isinstance(problem, EnvironmentFailed):
+                    raise RequestFailed(f"the environment's {problem}")
+                if problem is not None:
+                    raise problem
+            is_fit = all(one.messages == prompt.messages for one in begun.values())
+        finally:
+            if not is_fit:
+                for episode in begun.values():
+                    episode.close()
+        if not is_fit:
+            raise RequestFailed("the environment's reset returned other messages than at first")
+        return [begun[place] for place in range(num)]
 
     async def _play(
         self, prompt: Prompt, sampling: Sampling, answer: Completion, episode: Episode, seed: int

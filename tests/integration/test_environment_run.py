@@ -11,6 +11,7 @@ SMALL = [
     "experiment=guessing",
     "num_rounds=2",
     "round.prompts=16",
+    "algorithm.num_completions=8",
     "warmup.steps=150",
     "eval.num_prompts=16",
     "eval.every=0",

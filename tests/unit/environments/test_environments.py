@@ -44,6 +44,8 @@ class Counts:
             raise ValueError("no such move")
         if text == "hang":
             time.sleep(60)
+        if text == "slow":
+            time.sleep(0.3)
         if text == "die":
             os._exit(3)
         if text == "odd":
@@ -248,9 +250,25 @@ def test_async_environments_overlap_and_are_closed(file) -> None:
     assert asyncio.run(many()) == "1 open"
 
 
+def test_a_prompt_whose_time_is_over_takes_no_other_along(file) -> None:
+    async def both() -> list[str]:
+        config = FunctionEnvironmentConfig(function=f"{file}:Counts")
+        environment = config.played(Scripted(), PLAIN).environment
+        prompt = Prompt("g", ASKED, (1,), row={"prompt": "10-24"})
+        slow, other = [await environment.begin(prompt) for _ in range(2)]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await slow.step("slow")
+        found = [(await other.step("a")).observation, (await slow.step("a")).observation]
+        environment.end()
+        return found
+
+    assert asyncio.run(both()) == ["<1>", "<2>"]
+
+
 def test_a_reset_that_fails_or_changes_its_mind_fails_the_prompt(file) -> None:
     function, messages = f"{file}:Fickle", (Message("user", "a"),)
-    with pytest.raises(RequestFailed, match="reset returned other messages than as the run began"):
+    with pytest.raises(RequestFailed, match="reset returned other messages than at first"):
         played(function, Scripted(), num=3, messages=messages)
     row = {"answer": "raise"}
     with pytest.raises(RequestFailed, match=r"reset RuntimeError: no more boards \(env.py line"):
