@@ -28,9 +28,9 @@ def hosted(source: FunctionSource, made: Callable[..., Any]) -> Callable[..., An
             raise source.refused(f"has no method {name}; write {wanted}")
         if (signature := unfit(method, ("self", *parameters))) is not None:
             raise source.refused(f"its {name} takes {signature}; write {wanted}")
-    is_any = any(is_async(getattr(made, name, None)) for name in (RESET, STEP, CLOSE))
+    methods = [getattr(made, name) for name in (RESET, STEP, CLOSE) if hasattr(made, name)]
     episodes = Episodes(made)
-    return AsyncEpisodes(episodes) if is_any else episodes
+    return AsyncEpisodes(episodes) if any(map(is_async, methods)) else episodes
 
 
 class Episodes:

@@ -4,6 +4,7 @@ import asyncio
 
 from actors.engine import GenerationRequest
 from actors.transformers_engine import TransformersEngine
+from rlhf.collecting.dispatch import Failure
 from rlhf.config.models import DType, TinyModelConfig, TransformersRolloutConfig
 from rlhf.models.loading import read_tokenizer
 from rlhf.records import Sampling
@@ -24,7 +25,9 @@ def test_requests_of_unequal_limits_share_a_batch_and_draw_as_they_would_alone(t
     async def drawn(*asked: GenerationRequest):
         batches = [batch async for batch in engine.generate(asked)]
         found = sorted(one for batch in batches for one in batch)
-        return len(batches), [draft for _, drafts in found for draft in drafts]
+        groups = [drafts for _, drafts in found if not isinstance(drafts, Failure)]
+        assert len(groups) == len(asked)
+        return len(batches), [draft for drafts in groups for draft in drafts]
 
     num_batches, together = asyncio.run(drawn(*requests))
     alone = [one for request in requests for one in asyncio.run(drawn(request))[1]]

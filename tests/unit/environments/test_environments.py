@@ -7,6 +7,7 @@ import asyncio
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ from rlhf.config.models import Rendering, Vocabulary
 from rlhf.data.rendering import Renderer, Row
 from rlhf.environments.function import FunctionEnvironmentConfig, Reward
 from rlhf.environments.judging import EpisodeJudge
+from rlhf.environments.playing import FunctionEnvironment
+from rlhf.environments.rollout import EnvironmentRollout
 from rlhf.judges.environment import EnvironmentJudge, Rewards
 from rlhf.problems import InputError
 from rlhf.records import Comparison, Completion, Judgement, Message, Prompt, Sampling
@@ -27,7 +30,7 @@ GUESSING = str(EXAMPLES / "guessing" / "env.py") + ":Guessing"
 CALCULATOR = str(EXAMPLES / "calculator" / "env.py") + ":CalculatorEnvironment"
 ASKED = (Message("user", "10-24"),)
 TOKENIZER = build_tokenizer(Vocabulary.bytes)
-EOS = TOKENIZER.eos_token_id
+EOS: Any = TOKENIZER.eos_token_id
 PLAIN = Renderer(TOKENIZER, Rendering.plain)
 
 SOURCE = """
@@ -117,6 +120,13 @@ class Scripted:
         return Completion("g", sample, tokens, logprobs, text, truncated, 3, stopped=stopped)
 
 
+def started(config: FunctionEnvironmentConfig, rollout, renderer=PLAIN):
+    playing = config.played(rollout, renderer)
+    assert isinstance(playing, EnvironmentRollout)
+    assert isinstance(playing.environment, FunctionEnvironment)
+    return playing, playing.environment
+
+
 def played(function: str, rollout, *, num: int = 1, max_tokens: int = 100, renderer=PLAIN,
            messages=ASKED, row=None, **changes):  # fmt: skip
     """The completions of one prompt; the turns of sample i begin with the digit i."""
@@ -124,11 +134,11 @@ def played(function: str, rollout, *, num: int = 1, max_tokens: int = 100, rende
     config = FunctionEnvironmentConfig(function=function, **changes)
 
     async def both():
-        playing = config.played(rollout, renderer)
+        playing, environment = started(config, rollout, renderer)
         try:
             return await playing.generate(prompt, Sampling(num, max_tokens), 7)
         finally:
-            playing.environment.end()
+            environment.end()
 
     return asyncio.run(both())
 
@@ -205,7 +215,7 @@ def test_an_environment_that_fails_costs_its_own_answer_alone(file, turn: str, w
 def test_what_a_process_takes_along_has_failed_and_the_next_begins_anew(file) -> None:
     async def both():
         config = FunctionEnvironmentConfig(function=f"{file}:Counts")
-        environment = config.played(Scripted(), PLAIN).environment
+        _, environment = started(config, Scripted())
         prompt = Prompt("g", ASKED, (1,), row={"prompt": "10-24"})
         first, second = [await environment.begin(prompt) for _ in range(2)]
         found = []
@@ -237,7 +247,7 @@ def test_async_environments_overlap_and_are_closed(file) -> None:
 
     async def many() -> str:
         config = FunctionEnvironmentConfig(function=f"{file}:Waits")
-        environment = config.played(Scripted(), PLAIN).environment
+        _, environment = started(config, Scripted())
         prompt = Prompt("g", ASKED, (1,), row={})
         begun = await asyncio.gather(*(environment.begin(prompt) for _ in range(5)))
         for episode in begun[1:]:
@@ -253,7 +263,7 @@ def test_async_environments_overlap_and_are_closed(file) -> None:
 def test_a_prompt_whose_time_is_over_takes_no_other_along(file) -> None:
     async def both() -> list[str]:
         config = FunctionEnvironmentConfig(function=f"{file}:Counts")
-        environment = config.played(Scripted(), PLAIN).environment
+        _, environment = started(config, Scripted())
         prompt = Prompt("g", ASKED, (1,), row={"prompt": "10-24"})
         slow, other = [await environment.begin(prompt) for _ in range(2)]
         with pytest.raises(TimeoutError):
@@ -394,7 +404,7 @@ class Babbles:
             text += "" if ended else piece
         tokens = (*ids(text), EOS) if ended else ids(text)
         truncated, tokens = len(tokens) > sampling.max_tokens, tokens[: sampling.max_tokens]
-        text = TOKENIZER.decode(tokens, skip_special_tokens=True)
+        text = str(TOKENIZER.decode(list(tokens), skip_special_tokens=True))
         logprobs = tuple(-rng.random() for _ in tokens)
         stopped = not (ended or truncated)
         return Completion("g", sample, tokens, logprobs, text, truncated, 3, stopped=stopped)
@@ -408,14 +418,14 @@ def test_the_calculator_as_an_environment_gives_the_very_answers_that_the_tool_g
 
     async def both():
         tools = with_tools(Babbles(), limit, ids, sampling.max_tokens)
-        playing = config.played(Babbles(), PLAIN)
+        playing, environment = started(config, Babbles())
         found = []
         for seed in range(0, 120, 4):
             one, other = await asyncio.gather(
                 tools.generate(prompt, sampling, seed), playing.generate(prompt, sampling, seed)
             )
             found += zip(one, other, strict=True)
-        playing.environment.end()
+        environment.end()
         return found
 
     pairs = asyncio.run(both())
