@@ -5,14 +5,15 @@ from pathlib import Path
 
 from commands import run
 
+from rlhf.asking.sources.base import Wanted
+from rlhf.asking.sources.guessing import GuessingConfig
 from rlhf.storage.store import read, read_metrics
 
 SMALL = [
     "experiment=guessing",
     "num_rounds=2",
     "round.prompts=16",
-    "algorithm.num_completions=8",
-    "warmup.steps=150",
+    "warmup.steps=100",
     "eval.num_prompts=16",
     "eval.every=0",
     "tracking=disabled",
@@ -31,8 +32,9 @@ def test_games_are_played_to_their_end_and_rewarded(tmp_path: Path) -> None:
         for side in ("chosen", "rejected")
     }
     assert {score for *_, score in played} == {0.0, 1.0}
+    hidden_of = {row.id: row.answer for row in GuessingConfig().source(Wanted(), seed=1).train}
     for id, text, score in played:
-        hidden = int(id.rpartition(":")[2])
+        hidden = int(hidden_of[id] or 0)
         guesses, replies = turns(text)
         assert len(guesses) <= 3 and len(replies) == len(guesses) - 1
         assert replies == [reply(guess, hidden) for guess in guesses[:-1]]
