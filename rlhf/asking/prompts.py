@@ -49,10 +49,12 @@ def load_data(
     tools: ToolsConfig,
     seed: int,
     opened: Callable[[Sequence[Row]], list[Row]] = list,
+    stops: tuple[str, ...] = (),
 ) -> Data:
     """Reads or generates the data and renders it; raises InputError with all that is wrong.
 
-    `opened` gives rows with what an environment asks in each.
+    `opened` gives rows with what an environment asks in each; `stops` are texts that end a turn in
+    it, beside the end token.
     """
     source = config.source(wanted, seed)
     _refuse_duplicates([*source.train, *source.heldout])
@@ -77,7 +79,7 @@ def load_data(
             )
     shown = {row.id: row.demonstration for row in (*source.train, *source.lessons)}
     demonstrations = {
-        prompt.id: _demonstrated(prompt, demonstration, renderer, tools)
+        prompt.id: _demonstrated(prompt, _turns(demonstration), renderer, tools, stops)
         for prompt in (*train, *lessons)
         if (demonstration := shown[prompt.id]) is not None
     }
@@ -98,16 +100,23 @@ def _opened(source: Source, opened: Callable[[Sequence[Row]], list[Row]]) -> Sou
     )
 
 
+def _turns(demonstration: str | tuple[Message, ...]) -> tuple[Message, ...]:
+    if isinstance(demonstration, str):
+        return (Message("assistant", demonstration),)
+    return demonstration
+
+
 def _demonstrated(
     prompt: Prompt,
-    demonstration: str | tuple[Message, ...],
+    turns: Sequence[Message],
     renderer: Renderer,
     tools: ToolsConfig,
+    stops: tuple[str, ...],
 ) -> Tokens:
     """Tokenized as an answer comes into being: the policy's words and all others' apart."""
     ids: tuple[int, ...] = ()
     observed: list[tuple[int, int]] = []
-    for added, is_observed in _pieces(demonstration, renderer, tools):
+    for added, is_observed in _pieces(turns, renderer, tools, stops):
         if is_observed:
             observed.append((len(ids), len(ids) + len(added)))
         ids += added
@@ -115,19 +124,20 @@ def _demonstrated(
 
 
 def _pieces(
-    demonstration: str | tuple[Message, ...], renderer: Renderer, tools: ToolsConfig
+    turns: Sequence[Message], renderer: Renderer, tools: ToolsConfig, stops: tuple[str, ...]
 ) -> Iterator[tuple[tuple[int, ...], bool]]:
     """Token ids in order, each with whether they are only read."""
-    turns = (
-        (Message("assistant", demonstration),) if isinstance(demonstration, str) else demonstration
-    )
+    is_open = False
     for turn in turns:
         if turn.role == "user":
-            yield renderer.observation(turn.content)[0], True
+            text = turn.content
+            yield renderer.text_ids(text) if is_open else renderer.observation(text)[0], True
             continue
         for text, is_observed in parts(turn.content, tools):
             yield renderer.text_ids(text), is_observed
-        yield renderer.completion_ids(""), False
+        is_open = turn.content.endswith(stops)
+        if not is_open:
+            yield renderer.completion_ids(""), False
 
 
 def _refuse_duplicates(rows: Sequence[Row]) -> None:

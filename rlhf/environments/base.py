@@ -60,6 +60,11 @@ class EnvironmentConfig(Option):
         """Whether it is to find the whole row of a prompt's file in `Prompt.row`."""
         return False
 
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Texts that end a turn, beside the end token."""
+        return ()
+
     def inspect(self) -> None:
         """Reads its files, as far as that is quick; raises InputError if they cannot be used."""
 

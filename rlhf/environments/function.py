@@ -72,6 +72,10 @@ class FunctionEnvironmentConfig(EnvironmentConfig):
     def reads_rows(self) -> bool:
         return True
 
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return tuple(self.stop)
+
     def inspect(self) -> None:
         self._source()
         if not all(self.stop):
@@ -138,7 +142,7 @@ class FunctionEnvironmentConfig(EnvironmentConfig):
             environment,
             renderer,
             self.max_turns,
-            tuple(self.stop),
+            self.stops,
             self.reward is Reward.last,
         )
 

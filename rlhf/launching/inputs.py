@@ -102,6 +102,7 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
         tools=config.tools,
         seed=config.seed,
         opened=config.environment.opened,
+        stops=config.environment.stops,
     )
     config.environment.rehearse(data.train[0], renderer)
     config.judge.rehearse(data.train[0])

@@ -1,12 +1,14 @@
 """Guessing games: what a careless player says, and the words that the environment has for it."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
 
 from rlhf.asking.prompts import load_data
 from rlhf.asking.sources.base import Wanted
+from rlhf.asking.sources.files import FilesConfig
 from rlhf.asking.sources.guessing import GuessingConfig
 from rlhf.config.models import Rendering, Vocabulary
 from rlhf.data.rendering import Renderer, Row
@@ -84,3 +86,29 @@ def test_a_demonstration_of_several_turns_trains_on_the_policys_own() -> None:
             own.append(decoded(shown.completion[end:start]))
             end = stop
         assert own == [f"{turn.content}<eos>" for turn in turns(row)[::2]]
+
+
+def test_a_turn_that_ends_at_a_text_goes_on_behind_what_is_said_to_it(tmp_path) -> None:
+    call = [("assistant", "<<1+2="), ("user", "3>>"), ("assistant", "3"), ("user", "sure?"),
+            ("assistant", "yes")]  # fmt: skip
+    turns = [{"role": role, "content": content} for role, content in call]
+    row = json.dumps({"prompt": "1+2", "turns": turns})
+    (tmp_path / "a.jsonl").write_text(f"{row}\n{row}\n")
+    tokenizer = build_tokenizer(Vocabulary.bytes)
+    data = load_data(
+        FilesConfig(
+            path=str(tmp_path / "a.jsonl"),
+            heldout_path=str(tmp_path / "a.jsonl"),
+            demonstration_column="turns",
+        ),
+        Renderer(tokenizer, Rendering.plain),
+        max_prompt_tokens=16,
+        max_completion_tokens=32,
+        wanted=Wanted(),
+        tools=ToolsConfig(),
+        seed=1,
+        stops=("=",),
+    )
+    shown = next(iter(data.demonstrations.values()))
+    assert tokenizer.decode(list(shown.completion)) == "<<1+2=3>>3<eos>sure?yes<eos>"
+    assert shown.observed == ((6, 9), (11, 16))
