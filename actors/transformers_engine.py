@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,11 +44,12 @@ class TransformersEngine:
     ) -> AsyncIterator[list[tuple[int, Drafts | Failure]]]:
         by_sampling: dict[Sampling, list[int]] = defaultdict(list)
         for i, request in enumerate(requests):
-            by_sampling[request.sampling].append(i)
+            # What goes on after a call or a turn has another limit than what begins.
+            by_sampling[replace(request.sampling, max_tokens=0)].append(i)
         for sampling, indices in by_sampling.items():
             widths = [
                 (len(requests[i].token_ids) * sampling.num_completions,
-                 sampling.max_tokens * sampling.num_completions)
+                 requests[i].sampling.max_tokens * sampling.num_completions)
                 for i in indices
             ]  # fmt: skip
             for batch in micro_batches(widths, self._config.max_batch_tokens):
@@ -68,9 +70,11 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def _sample(self, requests: Sequence[GenerationRequest]) -> list[Drafts]:
-        """R = prompts x completions rows; each row's randomness depends on its own seed alone."""
+        """R = prompts x completions rows; each row's randomness depends on its own seed alone, and
+        the requests' samplings differ in their limits at most."""
         sampling = requests[0].sampling
-        n, limit = sampling.num_completions, sampling.max_tokens
+        n, limits = sampling.num_completions, [one.sampling.max_tokens for one in requests]
+        limit, limit_R = max(limits), torch.tensor(limits, device=self._device).repeat_interleave(n)
         uniforms_RT = np.stack(
             [
                 np.random.Generator(np.random.Philox(key=request.seed + i)).random(limit)
@@ -87,7 +91,7 @@ class TransformersEngine:
         attention_RT = begun[0][2]
         position_R = attention_RT.sum(1)
         alive_R = torch.ones(len(position_R), dtype=torch.bool, device=self._device)
-        stopped_R = torch.zeros_like(alive_R)
+        stopped_R, cut_R = torch.zeros_like(alive_R), torch.zeros_like(alive_R)
         stops = [StopStringCriteria(self._tokenizer, list(sampling.stop))] if sampling.stop else []
         tokens, logprobs, alive = [], [], []
         for t in range(limit):
@@ -99,7 +103,9 @@ class TransformersEngine:
             for has_stopped in stops:
                 stopped_R |= alive_R & has_stopped(torch.stack(tokens, 1), None).bool()
                 alive_R = alive_R & ~stopped_R
-            if t + 1 == limit or not alive_R.any():
+            cut_R |= alive_R & (limit_R == t + 1)
+            alive_R = alive_R & ~cut_R
+            if not alive_R.any():
                 break
             attention_RT = torch.cat([attention_RT, torch.ones_like(attention_RT[:, :1])], 1)
             steps = [
@@ -119,7 +125,7 @@ class TransformersEngine:
                 torch.stack(tokens, 1).tolist(),
                 torch.stack(logprobs, 1).tolist(),
                 torch.stack(alive, 1).sum(1).tolist(),
-                alive_R.tolist(),
+                cut_R.tolist(),
                 stopped_R.tolist(),
                 strict=True,
             )

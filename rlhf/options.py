@@ -24,6 +24,8 @@ class Fact(Enum):
     matrix = "win probabilities of every two completions"
     games = "completions play each other, so that there are win probabilities to learn from"
     ranked_lists = "a ranked list per prompt"
+    one_turn = "an answer is one turn of the policy"
+    rewards = "an environment rewards answers"
     initial_policy = "the initial policy can be sampled beside the policy"
 
 
@@ -47,6 +49,10 @@ class Option:
         return iter(())
 
 
+TURNS = (
+    "in an environment an answer has several turns; set environment=none, or algorithm=online_dpo"
+)
+"""What is told where an answer of one turn is needed."""
 PRESUPPOSED = {Fact.praised_replies: Fact.feedback}
 """What is told only where the other is given: else that says enough."""
 

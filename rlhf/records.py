@@ -35,7 +35,7 @@ class Prompt:
     """An answer that has begun, as text; `token_ids` end with it."""
     num_prefix_tokens: int = 0
     row: Mapping[str, Any] | None = field(default=None, hash=False, compare=False)
-    """The row of its file, every column as it was; None unless the judge reads rows."""
+    """The row of its file, every column as it was; None unless judge or environment read rows."""
 
     @property
     def text(self) -> str:
@@ -100,12 +100,16 @@ class Completion:
     num_cached_tokens: int = 0
     """Tokens of the prompt that the engine knew from earlier requests."""
     observed: tuple[tuple[int, int], ...] = ()
-    """Places in `token_ids`, each from and up to, that a tool wrote: read, not trained on; their
-    `logprobs` are 0."""
+    """Places in `token_ids`, each from and up to, that a tool or an environment wrote: read, not
+    trained on; their `logprobs` are 0."""
+    reward: float | None = None
+    """What the environment gave for it, if it has one."""
+    failure: str = ""
+    """Why its environment failed, so that it has no end; empty if it did not."""
 
     @property
     def num_own_tokens(self) -> int:
-        """Without those that a tool wrote."""
+        """Without those that are only observed."""
         return len(self.token_ids) - sum(end - start for start, end in self.observed)
 
     def followed_by(self, rest: "Completion") -> "Completion":

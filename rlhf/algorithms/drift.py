@@ -10,7 +10,7 @@ from typing import ClassVar
 from rlhf.algorithms.base import AlgorithmConfig, Services
 from rlhf.collecting.truncated import Truncated
 from rlhf.feedback.filters import Filter, reason_to_drop
-from rlhf.options import Fact
+from rlhf.options import TURNS, Fact
 from rlhf.problems import InputError
 from rlhf.ranges import number
 from rlhf.records import (
@@ -88,7 +88,8 @@ class DriftConfig(AlgorithmConfig):
         needed = {
             Fact.feedback: "algorithm: it learns from what users said of logged replies; set "
             "data=feedback data.path=<out of python -m rlhf.feedback>, or data=simulated_users to "
-            "try it"
+            "try it",
+            Fact.one_turn: "algorithm: it learns from what users said of one reply, and " + TURNS,
         }
         if self.chosen is Chosen.logged:
             needed[Fact.praised_replies] = (

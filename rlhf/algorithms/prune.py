@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from rlhf.algorithms.base import AlgorithmConfig, Services
 from rlhf.collecting.truncated import Truncated
-from rlhf.options import Fact
+from rlhf.options import TURNS, Fact
 from rlhf.ranges import number
 from rlhf.records import (
     Asked,
@@ -52,7 +52,8 @@ class PruneConfig(AlgorithmConfig):
 
     def needs(self) -> Mapping[Fact, str]:
         return {
-            Fact.outcomes: "algorithm=prune: endings must be right or wrong; set judge=verifier"
+            Fact.outcomes: "algorithm=prune: endings must be right or wrong; set judge=verifier",
+            Fact.one_turn: f"algorithm=prune: it looks for an end in one turn, and {TURNS}",
         }
 
     def problems(self) -> Iterator[str]:

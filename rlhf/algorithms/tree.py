@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 
 from rlhf.algorithms.base import AlgorithmConfig, Services
 from rlhf.collecting.truncated import Truncated
-from rlhf.options import Fact
+from rlhf.options import TURNS, Fact
 from rlhf.records import Asked, Collected, Judgement, Prompt
 from rlhf.tree import best_first, mcts
 from rlhf.tree.expansion import Evaluator, Grower
@@ -45,12 +45,13 @@ class TreeConfig(TreeSettings, AlgorithmConfig):
         return {Fact.ranked_lists} if self.pairs is TreePairs.ranked else frozenset()
 
     def needs(self) -> Mapping[Fact, str]:
+        one_turn = {Fact.one_turn: f"algorithm: it searches the steps of one turn, and {TURNS}"}
         if self.value is StepValue.judge:
-            return {
+            return one_turn | {
                 Fact.partial_scores: "algorithm.value=judge: the judge must score partial answers; "
                 "set judge=reward_model, trained by python -m rlhf.reward kind=steps"
             }
-        return {
+        return one_turn | {
             Fact.outcomes: f"algorithm.value={self.value.value}: whole answers must be right or "
             "wrong; set judge=verifier, or algorithm.value=judge with judge=reward_model"
         }

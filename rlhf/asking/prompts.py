@@ -1,15 +1,15 @@
 """Data sources into prompts, and prompts into rounds."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from rlhf.asking.preparation import Preparation
 from rlhf.asking.sources.base import DataConfig, Wanted
-from rlhf.data.rendering import Renderer, Row
+from rlhf.data.rendering import Renderer, Row, Source
 from rlhf.problems import InputError
-from rlhf.records import Prompt, Tokens, UserFeedback
+from rlhf.records import Message, Prompt, Tokens, UserFeedback
 from rlhf.seeds import derive_seed
 from rlhf.stages import Schedule
 from rlhf.tools.syntax import ToolsConfig, parts
@@ -48,10 +48,17 @@ def load_data(
     wanted: Wanted,
     tools: ToolsConfig,
     seed: int,
+    opened: Callable[[Sequence[Row]], list[Row]] = list,
+    stops: tuple[str, ...] = (),
 ) -> Data:
-    """Reads or generates the data and renders it; raises InputError with all that is wrong."""
+    """Reads or generates the data and renders it; raises InputError with all that is wrong.
+
+    `opened` gives rows with what an environment asks in each; `stops` are texts that end a turn in
+    it, beside the end token.
+    """
     source = config.source(wanted, seed)
     _refuse_duplicates([*source.train, *source.heldout])
+    source = _opened(source, opened)
     preparation = Preparation(renderer, max_prompt_tokens, max_completion_tokens)
     train, heldout = preparation.prompts(source.train), preparation.prompts(source.heldout)
     lessons = preparation.prompts(source.lessons)
@@ -72,7 +79,7 @@ def load_data(
             )
     shown = {row.id: row.demonstration for row in (*source.train, *source.lessons)}
     demonstrations = {
-        prompt.id: _demonstrated(prompt, demonstration, renderer, tools)
+        prompt.id: _demonstrated(prompt, _turns(demonstration), renderer, tools, stops)
         for prompt in (*train, *lessons)
         if (demonstration := shown[prompt.id]) is not None
     }
@@ -86,18 +93,51 @@ def load_data(
     )
 
 
+def _opened(source: Source, opened: Callable[[Sequence[Row]], list[Row]]) -> Source:
+    rows = iter(opened([*source.train, *source.heldout, *source.lessons]))
+    return Source(
+        *([next(rows) for _ in part] for part in (source.train, source.heldout, source.lessons))
+    )
+
+
+def _turns(demonstration: str | tuple[Message, ...]) -> tuple[Message, ...]:
+    if isinstance(demonstration, str):
+        return (Message("assistant", demonstration),)
+    return demonstration
+
+
 def _demonstrated(
-    prompt: Prompt, demonstration: str, renderer: Renderer, tools: ToolsConfig
+    prompt: Prompt,
+    turns: Sequence[Message],
+    renderer: Renderer,
+    tools: ToolsConfig,
+    stops: tuple[str, ...],
 ) -> Tokens:
-    """Tokenized as an answer comes into being: the policy's words and a tool's apart."""
+    """Tokenized as an answer comes into being: the policy's words and all others' apart."""
     ids: tuple[int, ...] = ()
     observed: list[tuple[int, int]] = []
-    for text, is_observed in parts(demonstration, tools):
-        added = renderer.text_ids(text)
+    for added, is_observed in _pieces(turns, renderer, tools, stops):
         if is_observed:
             observed.append((len(ids), len(ids) + len(added)))
         ids += added
-    return Tokens(prompt.token_ids, ids + renderer.completion_ids(""), tuple(observed))
+    return Tokens(prompt.token_ids, ids, tuple(observed))
+
+
+def _pieces(
+    turns: Sequence[Message], renderer: Renderer, tools: ToolsConfig, stops: tuple[str, ...]
+) -> Iterator[tuple[tuple[int, ...], bool]]:
+    """Token ids in order, each with whether they are only read."""
+    is_open = False
+    for turn in turns:
+        if turn.role == "user":
+            text = turn.content
+            yield renderer.text_ids(text) if is_open else renderer.observation(text)[0], True
+            continue
+        for text, is_observed in parts(turn.content, tools):
+            yield renderer.text_ids(text), is_observed
+        is_open = turn.content.endswith(stops)
+        if not is_open:
+            yield renderer.completion_ids(""), False
 
 
 def _refuse_duplicates(rows: Sequence[Row]) -> None:

@@ -52,29 +52,34 @@ class TextEncoder:
             return tuple(_read(self._tokenizer, *texts, around=True))
         return self._cut(*texts, around=True)
 
-    def chat(self, messages: Sequence[Message], **options: bool) -> tuple[int, ...]:
-        """The conversation by the chat template, which must be there.
+    def chat(
+        self, messages: Sequence[Message], *, after: str = "", **options: bool
+    ) -> tuple[int, ...]:
+        """The conversation by the chat template, which must be there; of what it makes, only what
+        follows the first `after`.
 
         Raises ValueError, with the template's reason, if it refuses the conversation.
         """
         said = "".join(message.content for message in messages)
         if self._tokenizer.split_special_tokens or not self._spelled.search(said):
-            text = self._rendered(messages, options)
+            text = self._rendered(messages, options, after)
             return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
         aliased = self._aliases(said + str(self._tokenizer.chat_template))
         hidden = [m._replace(content=self._spelled.sub(aliased.hide, m.content)) for m in messages]
         # What the template spells is meant, and gets an alias; what is hidden is text.
-        text = self._spelled.sub(aliased.alias, self._rendered(hidden, options))
+        text = self._rendered(hidden, options, after)
+        text = self._spelled.sub(aliased.alias, text)
         is_text = aliased.reads_as_text(text, self._ids)
         return aliased.read(text, cut=not is_text)
 
-    def _rendered(self, messages: Sequence[Message], options: dict[str, bool]) -> str:
+    def _rendered(self, messages: Sequence[Message], options: dict[str, bool], after: str) -> str:
         turns = [message._asdict() for message in messages]
         try:
-            return self._tokenizer.apply_chat_template(turns, tokenize=False, **options)
+            text = self._tokenizer.apply_chat_template(turns, tokenize=False, **options)
         except _TEMPLATE_FAULTS as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"the chat template refuses it: {reason}") from error
+        return text.partition(after)[2] if after else text
 
     def _cut(self, *texts: str, around: bool = False) -> tuple[int, ...]:
         aliased = self._aliases("".join(texts))

@@ -1,6 +1,7 @@
 """Texts and conversations as files have them; what would be lost of them is refused."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rlhf.data.rows import is_text, shown
 from rlhf.records import Message
@@ -71,6 +72,20 @@ def read_reply(value: object) -> tuple[tuple[Message, ...], str]:
     return tuple(before), reply.content
 
 
+def read_dialogue(value: object) -> str | tuple[Message, ...]:
+    """An answer: text, or the turns of one, the assistant's and the user's in turn."""
+    if not isinstance(value, list):
+        return read_text(value)
+    turns = read_turns(value)
+    if len(turns) % 2 == 0 or any(
+        turn.role != ("assistant", "user")[i % 2] for i, turn in enumerate(turns)
+    ):
+        raise ValueError(
+            "must begin and end with the assistant's turn, and the user's between them"
+        )
+    return turns
+
+
 def whole_conversation(
     prompt: tuple[Message, ...], before: Sequence[Message]
 ) -> tuple[Message, ...] | None:
@@ -85,3 +100,19 @@ def whole_conversation(
         if prompt[-overlap:] == before[:overlap]:
             return prompt + before[overlap:]
     return prompt + before if not before or before[0].role == "assistant" else None
+
+
+def asked(messages: Sequence[Message]) -> Any:
+    """A prompt as users' functions get it: text, or a list of messages if it has several."""
+    first, *more = messages
+    if not more and first.role == "user":
+        return first.content
+    return [message._asdict() for message in messages]
+
+
+def whole_row(
+    id: str, messages: Sequence[Message], answer: str | None, row: Mapping[str, Any] | None
+) -> Mapping[str, Any]:
+    """The row of a file as users' functions get it; of what is generated, a row of its question
+    and its answer."""
+    return {"id": id, "prompt": asked(messages), "answer": answer} if row is None else row

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rlhf.config.data import INSTRUCTION
 from rlhf.config.models import Rendering
 from rlhf.data.encoding import TextEncoder, special_prefix
-from rlhf.models.turns import turn_end
+from rlhf.models.turns import MARK, turn_end
 from rlhf.problems import InputError
 from rlhf.records import Message
 
@@ -35,10 +35,11 @@ class Row:
     origin: str
     """Where it stands, for messages to people: `train.jsonl row 17`."""
     answer: str | None = None
-    demonstration: str | None = None
+    demonstration: str | tuple[Message, ...] | None = None
+    """An answer; of several turns, with what the environment says between them as the user's."""
     review: Review | None = None
     whole: Mapping[str, Any] | None = None
-    """Every column as it was, where the judge reads rows."""
+    """Every column as it was, where judge or environment read rows."""
 
 
 def complaint_row(
@@ -109,6 +110,21 @@ class Renderer:
     def text_ids(self, text: str) -> tuple[int, ...]:
         """A part of an answer, such as what a tool wrote; it speaks of control tokens at most."""
         return self._texts.text(text)
+
+    def observation(self, text: str) -> tuple[tuple[int, ...], str]:
+        """What stands between a turn that the policy has ended and its next: token ids, and as
+        people read it.
+
+        By the chat template a message of the user, without what ends the policy's own, since it has
+        emitted that; plainly the text alone.
+        """
+        if not self._chat:
+            return self.text_ids(text), text
+        turns = (Message("user", "1"), Message("assistant", MARK), Message("user", text))
+        ids = self._texts.chat(turns, after=MARK, add_generation_prompt=True)
+        has_end = ids[: len(self._end)] == self._end
+        between = ids[len(self._end) :] if has_end else ids
+        return between, f"\n\nuser:\n{text}\n\nassistant:\n"
 
     @property
     def reads_turns(self) -> bool:

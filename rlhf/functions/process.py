@@ -20,6 +20,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import Any, TextIO
 
@@ -41,19 +42,23 @@ class FunctionFailed(Exception):
     """One call gave nothing, and why, in one line."""
 
 
+Adapt = Callable[[FunctionSource, Callable[..., Any]], Callable[..., Any]]
+"""Makes what is called of what the file has; raises InputError if that cannot be used."""
+
+
 class FunctionProcess:
     """Calls one function; `async` ones overlap, others wait for each other."""
 
     def __init__(
-        self, source: FunctionSource, parameters: tuple[str, ...], timeout_s: float, overlap: int
+        self, source: FunctionSource, adapt: Adapt, timeout_s: float, overlap: int
     ) -> None:
-        """`parameters`: what it is called with, by position; `overlap`: calls at a time, of an
-        async function.
+        """`adapt`, in the process itself: such as `taking` what the function is called with;
+        `overlap`: calls at a time, of an async function.
 
         Raises InputError if the function cannot be used.
         """
         self._source = source
-        self._parameters = parameters
+        self._adapt = adapt
         self._timeout_s = timeout_s
         self._overlap = overlap
         self._told: set[str] = set()
@@ -108,7 +113,7 @@ class FunctionProcess:
             )
         self._socket.settimeout(START_S)
         try:
-            _send(self._socket, pickle.dumps((self._source, self._parameters)))
+            _send(self._socket, pickle.dumps((self._source, self._adapt)))
             told = json.loads(_receive(self._socket))
         except TimeoutError:
             self.close()
@@ -234,21 +239,33 @@ def plain(value: Any) -> Any:
     )
 
 
-def require_parameters(
-    source: FunctionSource, function: Callable[..., Any], parameters: tuple[str, ...]
-) -> None:
-    """Raises InputError if it cannot be called with so many arguments."""
-    try:
-        signature = inspect.signature(function)
-    except ValueError:  # of some that are written in C nobody knows
-        return
-    try:
-        signature.bind(*parameters)
-    except TypeError:
+def taking(*parameters: str) -> Adapt:
+    """The function as it is, if it can be called with so many arguments, by position."""
+    return partial(_taking, parameters)
+
+
+def _taking(
+    parameters: tuple[str, ...], source: FunctionSource, function: Callable[..., Any]
+) -> Callable[..., Any]:
+    if (signature := unfit(function, parameters)) is not None:
         wanted = f"({', '.join(parameters)})"
         raise source.refused(
             f"takes {signature}, and is called with {wanted}; write def {source.name}{wanted}"
-        ) from None
+        )
+    return function
+
+
+def unfit(function: Callable[..., Any], parameters: tuple[str, ...]) -> str | None:
+    """What the function takes, if it cannot be called with so many arguments."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of some that are written in C nobody knows
+        return None
+    try:
+        signature.bind(*parameters)
+    except TypeError:
+        return str(signature)
+    return None
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -258,11 +275,10 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 def serve(pipe: socket.socket) -> None:
     """Loads the function, and answers calls until its parent is gone."""
-    source, parameters = pickle.loads(_receive(pipe))
+    source, adapt = pickle.loads(_receive(pipe))
     sys.stdout, sys.stderr = Bounded(sys.stdout), Bounded(sys.stderr)
     try:
-        function = load(source)
-        require_parameters(source, function, parameters)
+        function = adapt(source, load(source))
     except InputError as error:
         cause = error.__cause__
         if cause is not None:

@@ -19,6 +19,8 @@ from typing import Any
 
 from rlhf.problems import InputError, one_line, some
 
+_ROOT = Path(__file__).parents[2]
+
 
 @dataclass(frozen=True, slots=True)
 class FunctionSource:
@@ -75,10 +77,14 @@ def read_source(key: str, reference: str) -> FunctionSource:
 
 
 def located(place: str) -> Path | None:
-    """The file of `file.py` or of `package.module`, absolute; None if there is none."""
+    """The file of `file.py` or of `package.module`, absolute; None if there is none.
+
+    A file that is not there from the working directory is looked for from Agon's own folder, so
+    that recipes name their examples wherever they are used.
+    """
     if place.endswith(".py"):
-        file = Path(place).expanduser().absolute()
-        return file if file.is_file() else None
+        files = Path(place).expanduser().absolute(), _ROOT / place
+        return next((file for file in files if file.is_file()), None)
     try:
         found = importlib.util.find_spec(place)
     except (ImportError, ValueError):  # no such package, or no name of a module

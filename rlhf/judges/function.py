@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 from omegaconf import MISSING
 
 from rlhf.config.texts import text
-from rlhf.functions.process import FunctionFailed, FunctionProcess
+from rlhf.data.messages import asked, whole_row
+from rlhf.functions.process import FunctionFailed, FunctionProcess, taking
 from rlhf.functions.source import FunctionSource, read_source
 from rlhf.judges.base import JudgeConfig
 from rlhf.options import Fact
@@ -89,34 +90,22 @@ class FunctionJudge:
     def __init__(self, config: FunctionJudgeConfig, source: FunctionSource) -> None:
         self._returns = config.returns
         self._name = f"function/{source.version}"
-        self._process = FunctionProcess(source, PARAMETERS, config.timeout_s, config.overlap)
+        self._process = FunctionProcess(
+            source, taking(*PARAMETERS), config.timeout_s, config.overlap
+        )
 
     async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Verdict:
         """None in place of every number, and why, where the function fails."""
         texts = [prompt.prefix + completion.text for completion in completions]
         try:
-            found = await self._process.call(asked(prompt), texts, _row(prompt))
+            row = whole_row(prompt.id, prompt.messages, prompt.answer, prompt.row)
+            found = await self._process.call(asked(prompt.messages), texts, row)
             return verdict(found, len(texts), self._returns, self._name)
         except (FunctionFailed, ValueError) as error:
             return _nothing(len(texts), self._returns, self._name, str(error))
 
     def close(self) -> None:
         self._process.close()
-
-
-def asked(prompt: Prompt) -> Any:
-    """As functions get it: text, or a list of messages if it has several."""
-    first, *more = prompt.messages
-    if not more and first.role == "user":
-        return first.content
-    return [message._asdict() for message in prompt.messages]
-
-
-def _row(prompt: Prompt) -> Mapping[str, Any]:
-    """What is generated has no row; its question and its answer are one."""
-    if prompt.row is not None:
-        return prompt.row
-    return {"id": prompt.id, "prompt": asked(prompt), "answer": prompt.answer}
 
 
 def verdict(found: Any, size: int, returns: Returns, judge: str) -> Verdict:

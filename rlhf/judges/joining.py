@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from rlhf.data.messages import asked
 from rlhf.functions.process import FunctionFailed, FunctionProcess
 from rlhf.functions.source import read_source
 from rlhf.judges.combining import (
@@ -15,7 +16,7 @@ from rlhf.judges.combining import (
     as_matrix,
     standardised,
 )
-from rlhf.judges.function import Returns, asked, verdict
+from rlhf.judges.function import Returns, verdict
 from rlhf.records import Comparison, Completion, Judgement, Prompt, Verdict
 from rlhf.stages import Judge
 
@@ -40,7 +41,7 @@ class FunctionCombination:
         """No scores, and why, where the function fails."""
         named = {name: list(scores) for name, scores in parts.items()}
         try:
-            found = await self._process.call(asked(prompt), list(texts), named)
+            found = await self._process.call(asked(prompt.messages), list(texts), named)
             judgement = verdict(found, len(texts), Returns.scores, judge)
             assert isinstance(judgement, Judgement)
             return judgement

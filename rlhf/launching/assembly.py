@@ -189,10 +189,12 @@ class RunStores:
 
 
 def answering(config: Config, inputs: Inputs, rollout: RolloutService) -> Rollout:
-    """Answers with the tools that the policy may use; one for all of a run, whose calls queue."""
+    """Answers with the tools that the policy may use, in its environment; one for all of a run,
+    whose calls queue."""
     renderer = Renderer(inputs.tokenizer, config.model.rendering)
     max_tokens = config.rollout.max_completion_tokens
-    return with_tools(rollout, config.tools, renderer.text_ids, max_tokens)
+    turns = with_tools(rollout, config.tools, renderer.text_ids, max_tokens)
+    return config.environment.played(turns, renderer)
 
 
 def services(

@@ -27,6 +27,7 @@ from rlhf.config.run import (
     TrackingConfig,
     WarmupConfig,
 )
+from rlhf.environments.base import EnvironmentConfig
 from rlhf.judges.base import JudgeConfig
 from rlhf.objectives import OBJECTIVES, ObjectiveConfig
 from rlhf.options import found_in
@@ -49,6 +50,7 @@ class Config:
     data: DataConfig = MISSING
     rollout: RolloutConfig = MISSING
     tools: ToolsConfig = field(default_factory=ToolsConfig)
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     weights: WeightsConfig = field(default_factory=WeightsConfig)
@@ -77,6 +79,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "data": found_in("rlhf.asking.sources", DataConfig),
     "rollout": found_in("rlhf.config", RolloutConfig),
     "tools": found_in("rlhf.tools", ToolsConfig),
+    "environment": found_in("rlhf.environments", EnvironmentConfig),
     "cluster": {"cluster": ClusterConfig},
     "placement": {"placement": PlacementConfig},
     "tracking": {"tracking": TrackingConfig},

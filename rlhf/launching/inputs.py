@@ -64,6 +64,10 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     tokenizer, model = read_tokenizer(folder), read_config(folder)
     sandbox = config.tools.sandbox()
     problems = list(judge_problems(config))
+    try:
+        config.environment.inspect()
+    except InputError as error:
+        problems += error.problems
     problems += [f"model.path={path}: {fault}" for fault in vocabulary_faults(tokenizer, model)]
     by_nccl = transport(config) is Transport.nccl
     on_vllm = config.rollout.name == "vllm"
@@ -80,15 +84,19 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
         check_questions(path, longest)
     if problems:
         raise InputError(problems)
+    renderer = Renderer(tokenizer, config.model.rendering)
     data = load_data(
         config.data,
-        Renderer(tokenizer, config.model.rendering),
+        renderer,
         max_prompt_tokens=config.rollout.max_prompt_tokens,
         max_completion_tokens=config.rollout.max_completion_tokens,
-        wanted=Wanted(need_answers(config), read_rows(config)),
+        wanted=Wanted(need_answers(config), read_rows(config) or config.environment.reads_rows),
         tools=config.tools,
         seed=config.seed,
+        opened=config.environment.opened,
+        stops=config.environment.stops,
     )
+    config.environment.rehearse(data.train[0], renderer)
     rehearse(config, [*data.train, *data.heldout])
     prompts, seeds = config.algorithm.usable(data.train, data.feedback)
     schedule: Schedule = _schedule(config, data, prompts)

@@ -133,7 +133,10 @@ def _start_all(
         if one.is_leaf:
             judges[one.role], own = _start(config, one, allotted)
             workers += own
-    return joined(first, judges), workers
+    judge = joined(first, judges)
+    if judge is not None:
+        judge = config.environment.judged(judge, Fact.matrix in first.config.gives())
+    return judge, workers
 
 
 def _start(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rlhf.launching.configuration import CONF
 
-GROUPS = ("algorithm", "objective", "judge", "data", "tools", "rollout", "model")
+GROUPS = ("algorithm", "objective", "judge", "data", "tools", "environment", "rollout", "model")
 
 
 def lines() -> Iterator[str]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-_MARK = "x7q"
+MARK = "x7q"
 """A text that no template has of its own."""
 
 
@@ -17,12 +17,12 @@ def turn_end(tokenizer: Any) -> tuple[int, ...]:
     own = (tokenizer.eos_token_id,)
     if tokenizer.chat_template is None:
         return own
-    conversation = [{"role": "user", "content": "1"}, {"role": "assistant", "content": _MARK}]
+    conversation = [{"role": "user", "content": "1"}, {"role": "assistant", "content": MARK}]
     try:
         text = tokenizer.apply_chat_template(conversation, tokenize=False)
     except (TemplateError, TypeError, ValueError):  # told where a prompt is rendered
         return own
-    _, mark, closing = text.rpartition(_MARK)
+    _, mark, closing = text.rpartition(MARK)
     if not mark:
         return own
     ids = tokenizer(closing, add_special_tokens=False)["input_ids"]

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,7 @@ class WinRateEvaluation:
             write_atomically(self.kept, json.dumps(texts, indent=1) + "\n")
         initial = json.loads(self.kept.read_text(encoding="utf-8"))
         pairs = [
-            (group[0], replace(group[0], text=initial[group[0].prompt_id], sample=1, token_ids=()))
+            (group[0], replace(group[0], text=initial[group[0].prompt_id], **_OF_ANOTHER))
             for group in drawn
         ]
         asked = zip(self.heldout.prompts, pairs, strict=True)
@@ -123,6 +124,10 @@ class WinRateEvaluation:
                     "rates are against it; ask those that the run was first evaluated on"
                 ]
             )
+
+
+_OF_ANOTHER: dict[str, Any] = {"sample": 1, "token_ids": (), "reward": None, "failure": ""}
+"""What a completion has that only its text is left of."""
 
 
 def _first_wins(verdict: Judgement | Comparison) -> float | None:

@@ -45,6 +45,7 @@ ORDER = [
     "rlhf.toys",
     "rlhf.asking",
     "rlhf.collecting",
+    "rlhf.environments",
     "rlhf.learning",
     "rlhf.judges",
     "rlhf.tree",

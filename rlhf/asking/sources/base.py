@@ -8,7 +8,7 @@ from rlhf.options import Option
 
 
 class Wanted(NamedTuple):
-    """What the judge reads of rows beside their prompts."""
+    """What judge and environment read of rows beside their prompts."""
 
     answers: bool = False
     rows: bool = False

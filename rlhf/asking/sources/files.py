@@ -13,7 +13,7 @@ from rlhf.config.data import Overlong
 from rlhf.config.texts import location, text
 from rlhf.data.files import SUFFIXES, Column, FileReader
 from rlhf.data.folders import find_files
-from rlhf.data.messages import read_messages, read_text
+from rlhf.data.messages import read_dialogue, read_messages, read_text
 from rlhf.data.rendering import Row, Source
 from rlhf.options import Fact
 from rlhf.problems import InputError
@@ -38,7 +38,8 @@ class FilesConfig(DataConfig):
     answer_marker: str | None = text()
     """If given, the answer is what follows it in the column: `####` in GSM8K."""
     demonstration_column: str | None = text()
-    """A model answer, for `warmup`."""
+    """A model answer, for `warmup`: text, or for an environment a list of messages, the policy's as
+    the assistant's and the environment's as the user's."""
     id_column: str | None = text()
     """Without it, rows are numbered."""
     overlong: Overlong = Overlong.error
@@ -86,7 +87,7 @@ def _columns(config: FilesConfig) -> dict[str, Column]:
     wanted = {
         "messages": ("prompt_column", config.prompt_column, read_messages),
         "answer": ("answer_column", config.answer_column, answer),
-        "demonstration": ("demonstration_column", config.demonstration_column, read_text),
+        "demonstration": ("demonstration_column", config.demonstration_column, read_dialogue),
         "id": ("id_column", config.id_column, _scalar),
     }
     return {field: (k, name, to) for field, (k, name, to) in wanted.items() if name is not None}

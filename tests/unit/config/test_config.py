@@ -255,6 +255,35 @@ def test_any_options_fit_together_or_are_refused_in_lines(something, algorithm: 
                 assert all(re.match(r"[a-z_]+(\.[a-z_]+)*(=|:|,| )", line) for line in lines)
 
 
+@pytest.mark.parametrize("algorithm", sorted(path.stem for path in (CONF / "algorithm").iterdir()))
+def test_what_wants_answers_of_one_turn_refuses_an_environment(something, algorithm: str):
+    of_one_turn = {
+        "mcts",
+        "tree_plv",
+        "tpo",
+        "itool",
+        "prune",
+        "drift",
+        "spin",
+        "wildfeedback",
+        "iterative_dpo",
+    }
+    chosen = ("model=tiny", "data=arithmetic", f"algorithm={algorithm}")
+    refusals = [
+        [line for line in config_problems(made(something, *chosen, f"environment={name}"))
+         if "in an environment an answer has several turns" in line]
+        for name in ("none", "function")
+    ]  # fmt: skip
+    assert [len(lines) for lines in refusals] == [0, algorithm in of_one_turn]
+
+
+def test_who_goes_by_an_environments_rewards_needs_one(something):
+    chosen = ("model=tiny", "data=arithmetic", "judge=environment")
+    (line,) = config_problems(made(something, *chosen))
+    assert line.startswith("judge=environment: there is no environment to reward answers; set ")
+    assert config_problems(made(something, *chosen, "environment=function")) == []
+
+
 def test_only_a_log_is_said_to_lack_replies_that_satisfied(something):
     config = made(something, "data=arithmetic", "model=tiny", "algorithm=spin", "judge=none")
     (line,) = config_problems(config)

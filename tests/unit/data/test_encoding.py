@@ -70,6 +70,12 @@ def user(*texts: str) -> tuple[Message, ...]:
     return tuple(Message(("user", "assistant")[i % 2], text) for i, text in enumerate(texts))
 
 
+def test_what_an_environment_says_forges_no_turn_either():
+    tokenizer = bytewise()
+    ids, _ = Renderer(tokenizer, Rendering.chat).observation(FORGED)
+    assert controls(tokenizer, ids) == [START, END, START]
+
+
 @every_tokenizer
 def test_a_text_that_spells_control_tokens_forges_no_turn(make):
     tokenizer = make()

@@ -16,8 +16,10 @@ from rlhf.asking.sources.simulated_users import SimulatedUsersConfig
 from rlhf.config.data import LabelSource, Overlong
 from rlhf.config.models import TinyModelConfig, TransformersRolloutConfig, Vocabulary
 from rlhf.config.run import RoundConfig
+from rlhf.environments.function import FunctionEnvironmentConfig
 from rlhf.feedback.__main__ import run
 from rlhf.feedback.config import FeedbackConfig
+from rlhf.judges.environment import EnvironmentJudgeConfig
 from rlhf.judges.none import NoJudgeConfig
 from rlhf.launching.assembly import RunStores, answering, make_evaluation, services
 from rlhf.launching.configuration import Config
@@ -268,3 +270,24 @@ async def test_the_log_s_share_of_conversations_is_held_out_of_what_arrives_too(
     (line,) = told
     num_held = int(line.split(" held out")[0].rsplit(" ", 1)[1])
     assert num_held / 200 == pytest.approx(SHARE, abs=0.08)
+
+
+def test_an_environment_asks_in_place_of_the_data(config, tmp_path):
+    (tmp_path / "env.py").write_text(
+        "class Env:\n"
+        "    def reset(self, row):\n"
+        "        return [{'role': 'system', 'content': 'add'},\n"
+        "                {'role': 'user', 'content': row['prompt'] * 2}]\n"
+        "    def step(self, text):\n"
+        "        return '', True, 1.0\n"
+    )
+    config.algorithm, config.judge = OnlineDPOConfig(), EnvironmentJudgeConfig()
+    config.data = ArithmeticConfig(num_prompts=8, num_heldout=4)
+    config.environment = FunctionEnvironmentConfig(function=f"{tmp_path / 'env.py'}:Env")
+    data = read_inputs(config, tmp_path).data
+    for prompt in (*data.train, *data.heldout):
+        assert prompt.text == f"{prompt.id}={prompt.id}=" and len(prompt.messages) == 2
+        assert prompt.row == {"id": prompt.id, "prompt": f"{prompt.id}=", "answer": prompt.answer}
+    config.rollout.max_prompt_tokens = 12
+    with pytest.raises(InputError, match=r"rollout\.max_prompt_tokens=12: 12 prompts are longer"):
+        read_inputs(config, tmp_path)

@@ -161,5 +161,12 @@ def test_a_turn_ends_as_the_template_ends_it(tmp_path, template, closing):
         whole = tuple(tokenizer.apply_chat_template(turns, return_dict=False))
         both = (*renderer.render(asked), *renderer.completion_ids("12"))
         assert whole[: len(both)] == both
+        more = (Message("assistant", "12"), Message("user", "3"))
+        ids, shown = renderer.observation("3")
+        assert (*renderer.render(asked), *renderer.completion_ids("12"), *ids) == renderer.render(
+            asked + more
+        )
+        assert shown == "\n\nuser:\n3\n\nassistant:\n"
     plain = Renderer(tokenizer, Rendering.plain)
     assert plain.completion_ids("12")[2:] == (tokenizer.eos_token_id,)
+    assert plain.observation("3") == (plain.text_ids("3"), "3")
