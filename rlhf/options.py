@@ -46,6 +46,12 @@ class Option:
         """What cannot be of its own keys, one line each."""
         return iter(())
 
+    def try_out(self) -> None:
+        """Tries a user's own code that is among its keys, before anything starts.
+
+        Raises InputError if it cannot be used.
+        """
+
 
 PRESUPPOSED = {Fact.praised_replies: Fact.feedback}
 """What is told only where the other is given: else that says enough."""
