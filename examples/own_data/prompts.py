@@ -5,6 +5,7 @@ import random
 
 def rows():
     """A row for each prompt; its columns are named by data.prompt_column and its like."""
-    numbers = random.Random(1)  # the same rows every time, so that a run can be resumed
-    for first, second in {(numbers.randrange(10, 100), numbers.randrange(10, 100)): None for _ in range(3000)}:
+    # The same ones every time, so that a run can be resumed.
+    for index in random.Random(1).sample(range(90 * 90), 3000):
+        first, second = 10 + index // 90, 10 + index % 90
         yield {"sum": f"{first}+{second}=", "answer": first + second, "id": f"{first}+{second}"}
