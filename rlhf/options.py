@@ -48,6 +48,12 @@ class Option:
         """What cannot be of its own keys, one line each."""
         return iter(())
 
+    def try_out(self) -> None:
+        """Tries a user's own code that is among its keys, before anything starts.
+
+        Raises InputError if it cannot be used.
+        """
+
 
 TURNS = (
     "in an environment an answer has several turns; set environment=none, or algorithm=online_dpo"

@@ -90,6 +90,8 @@ class WandbMode(Enum):
 @dataclass
 class TrackingConfig:
     wandb: WandbMode = WandbMode.offline
+    function: str | None = text()
+    """`track.py:log`: called with each line's round and metrics too, in a process of its own."""
     project: str = text("agon")
     group: str | None = text()
     """Runs of one group stand together in wandb; a sweep's members get its directory's name."""

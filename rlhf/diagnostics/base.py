@@ -32,7 +32,7 @@ class TrainedPairs:
     @property
     def log_ratios(self) -> SideLogprobs | PairLogprobs:
         """To the objective's first anchor, or to nothing if it has none; summed over tokens."""
-        needed = self.objective.anchors
+        needed = self.objective.anchor_names
         return self.given.log_ratios(needed[0]) if needed else self.given.policy
 
     @property

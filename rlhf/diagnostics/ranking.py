@@ -22,7 +22,7 @@ def is_ranked_ideally(pairs: TrainedPairs) -> Tensor:
     """
     objective = pairs.objective
     log_odds_B = objective.right(pairs.given.judged.win_prob_B).logit()
-    anchor_B = margin(pairs.given.anchors[objective.anchors[0]])
+    anchor_B = margin(pairs.given.anchors[objective.anchor_names[0]])
     # Chen et al. 2024, arXiv 2405.19534: idealized ranking accuracy
     ideal_B = anchor_B + log_odds_B / objective.beta  # type: ignore[attr-defined]
     return (ideal_B > 0).to(pairs.loss_B.dtype)

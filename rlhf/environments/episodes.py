@@ -4,8 +4,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from rlhf.functions.process import is_async, unfit
-from rlhf.functions.source import FunctionSource
+from rlhf.functions.source import FunctionSource, is_async, unfit
 
 METHODS = {"reset": ("row",), "step": ("text",)}
 RESET, STEP, CLOSE = "reset", "step", "close"

@@ -6,12 +6,14 @@ ran is known by its hash.
 
 import ast
 import importlib.util
+import inspect
 import linecache
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +22,7 @@ from typing import Any
 from rlhf.problems import InputError, one_line, some
 
 _ROOT = Path(__file__).parents[2]
+SHOWN_CHARS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ def load(source: FunctionSource) -> Callable[..., Any]:
     sys.modules[module.__name__] = module
     try:
         exec(compile(source.text, source.file, "exec"), vars(module))
-    except Exception as error:  # whatever a stranger's file does, its key is told
+    except (Exception, SystemExit) as error:  # whatever a stranger's file does, its key is told
         raise source.refused(failure(error, source.file)) from error
     found = getattr(module, source.name, None)
     if found is None:
@@ -122,6 +125,52 @@ def load(source: FunctionSource) -> Callable[..., Any]:
     if not callable(found):
         raise source.refused(f"is a {type(found).__name__}, not a function")
     return found
+
+
+Adapt = Callable[[FunctionSource, Callable[..., Any]], Callable[..., Any]]
+"""Makes what is called of what the file has; raises InputError if that cannot be used."""
+
+
+def taking(*parameters: str) -> Adapt:
+    """The function as it is, if it can be called with these arguments, by position."""
+    return partial(_taking, parameters)
+
+
+def _taking(
+    parameters: tuple[str, ...], source: FunctionSource, function: Callable[..., Any]
+) -> Callable[..., Any]:
+    if (signature := unfit(function, parameters)) is not None:
+        wanted = f"({', '.join(parameters)})"
+        raise source.refused(
+            f"takes {signature}, and is called with {wanted}; write def {source.name}{wanted}"
+        )
+    return function
+
+
+def unfit(function: Callable[..., Any], parameters: tuple[str, ...]) -> str | None:
+    """What the function takes, if it cannot be called with so many arguments."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of some that are written in C nobody knows
+        return None
+    try:
+        signature.bind(*parameters)
+    except TypeError:
+        return str(signature)
+    return None
+
+
+def callable_with(source: FunctionSource, parameters: Sequence[str]) -> Callable[..., Any]:
+    """`load`, of what is to be called with these arguments, by position.
+
+    Raises InputError if it cannot be.
+    """
+    return taking(*parameters)(source, load(source))
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    call = getattr(function, "__call__", None)  # noqa: B004  an object's, which may be async
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 def _module(source: FunctionSource) -> tuple[ModuleType, Path]:
@@ -149,3 +198,9 @@ def failure(error: BaseException, file: str) -> str:
     lines = [frame.lineno for frame in frames if frame.filename == file]
     where = f" ({Path(file).name} line {lines[-1]})" if lines else ""
     return one_line(error) + where
+
+
+def shown(value: object) -> str:
+    """What a function returned, in a message: its beginning."""
+    told = " ".join(repr(value).split())
+    return told if len(told) <= SHOWN_CHARS else f"{told[:SHOWN_CHARS]}..."

@@ -12,8 +12,8 @@ from omegaconf import MISSING
 
 from rlhf.config.texts import text
 from rlhf.data.messages import asked, whole_row
-from rlhf.functions.process import FunctionFailed, FunctionProcess, taking
-from rlhf.functions.source import FunctionSource, read_source
+from rlhf.functions.process import FunctionFailed, FunctionProcess
+from rlhf.functions.source import FunctionSource, read_source, shown, taking
 from rlhf.judges.base import JudgeConfig
 from rlhf.options import Fact
 from rlhf.ranges import number
@@ -21,7 +21,6 @@ from rlhf.records import Comparison, Completion, Judgement, Prompt, Verdict
 
 PARAMETERS = ("prompt", "completions", "row")
 KEY = "judge.function"
-SHOWN_CHARS = 80
 
 
 class Returns(Enum):
@@ -143,16 +142,16 @@ def _nothing(size: int, returns: Returns, judge: str, why: str) -> Verdict:
 
 def _listed(found: Any, size: int) -> list[Any]:
     if not isinstance(found, list):
-        raise ValueError(f"returned {_shown(found)}, not a list of {size}, one per completion")
+        raise ValueError(f"returned {shown(found)}, not a list of {size}, one per completion")
     if len(found) != size:
-        raise ValueError(f"returned {len(found)} values for {size} completions: {_shown(found)}")
+        raise ValueError(f"returned {len(found)} values for {size} completions: {shown(found)}")
     return found
 
 
 def _numbers(found: Any, size: int) -> tuple[float | None, ...]:
     for value in _listed(found, size):
         if not (value is None or isinstance(value, int | float)):
-            raise ValueError(f"returned {_shown(value)} for a completion, not a number or None")
+            raise ValueError(f"returned {shown(value)} for a completion, not a number or None")
         if value is not None and not isfinite(value):
             raise ValueError(f"returned {value} for a completion; None says that there is no score")
     return tuple(None if value is None else float(value) for value in found)
@@ -175,8 +174,3 @@ def _require_halves(rows: tuple[tuple[float | None, ...], ...], i: int) -> None:
 def _sum(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) if len(known) == len(values) else None
-
-
-def _shown(value: Any) -> str:
-    told = repr(value)
-    return told if len(told) <= SHOWN_CHARS else f"{told[:SHOWN_CHARS]}..."

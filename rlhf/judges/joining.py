@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from rlhf.data.messages import asked
 from rlhf.functions.process import FunctionFailed, FunctionProcess
-from rlhf.functions.source import read_source
+from rlhf.functions.source import read_source, taking
 from rlhf.judges.combining import (
     OF_MATRICES,
     OF_SCORES,
@@ -33,7 +33,7 @@ class FunctionCombination:
 
     def __init__(self, reference: str) -> None:
         source = read_source(KEY, reference)
-        self._process = FunctionProcess(source, PARAMETERS, TIMEOUT_S, OVERLAP)
+        self._process = FunctionProcess(source, taking(*PARAMETERS), TIMEOUT_S, OVERLAP)
 
     async def __call__(
         self, prompt: Prompt, texts: Sequence[str], parts: Mapping[str, Scores], judge: str

@@ -66,7 +66,7 @@ def start_policy(config: Config, allotment: Allotment) -> PolicyService:
     plan = PolicyPlan(
         dtype=config.model.dtype,
         policy=config.policy,
-        objective=config.objective,
+        objective=config.objective.shipped(),
         epochs=config.round.epochs,
         first_epochs=config.algorithm.first_epochs or config.round.epochs,
         num_rounds=config.num_rounds,
@@ -99,7 +99,7 @@ def start_reference(config: Config, allotted: Mapping[str, Allotment]) -> list[W
 def make_anchors(config: Config, policy: PolicyService, reference: Sequence[Worker]) -> Anchors:
     """The anchors that the objective needs."""
     sources: dict[str, Logprobs] = {}
-    for name in config.objective.anchors:
+    for name in config.objective.anchor_names:
         if name == "previous":
             sources[name] = policy
         elif reference:

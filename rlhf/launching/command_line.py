@@ -116,6 +116,10 @@ def hydra_problem(error: Exception) -> str:
         return f"{member[0]}: no judge is chosen there; write +judge@{member[0]}=NAME"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.object_type is not dict:
         return _unknown_key(str(cause.full_key), cause.object_type)
+    within = error.__context__
+    if isinstance(within, ConfigAttributeError | ConfigKeyError):  # of a file of ours
+        where = text.partition(":")[0]
+        return f"{where}, {_unknown_key(str(within.full_key), within.object_type)}"
     key = getattr(error, "full_key", None)
     where = f"{key}: " if key else ""
     return where + text.split("\n")[0] + (f" ({cause})".replace("\n", " ") if cause else "")

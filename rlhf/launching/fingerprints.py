@@ -31,7 +31,7 @@ def fingerprints(config: Mapping[str, Any]) -> dict[str, str]:
     for key, value in flat(config).items():
         if not isinstance(value, str) or key.startswith(_OWN) or key in _GROWING:
             continue
-        if key.endswith(".function") and (file := located(value.rpartition(":")[0])):
+        if key.endswith((".function", "_function")) and (file := located(value.rpartition(":")[0])):
             found[key] = _content(file)
             continue
         for path in (Path(value), _AGON / value):

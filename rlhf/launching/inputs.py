@@ -26,6 +26,7 @@ from rlhf.records import Prompt
 from rlhf.stages import Schedule
 from rlhf.tools.probe import SandboxLevel
 from rlhf.toys.tiny import build_tiny_model
+from rlhf.watching import tracking_function
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,10 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     tokenizer, model = read_tokenizer(folder), read_config(folder)
     sandbox = config.tools.sandbox()
     problems = list(judge_problems(config))
+    try:
+        config.tools.try_out()
+    except InputError as error:
+        problems += error.problems
     try:
         config.environment.inspect()
     except InputError as error:
@@ -104,6 +109,23 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
         schedule = DelayedSchedule(schedule)
     vocabulary_size = min(len(tokenizer), model.vocab_size)
     return Inputs(path, tokenizer, vocabulary_size, data, schedule, tuple(seeds), sandbox)
+
+
+def try_out(config: Config) -> None:
+    """Users' own code that training alone runs; raises InputError if some cannot be used."""
+    problems = []
+    for option in (config.algorithm, config.objective):
+        try:
+            option.try_out()
+        except InputError as error:
+            problems += error.problems
+    if config.tracking.function is not None:
+        try:
+            tracking_function.start(config.tracking.function).close()
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
 
 
 def _schedule(config: Config, data: Data, prompts: Sequence[Prompt]) -> PromptSchedule:

@@ -32,7 +32,7 @@ from rlhf.launching.cautions import cautions
 from rlhf.launching.checks import plain
 from rlhf.launching.configuration import Config
 from rlhf.launching.fingerprints import fingerprints, require_same
-from rlhf.launching.inputs import Inputs, open_feed, read_inputs
+from rlhf.launching.inputs import Inputs, open_feed, read_inputs, try_out
 from rlhf.launching.judging import start_judges
 from rlhf.launching.roles import allotments, paths_by_role, roles, sleeps
 from rlhf.launching.stopping import StopRequest
@@ -70,6 +70,7 @@ def launch(config: Config, overrides: list[str], name: str | None = None) -> flo
             return objective_value(evaluation)
         checkpoint = begin_or_resume(directory, config.run.resume, plain(config))
         require_transport(config)
+        try_out(config)
         inputs = read_inputs(config, directory)
         contents = fingerprints(plain(config))
         require_same(directory, contents, config.run.allow_changed, checkpoint is not None)
@@ -127,6 +128,7 @@ def show_plan(config: Config) -> None:
         return
     refuse_other_run(directory, config.run.resume, plain(config))
     require_transport(config)
+    try_out(config)
     with tempfile.TemporaryDirectory() as scratch:
         wanted = roles(config, read_inputs(config, Path(scratch)).model_path)
     for caution in cautions(config):

@@ -40,7 +40,7 @@ def roles(config: Config, model_path: str) -> list[Role]:
 
 def needs_reference_workers(config: Config) -> bool:
     """With LoRA the initial policy is the policy with its adapter off."""
-    return "initial" in config.objective.anchors and not config.policy.lora_rank
+    return "initial" in config.objective.anchor_names and not config.policy.lora_rank
 
 
 def paths_by_role(config: Config, directory: Path, model_path: str) -> dict[str, list[Path]]:

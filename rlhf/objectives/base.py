@@ -40,7 +40,7 @@ class ObjectiveConfig(Option):
     """Whether σ(-β·margin) scales a pair's gradient."""
 
     @property
-    def anchors(self) -> tuple[str, ...]:
+    def anchor_names(self) -> tuple[str, ...]:
         """Names of what it compares with: every `Anchor` among its keys."""
         names = [value.value for value in vars(self).values() if isinstance(value, Anchor)]
         return tuple(dict.fromkeys(names))
@@ -82,6 +82,10 @@ class ObjectiveConfig(Option):
     def cautions(self, max_staleness: int) -> Iterator[str]:
         """What may be, but is hardly meant; told before a run."""
         return iter(())
+
+    def shipped(self) -> "ObjectiveConfig":
+        """As it goes to other processes, which start in folders of their own."""
+        return self
 
     def right(self, win_prob_B: Tensor) -> Tensor:
         """The probability with which the loss takes a label to be right, `(B,)`."""

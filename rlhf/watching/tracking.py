@@ -16,6 +16,7 @@ from rlhf.watching.alerts import Alerts
 from rlhf.watching.metrics import run_summary
 from rlhf.watching.sample_tables import sample_tables
 from rlhf.watching.terminal import Terminal
+from rlhf.watching.tracking_function import FunctionTracker
 from rlhf.watching.tracking_wandb import WandbRun
 
 Status = Literal["completed", "failed", "stopped"]
@@ -25,8 +26,8 @@ class RunTracker:
     """The tracker of a whole run, which outlives crashes: sums and curves cover all its rounds.
 
     A round's line in `metrics.jsonl` is on disk when `log` returns (the scheme is that of
-    `rlhf.storage.store.MetricsLog`). wandb is a guest: without it, or when it fails, one warning is
-    shown and everything else is the same.
+    `rlhf.storage.store.MetricsLog`). wandb is a guest, and so is a function of the user's: without
+    it, or when it fails, one warning is shown and everything else is the same.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class RunTracker:
             self._alerts.new({k: v for k, v in record.items() if isinstance(v, int | float)})
         self._closed = False
         self._wandb = WandbRun(directory, config, resolved, name, wandb_id, self.note)
+        self._function = FunctionTracker(config.function, self.note)
         if self._wandb.is_offline:
             # An offline run cannot be resumed: syncing its second directory erases what the first
             # one had. So the new directory gets the whole history.
@@ -115,6 +117,7 @@ class RunTracker:
         text = json.dumps(summary, indent=2, allow_nan=False)
         write_atomically(self._directory / "summary.json", text + "\n")
         exit_code = 1 if status == "failed" else 0
+        self._function.close()
         self._wandb.finish(exit_code)
         if self._wandb.is_lost:
             self._wandb.write_anew(self._metrics.read(), exit_code)
@@ -124,6 +127,7 @@ class RunTracker:
         record = self._metrics.write(round, timed)
         added = {name: record[name] for name in ("round", "policy_version", *sorted(timed))}
         self._wandb.log(added)
+        self._function.log(round, metrics)
         when = f"round {round}" if round >= 0 else "before training"
         for alert in self._alerts.new(metrics):
             text = f"{when}: {alert.text}"

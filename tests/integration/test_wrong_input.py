@@ -75,3 +75,17 @@ def test_a_documented_line_works_as_it_is_typed_in_a_shell(tmp_path):
         "error: ü#.jsonl: column 'prompt' is empty; 1 rows: 2",
         "error: ü#.jsonl: column 'answer' is null or missing; 1 rows: 2",
     ]
+
+
+@pytest.mark.parametrize(
+    ("group", "text", "why"),
+    [
+        ("judge", "def f(prompt, completions, row): return 1", "returned 1, not a list of 2"),
+        ("objective", "def f(pairs): return 1", "returned 1, not a tensor of a loss per pair"),
+    ],
+)
+def test_a_function_of_one_s_own_is_tried_before_anything_starts(tmp_path, group, text, why):
+    (tmp_path / "own.py").write_text(text)
+    words = ["experiment=demo", f"{group}=function", f"{group}.function=own.py:f"]
+    (line,) = told(tmp_path, "rlhf", "run.dir=run", *words)
+    assert line.startswith(f"error: {group}.function=own.py:f: ") and why in line

@@ -1,29 +1,21 @@
 """Prompts in JSONL and Parquet files."""
 
-import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar
 
-from rlhf.asking.sources.base import DataConfig, Wanted
-from rlhf.config.data import Overlong
-from rlhf.config.texts import location, text
+from rlhf.asking.sources.base import Wanted
+from rlhf.asking.sources.columns import ColumnsConfig, columns_of, lacking, split
+from rlhf.config.texts import location
 from rlhf.data.files import SUFFIXES, Column, FileReader
 from rlhf.data.folders import find_files
-from rlhf.data.messages import read_dialogue, read_messages, read_text
 from rlhf.data.rendering import Row, Source
-from rlhf.options import Fact
 from rlhf.problems import InputError
-from rlhf.ranges import number
-
-_SEPARATOR = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
 @dataclass
-class FilesConfig(DataConfig):
+class FilesConfig(ColumnsConfig):
     """Prompts in JSONL or Parquet."""
 
     name: ClassVar[str] = "files"
@@ -31,31 +23,6 @@ class FilesConfig(DataConfig):
     path: str = location()
     heldout_path: str | None = location(None)
     """Without it, `heldout_share` of the rows are held out."""
-    heldout_share: float = number(0.05, above=0, below=1)
-    prompt_column: str = text("prompt")
-    """Text, or a list of chat messages with `role` and `content`."""
-    answer_column: str | None = text()
-    answer_marker: str | None = text()
-    """If given, the answer is what follows it in the column: `####` in GSM8K."""
-    demonstration_column: str | None = text()
-    """A model answer, for `warmup`: text, or for an environment a list of messages, the policy's as
-    the assistant's and the environment's as the user's."""
-    id_column: str | None = text()
-    """Without it, rows are numbered."""
-    overlong: Overlong = Overlong.error
-    """What to do with prompts beyond `rollout.max_prompt_tokens`."""
-
-    @property
-    def drops_overlong(self) -> bool:
-        return self.overlong is Overlong.drop
-
-    @property
-    def demonstration_key(self) -> str:
-        return "data.demonstration_column"
-
-    def gives(self) -> Set[Fact]:
-        found = {Fact.answers}  # whether there is a column of them is seen as they are read
-        return found if self.demonstration_column is None else found | {Fact.demonstrations}
 
     def source(self, wanted: Wanted, seed: int) -> Source:
         return Source(*file_rows(self, wanted))
@@ -63,13 +30,8 @@ class FilesConfig(DataConfig):
 
 def file_rows(config: FilesConfig, wanted: Wanted) -> tuple[list[Row], list[Row]]:
     """Rows to train on and held-out ones; raises InputError with everything that is wrong."""
-    problems = []
-    if wanted.answers and config.answer_column is None:
-        problems.append(
-            "data.answer_column=null: judge=verifier, the default, compares completions with an "
-            "answer; name the column that has it, or choose another judge"
-        )
-    columns = _columns(config)
+    problems = list(lacking(config, wanted))
+    columns = columns_of(config)
     rows = _read("path", config.path, columns, wanted.rows, problems)
     if config.heldout_path is not None:
         needed = {field: column for field, column in columns.items() if field != "demonstration"}
@@ -78,36 +40,7 @@ def file_rows(config: FilesConfig, wanted: Wanted) -> tuple[list[Row], list[Row]
         raise InputError(problems)
     if config.heldout_path is not None:
         return rows, heldout
-    return _split(rows, config.heldout_share)
-
-
-def _columns(config: FilesConfig) -> dict[str, Column]:
-    """By field of `Row`."""
-    answer = partial(_answer, marker=config.answer_marker)
-    wanted = {
-        "messages": ("prompt_column", config.prompt_column, read_messages),
-        "answer": ("answer_column", config.answer_column, answer),
-        "demonstration": ("demonstration_column", config.demonstration_column, read_dialogue),
-        "id": ("id_column", config.id_column, _scalar),
-    }
-    return {field: (k, name, to) for field, (k, name, to) in wanted.items() if name is not None}
-
-
-def _split(rows: list[Row], heldout_share: float) -> tuple[list[Row], list[Row]]:
-    """By a hash of the id, so that neither a seed nor a new row moves another across."""
-    train, heldout = [], []
-    for row in rows:
-        digest = sha256(row.id.encode()).digest()
-        share = int.from_bytes(digest[:8]) / 2**64
-        (heldout if share < heldout_share else train).append(row)
-    if rows and not (train and heldout):
-        raise InputError(
-            [
-                f"data.heldout_share={heldout_share}: of {len(rows)} rows it holds out "
-                f"{len(heldout)}; both parts need rows, so change it or give data.heldout_path"
-            ]
-        )
-    return train, heldout
+    return split(rows, config.heldout_share, "data.heldout_path")
 
 
 def _read(
@@ -130,23 +63,3 @@ def _read(
     if not rows and not problems:
         problems.append(f"data.{key}={path}: it has no rows; give a file with prompts")
     return rows
-
-
-def _scalar(value: object) -> str:
-    """Text, or a whole number written as one."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float):
-        raise ValueError("must be text or a whole number, not float; write it as text")
-    return read_text(value)
-
-
-def _answer(value: object, marker: str | None) -> str:
-    text = _scalar(value)
-    if marker is None:
-        return text.strip()
-    _, found, tail = text.rpartition(marker)
-    answer = _SEPARATOR.sub("", tail.strip())
-    if not found or not answer:
-        raise ValueError(f"has no answer after data.answer_marker={marker!r}")
-    return answer

@@ -39,4 +39,4 @@ def test_it_is_dpo_with_a_uniform_anchor(win_prob: float):
     uniform = {"initial": SideLogprobs(number(-3.0), number(-3.0))}
     dpo = DPOConfig(beta=0.3, nll_coef=0.5).loss(Pairs(PAIR, uniform, judged(win_prob)))
     cpo = CPOConfig(beta=0.3, nll_coef=0.5).loss(Pairs(PAIR, {}, judged(win_prob)))
-    assert torch.equal(cpo, dpo) and CPOConfig().anchors == ()
+    assert torch.equal(cpo, dpo) and CPOConfig().anchor_names == ()

@@ -302,8 +302,8 @@ def test_loss_and_margin_use_the_configured_anchor(config: type) -> None:
     initial, previous = one_anchor(-11.0, -11.5)["initial"], one_anchor(-13.0, -10.0)["initial"]
     both = {"initial": initial, "previous": previous}
     moving = config(anchor=Anchor.previous)
-    assert config().anchors == ("initial",)
-    assert moving.anchors == ("previous",)
+    assert config().anchor_names == ("initial",)
+    assert moving.anchor_names == ("previous",)
     assert implicit_margin(config(), policy, both).item() == pytest.approx(1.5)
     assert implicit_margin(moving, policy, both).item() == pytest.approx(5.0)
     expected = plain_loss(config(), policy, {"initial": previous})
@@ -314,7 +314,7 @@ def test_loss_and_margin_use_the_configured_anchor(config: type) -> None:
 @pytest.mark.parametrize("config", [SLiCConfig(), SimPOConfig()], ids=repr)
 def test_objectives_without_anchor_ask_for_none(config: ObjectiveConfig) -> None:
     policy = one_pair(-10.0, -12.0)
-    assert config.anchors == ()
+    assert config.anchor_names == ()
     assert plain_loss(config, policy, {}).shape == (1,)
     assert implicit_margin(config, policy, {}).item() == 2.0
 

@@ -36,4 +36,4 @@ def test_certainty_and_despair_are_finite(chosen: float):
 
 
 def test_it_compares_with_no_anchor():
-    assert ORPOConfig().anchors == ()
+    assert ORPOConfig().anchor_names == ()

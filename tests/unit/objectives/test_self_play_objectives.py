@@ -542,7 +542,7 @@ def test_margin_is_to_the_first_anchor_needed(
 ) -> None:
     both = anchors((-11.0, -11.5), (-13.0, -10.0))
     margins = {"initial": 1.5, "previous": 5.0}
-    assert config.anchors == needed
+    assert config.anchor_names == needed
     trained = TrainedPairs(config, vector(0.0), Pairs(pairs((-10.0, -12.0)), both, judged()))
     assert trained.margin_B.item() == margins[needed[0]]
 

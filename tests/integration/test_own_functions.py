@@ -1,0 +1,74 @@
+"""Runs with functions of the user's own, as examples/ has them."""
+
+import json
+from pathlib import Path
+
+from commands import SMALL, finish, start
+
+from rlhf.storage.store import read, read_metrics
+from rlhf.watching.metric_names import is_repeatable
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+LEARNABLE = [*SMALL, "data.num_digits=1", "data.num_prompts=60", "warmup.steps=120"]
+
+
+def repeatable(directory: Path) -> list[dict]:
+    return [
+        {name: value for name, value in record.items() if is_repeatable(name)}
+        for record in read_metrics(directory / "metrics.jsonl")
+    ]
+
+
+def own(group: str, place: str) -> list[str]:
+    return [f"{group}=function", f"{group}.function={EXAMPLES / place}"]
+
+
+def test_the_verifier_as_a_function_of_ten_lines_gives_the_same_run(tmp_path):
+    reward = [*own("judge", "own_reward/rewards.py:score"), "judge.returns=outcomes"]
+    both = [
+        start(tmp_path / "built-in", *LEARNABLE, "data.num_heldout=32"),
+        start(tmp_path / "own", *LEARNABLE, "data.num_heldout=32", *reward),
+    ]
+    for process in both:
+        finish(process)
+    assert repeatable(tmp_path / "own") == repeatable(tmp_path / "built-in")
+    assert sum(record.get("policy/num_steps", 0) for record in repeatable(tmp_path / "own")) > 0
+    judges = read(tmp_path / "own")["judge"].unique().to_pylist()
+    (name,) = [judge for judge in judges if judge]
+    assert name.startswith("function/") and "rewards.py:score@" in name
+
+
+def test_many_functions_at_once(tmp_path):
+    """Prompts, reward, pairs, loss and tracking, none of them built in."""
+    (tmp_path / "track.py").write_text(
+        "import json, pathlib\n"
+        "def log(round, metrics):\n"
+        "    with (pathlib.Path(__file__).parent / 'lines.jsonl').open('a') as file:\n"
+        "        print(json.dumps([round, metrics]), file=file)\n"
+        "    if round == 1:\n"
+        "        raise OSError('no more')\n"
+    )
+    settings = [
+        "model=tiny", "rollout=transformers", "rollout.max_completion_tokens=8", "num_rounds=3",
+        "round.prompts=16", "eval.num_prompts=16", "tracking=disabled", "model.num_layers=1",
+        "model.width=64", "model.num_heads=2", "objective.anchors=[initial]",
+        "data.prompt_column=sum", "data.id_column=id", "data.max_rows=200",
+        "data.heldout_share=0.2", "judge.num_workers=2",
+        f"tracking.function={tmp_path}/track.py:log",
+        *own("data", "own_data/prompts.py:rows"),
+        *own("judge", "own_reward/rewards.py:parts"),
+        *own("objective", "own_loss/loss.py:loss"),
+        *own("algorithm", "own_algorithm/pairs.py:collect"),
+    ]  # fmt: skip
+    output = finish(start(tmp_path / "run", *settings))
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [record["round"] for record in records] == [-1, 0, 1, 2]
+    assert all(record["preference/count"] > 0 for record in records[1:])
+    assert all(record["policy/num_steps"] > 0 for record in records[1:])
+    told = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
+    assert {round for round, _ in told} == {-1, 0, 1, 2}
+    assert {"policy/loss", "judge/score_mean"} <= dict(told)[0].keys()
+    warnings = [line for line in output.splitlines() if "tracking.function:" in line]
+    assert len(warnings) == 1 and "OSError: no more (track.py line 6)" in warnings[0]
+    inputs = json.loads((tmp_path / "run" / "inputs.json").read_text())
+    assert {f"{g}.function" for g in ("data", "judge", "objective", "algorithm")} <= inputs.keys()
