@@ -178,7 +178,7 @@ def test_a_dry_run_shows_who_would_go_where_and_leaves_nothing(tmp_path):
 
 
 def test_a_run_that_is_asked_to_stop_keeps_what_it_has_and_goes_on(tmp_path):
-    directory, settings = tmp_path / "run", [*SMALL, "num_rounds=90", "run.checkpoint_every=100"]
+    directory, settings = tmp_path / "run", ENDLESS
     stopped = start(directory, *settings)
     until_round(directory, 3)
     stopped.send_signal(signal.SIGTERM)
@@ -204,12 +204,16 @@ def test_a_run_that_is_asked_to_stop_keeps_what_it_has_and_goes_on(tmp_path):
     assert piped.stdout is not None
     piped.stdout.close()
     assert piped.wait(60) == 143
-    kept(directory, at_least=done + 1)
+    last = kept(directory, at_least=done + 1) + 2
 
-    assert "resuming from" in run(directory, *settings)
-    assert [one["round"] for one in read_metrics(directory / "metrics.jsonl")] == [*range(-1, 90)]
-    again = run(directory, *settings)
+    assert "resuming from" in run(directory, *settings, f"num_rounds={last}")
+    assert [one["round"] for one in read_metrics(directory / "metrics.jsonl")] == [*range(-1, last)]
+    again = run(directory, *settings, f"num_rounds={last}")
     assert "the run there is finished" in again and "starting workers" not in again
+
+
+ENDLESS = [*SMALL, "num_rounds=1000", "run.checkpoint_every=1000"]
+"""For runs that do not end by themselves while somebody waits for something else."""
 
 
 def kept(directory: Path, at_least: int) -> int:
@@ -222,7 +226,7 @@ def kept(directory: Path, at_least: int) -> int:
 
 
 def test_what_was_learnt_outlives_any_worker(tmp_path):
-    directory, settings = tmp_path / "run", [*SMALL, "num_rounds=90", "run.checkpoint_every=100"]
+    directory, settings = tmp_path / "run", ENDLESS
     done = 0
     for role, process in WORKERS.items():
         begun = start(directory, *settings)
@@ -235,8 +239,9 @@ def test_what_was_learnt_outlives_any_worker(tmp_path):
         # All but what the policy has taken with it.
         assert newest == done if role == "policy" else newest >= done + 2
         done = newest
-    assert "resuming from" in run(directory, *settings)
-    assert [one["round"] for one in read_metrics(directory / "metrics.jsonl")] == [*range(-1, 90)]
+    last = done + 2
+    assert "resuming from" in run(directory, *settings, f"num_rounds={last}")
+    assert [one["round"] for one in read_metrics(directory / "metrics.jsonl")] == [*range(-1, last)]
 
 
 WORKERS = {
