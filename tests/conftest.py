@@ -1,6 +1,7 @@
 """What tests of both kinds share."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,22 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # How long an example takes says how busy the machine is.
 settings.register_profile("agon", deadline=None)
 settings.load_profile("agon")
+
+LONGEST = ("test_policy", "test_interrupted_run", "test_tree_run", "test_run", "test_layers")
+"""Files that take longest among those beside them."""
+
+
+@pytest.hookimpl(trylast=True)  # after pytest-randomly, whose order within a file is kept
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that no process is left alone with one at the end."""
+    num_tests = Counter(item.path for item in items)
+
+    def place(item: pytest.Item) -> tuple[bool, bool, int]:
+        is_long = item.path.stem in LONGEST
+        return "unit" in item.path.parts, not is_long, -num_tests[item.path]
+
+    items.sort(key=place)
+
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -1,4 +1,4 @@
-"""Starting runs as people do: from the command line."""
+"""Starting runs as people do, from the command line, and reading what they leave."""
 
 import fcntl
 import os
@@ -9,6 +9,11 @@ import sys
 import termios
 import threading
 from pathlib import Path
+
+from safetensors.torch import load_file
+
+from rlhf.storage.store import read_metrics
+from rlhf.watching.metric_names import is_repeatable
 
 SMALL = [
     "experiment=demo",
@@ -110,3 +115,15 @@ def finish(process: subprocess.Popen, code: int = 0, timeout_s: float = 400) -> 
 
 def run(directory: Path, *overrides: str, code: int = 0) -> str:
     return finish(start(directory, *overrides), code)
+
+
+def untimed(directory: Path) -> list[dict]:
+    """The metrics, but for what the clock and the machine say."""
+    return [
+        {key: value for key, value in record.items() if is_repeatable(key)}
+        for record in read_metrics(directory / "metrics.jsonl")
+    ]
+
+
+def weights(directory: Path) -> dict:
+    return load_file(directory / "policy" / "model.safetensors")

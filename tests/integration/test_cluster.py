@@ -15,8 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import SMALL
-from safetensors.torch import load_file
+from commands import SMALL, weights
 from wandb_file import history
 
 from rlhf.storage.checkpoint import newest_checkpoint
@@ -145,10 +144,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
             for process in left:
                 process.kill()
             node.wait(20)
-
-
-def weights(directory: Path) -> dict:
-    return load_file(directory / "policy" / "model.safetensors")
 
 
 def test_a_job_is_stopped_with_a_checkpoint_and_goes_on_when_it_is_submitted_again(

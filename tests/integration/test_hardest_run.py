@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import SMALL, run
+from commands import SMALL, run, untimed
 from hydra import compose, initialize_config_dir
 from transformers import AutoModelForCausalLM
 
@@ -14,17 +14,9 @@ from rlhf.launching.configuration import register_schemas
 from rlhf.launching.inputs import read_inputs
 from rlhf.learning.logprobs import sum_logprobs
 from rlhf.storage.store import read, read_metrics
-from rlhf.watching.metric_names import is_repeatable
 
 CONF = Path(__file__).parents[2] / "conf"
 HARD = [*SMALL, "num_rounds=2", "round.hardest_share=0.5", "warmup.easy_first=true"]
-
-
-def untimed(directory: Path) -> list[dict]:
-    return [
-        {key: value for key, value in record.items() if is_repeatable(key)}
-        for record in read_metrics(directory / "metrics.jsonl")
-    ]
 
 
 def first_candidates(directory: Path) -> dict[str, float]:

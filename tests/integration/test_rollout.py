@@ -12,7 +12,14 @@ import safetensors.torch
 import torch
 from transformers import AutoModelForCausalLM
 
-from actors.group import Allotment, WorkerFailed, start_workers, stop_workers, wait_ready
+from actors.group import (
+    Allotment,
+    Worker,
+    WorkerFailed,
+    start_workers,
+    stop_workers,
+    wait_ready,
+)
 from actors.rollout import RolloutService, RolloutWorker
 from actors.weight_sync import ProbedPublisher, WeightsDiffer, pack
 from rlhf.config.models import DType, TransformersRolloutConfig, Transport, VllmRolloutConfig
@@ -32,17 +39,49 @@ def prompts(count: int) -> list[Prompt]:
     ]
 
 
-@asynccontextmanager
-async def rollout(engine: str, model: Path, num_workers: int = 1):
+def started(engine: str, model: Path, num_workers: int = 1) -> list[Worker]:
     config = ENGINES[engine](max_prompt_tokens=16, max_completion_tokens=16)
     arguments = (str(model), DType.float32, config, Transport.object_store, 1)
-    workers = start_workers(RolloutWorker, Allotment("rollout", num_workers, 1, 0, 1), *arguments)
+    return start_workers(RolloutWorker, Allotment("rollout", num_workers, 1, 0, 1), *arguments)
+
+
+async def serving(engine: str, workers: list[Worker]) -> RolloutService:
+    await wait_ready(workers, 300)
+    calls = 1024 if engine == "vllm" else 1
+    return RolloutService(workers, calls_per_worker=calls, timeout_s=120)
+
+
+@asynccontextmanager
+async def rollout(engine: str, model: Path, num_workers: int = 1):
+    workers = started(engine, model, num_workers)
     try:
-        await wait_ready(workers, 300)
-        calls = 1024 if engine == "vllm" else 1
-        yield RolloutService(workers, calls_per_worker=calls, timeout_s=120)
+        yield await serving(engine, workers)
     finally:
         stop_workers(workers)
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def shared(ray_session, request: pytest.FixtureRequest, tiny_model: Path):
+    """An engine and a worker of it, which takes a while to start."""
+    workers = started(request.param, tiny_model)
+    yield request.param, workers
+    stop_workers(workers)
+
+
+@asynccontextmanager
+async def sharing(shared: tuple[str, list[Worker]], model: Path):
+    """The shared worker, whose weights are seen to be the model's, as they will be afterwards too,
+    whatever is published to it."""
+    service = await serving(*shared)
+    rows = [Tokens(p.token_ids, (7, 9, 11, 3)) for p in prompts(4)]
+    own = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    for found in (await service.each("logprobs", rows)).values():
+        for ours, theirs in zip(row_logprobs(own, rows, 1000, CPU), found, strict=True):
+            assert theirs == pytest.approx(ours, abs=1e-4)
+    try:
+        yield service
+    finally:
+        await Fixed(own, service, both_names_of_tied=True).carry(0)
 
 
 def bucket(model: torch.nn.Module, *, both_names_of_tied: bool) -> ray.ObjectRef:
@@ -74,11 +113,10 @@ def moved(model: Path, seed: int) -> torch.nn.Module:
     return changed.eval()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-async def test_sampling_is_what_the_model_says_and_seeds_make_it_repeatable(engine, tiny_model):
+async def test_sampling_is_what_the_model_says_and_seeds_make_it_repeatable(shared, tiny_model):
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     sampling = Sampling(4, 8)
-    async with rollout(engine, tiny_model) as service:
+    async with sharing(shared, tiny_model) as service:
         asked = [service.generate(p, sampling, 100 * i) for i, p in enumerate(prompts(6))]
         groups = await asyncio.gather(*asked)
         alone = await service.generate(prompts(6)[3], sampling, 300)
@@ -101,11 +139,10 @@ async def test_sampling_is_what_the_model_says_and_seeds_make_it_repeatable(engi
         ids.append(token)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-async def test_a_step_ends_where_its_text_says_and_the_next_one_goes_on(engine, tiny_model):
+async def test_a_step_ends_where_its_text_says_and_the_next_one_goes_on(shared, tiny_model):
     """`+` for a newline: a random model is to meet it often."""
     sampling = Sampling(32, 8, stop=("+", "3="))
-    async with rollout(engine, tiny_model) as service:
+    async with sharing(shared, tiny_model) as service:
         (group,) = [await service.generate(prompts(3)[2], sampling, 5)]
         again = await service.generate(prompts(3)[2], sampling, 5)
         plain = await service.generate(prompts(3)[2], Sampling(32, 8), 5)
@@ -132,10 +169,9 @@ async def test_a_step_ends_where_its_text_says_and_the_next_one_goes_on(engine, 
     assert rest.text and not rest.text.startswith(first.text)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-async def test_published_weights_arrive_and_a_half_published_tie_is_found_out(engine, tiny_model):
+async def test_published_weights_arrive_and_a_half_published_tie_is_found_out(shared, tiny_model):
     probe = [Tokens(p.token_ids, (7, 9, 11, 3)) for p in prompts(4)]
-    async with rollout(engine, tiny_model) as service:
+    async with sharing(shared, tiny_model) as service:
         whole = Fixed(moved(tiny_model, 1), service, both_names_of_tied=True)
         metrics = await ProbedPublisher(whole, whole, service, probe, 1e-3).publish(1)
         assert metrics["weights/logprob_gap"] < 1e-5
@@ -143,7 +179,7 @@ async def test_published_weights_arrive_and_a_half_published_tie_is_found_out(en
         assert completion.policy_version == 1
 
         half = Fixed(moved(tiny_model, 2), service, both_names_of_tied=False)
-        if engine == "vllm":
+        if shared[0] == "vllm":
             with pytest.raises(WeightsDiffer, match=r"rollout-0 differs from the policy by 0\.\d"):
                 await ProbedPublisher(half, half, service, probe, 1e-3).publish(2)
         else:

@@ -13,6 +13,9 @@ from rlhf.storage.store import read, read_metrics
 from rlhf.tree.nodes import Tree
 from rlhf.tree.store import SCHEMA, round_files
 
+NARROW = ["model.num_layers=2", "model.width=64", "model.num_heads=2"]
+"""Enough to learn to call, in a third of the time."""
+
 SMALL = [
     "experiment=calculator",
     "num_rounds=2",
@@ -21,6 +24,7 @@ SMALL = [
     "eval.num_prompts=16",
     "eval.every=0",
     "tracking=disabled",
+    *NARROW,
 ]
 
 IN_STEPS = [
@@ -37,6 +41,7 @@ IN_STEPS = [
     "eval.num_prompts=16",
     "eval.every=0",
     "tracking=disabled",
+    *NARROW,
 ]
 
 

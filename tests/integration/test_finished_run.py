@@ -1,16 +1,18 @@
-"""A whole run beside a wandb that cannot be reached."""
+"""Two runs of one seed, one of them beside a wandb that cannot be reached: what they leave."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from commands import SMALL, finish, start
-from safetensors.torch import load_file
+from commands import SMALL, finish, start, untimed, weights
 from wandb_file import history
 
-from rlhf.storage.store import read_metrics
-from rlhf.watching.metric_names import METRICS, describe, is_repeatable
+from rlhf.storage.store import read, read_metrics
+from rlhf.watching.metric_names import METRICS, describe
 
 EASY = [
     *(override for override in SMALL if not override.startswith("tracking=")),
@@ -41,18 +43,32 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Finished, F
     yield disabled, online
 
 
-def repeatable(directory: Path) -> list[dict]:
-    return [
-        {name: value for name, value in record.items() if is_repeatable(name)}
-        for record in read_metrics(directory / "metrics.jsonl")
-    ]
+def test_a_run_leaves_what_the_design_promises(runs):
+    directory = runs[0].directory
+    records = read_metrics(directory / "metrics.jsonl")
+    assert [record["round"] for record in records] == [-1, 0, 1, 2, 3]
+    for record in records[1:]:
+        assert record["weights/logprob_gap"] < 1e-3
+        assert record["weights/version"] == record["policy_version"] == record["round"] + 1
+        assert record["staleness/mean"] == 0
+        assert record["policy/num_steps"] >= 0
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["status"] == "completed" and summary["rounds"] == 4
+    for moment in ("before", "after"):
+        assert 0 <= summary["eval"][moment]["sampled_accuracy"] <= 1
+    table = read(directory)
+    assert set(table["round"].to_pylist()) <= {0, 1, 2, 3}
+    assert (directory / "checkpoints" / "LATEST").read_text() == "round_000004"
+    assert (directory / "curves.png").stat().st_size > 10_000
+    assert (directory / "policy" / "tokenizer.json").exists()
 
 
-def test_training_is_the_same_bit_for_bit_with_one_warning(runs):
+def test_two_runs_of_one_seed_are_the_same_bit_for_bit_with_one_warning(runs):
     disabled, online = runs
-    assert sum(record.get("policy/num_steps", 0) for record in repeatable(online.directory)) > 0
-    assert repeatable(online.directory) == repeatable(disabled.directory)
-    expected, found = (load_file(run.directory / "policy" / "model.safetensors") for run in runs)
+    assert sum(record.get("policy/num_steps", 0) for record in untimed(online.directory)) > 0
+    assert untimed(online.directory) == untimed(disabled.directory)
+    assert read(online.directory).equals(read(disabled.directory))
+    expected, found = weights(disabled.directory), weights(online.directory)
     assert expected.keys() == found.keys()
     assert all((found[name] == value).all() for name, value in expected.items())
     warnings = [line for line in online.output.splitlines() if "wandb" in line]
@@ -111,3 +127,17 @@ def test_there_are_pairs_to_read(runs):
     names = [path.name for path in folder.rglob("*.table.json")]
     assert any(name.startswith("samples") for name in names)
     assert any(name.startswith("preferences") for name in names)
+
+
+def test_a_finished_policy_is_measured_again(runs):
+    finished = runs[0].directory
+    again = subprocess.run(
+        [sys.executable, "-m", "rlhf.evaluate", f"run={finished}"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert again.returncode == 0, again.stderr
+    found = json.loads((finished / "evaluation.json").read_text())
+    after = json.loads((finished / "summary.json").read_text())["eval"]["after"]
+    assert found == pytest.approx(after)
