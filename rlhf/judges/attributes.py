@@ -3,7 +3,7 @@
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rlhf.judges.base import ModelJudgeConfig
 from rlhf.judges.groups import Group
@@ -57,8 +57,8 @@ class AttributesConfig(ModelJudgeConfig):
 def _names(config: AttributesConfig) -> list[str]:
     from transformers import AutoConfig
 
-    found = AutoConfig.from_pretrained(config.folder(), trust_remote_code=False).id2label
-    return [str(found[place]) for place in sorted(found)]
+    found: Any = AutoConfig.from_pretrained(config.folder(), trust_remote_code=False)
+    return [str(name) for _, name in sorted(found.id2label.items())]
 
 
 class Attributes:

@@ -123,10 +123,10 @@ class Classifier:
         ids = (*first, *second)
         return Typed(ids, [0] * len(first) + [1] * len(second)) if self._has_types else ids
 
-    def chat(self, messages: Sequence[Message], **options: bool) -> Ids:
+    def chat(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> Ids:
         """The conversation by the chat template, which must be there."""
         try:
-            return self.texts.chat(messages, **options)
+            return self.texts.chat(messages, add_generation_prompt=add_generation_prompt)
         except ValueError:
             return ()
 

@@ -59,8 +59,9 @@ class LLMJudge:
     ) -> float | None:
         if wishes is None:
             return None
-        filled = (self._clean(text) for text in (request, first, second, wishes))
-        answer = await self._chooser.choose(self._template.fill(*filled, context), LABELS)
+        prompt, one, other, wanted = map(self._clean, (request, first, second, wishes))
+        question = self._template.fill(prompt, one, other, wanted, context)
+        answer = await self._chooser.choose(question, LABELS)
         return answer[0] if answer else None
 
 
