@@ -41,6 +41,7 @@ SECTIONS: dict[str, list[Panel]] = {
         Panel("Best of n", ["eval/best_of_n"]),
         Panel("Score", ["eval/score_mean"]),
         Panel("Parts of the score", ["eval/part_*"]),
+        Panel("By the gold judge", ["eval/gold_*"]),
         Panel("Exploitability", ["eval/exploitability*"]),
         Panel("Nash gap", ["eval/nash_gap*"]),
         Panel("Answers in a known game", ["eval/share_*"]),

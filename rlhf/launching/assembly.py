@@ -52,8 +52,8 @@ from rlhf.watching.evaluation import (
     WinRateEvaluation,
     earlier_shares,
 )
-from rlhf.watching.gold import GOLD_PREFIX, GoldEvaluation, SharedAnswers
-from rlhf.watching.metrics import ACCURACY, SATISFACTION
+from rlhf.watching.gold import GoldEvaluation, SharedAnswers
+from rlhf.watching.metrics import ACCURACY, GOLD_PREFIX, SATISFACTION
 
 PROBE_TOKENS = 16
 FIRST_VLLM_WITH_NCCL_SENDER = "0.32"

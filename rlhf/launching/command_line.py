@@ -110,9 +110,10 @@ def hydra_problem(error: Exception) -> str:
     if "To append to your default list use" in text:  # a choice for a place that has none yet
         wanted = text.rpartition("use ")[2].strip()
         return f"{wanted.removeprefix('+')}: nothing is chosen there yet; write {wanted}"
-    if "JudgeConfig" in text and (member := re.search(r"(\w+\.)+members\.\w+", text)):
-        return f"{member[0]}: no judge is chosen there; write +judge@{member[0]}=NAME"
     cause = error.__cause__
+    member = re.search(r"(\w+\.)+members\.\w+", text)
+    if member and re.search(r"Dict\[str, JudgeConfig|subclass of JudgeConfig", str(cause)):
+        return f"{member[0]}: no judge is chosen there; write +judge@{member[0]}=NAME"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.object_type is not dict:
         return _unknown_key(str(cause.full_key), cause.object_type)
     key = getattr(error, "full_key", None)

@@ -117,7 +117,7 @@ def _scale(metric: Metric | None) -> Scale:
 def _evaluation(curves: Curves) -> Iterator[Plot]:
     ends = ("eval/exploitability_low", "eval/exploitability_high")
     for one in EVALUATIONS:
-        labels = {f"eval/{name}": label or one.axis for name, label in one.labels.items()}
+        labels = {f"eval/{name}": label or one.axis for name, label in one.lines.items()}
         scale: Scale = "share" if one.is_share else "linear"
         band = ends if "eval/exploitability" in labels else None
         yield plot(one.title, one.axis, labels, scale=scale, band=band)
@@ -125,6 +125,7 @@ def _evaluation(curves: Curves) -> Iterator[Plot]:
     labels = {name: name.removeprefix(SHARE) for name in shares}
     yield plot("What the policy answers", "share of held-out answers", labels, scale="share")
     yield _parts("Parts of the held-out score", "eval/part_", curves)
+    yield _parts("Parts of the gold score", "eval/gold_part_", curves)
     yield from EVALUATION
 
 
@@ -159,7 +160,8 @@ def _system(curves: Curves) -> Iterator[Plot]:
 
 
 EVALUATION = [
-    plot("Best of several samples", "share of prompts", {"eval/best_of_n": "best of n"},
+    plot("Best of several samples", "share of prompts",
+         {"eval/best_of_n": "best of n", "eval/gold_best_of_n": "best of n (gold)"},
          scale="share"),
     plot("Nash gap", "what both players could gain",
          {"eval/nash_gap": "last policy", "eval/nash_gap_average": "average policy"}),
@@ -168,7 +170,8 @@ EVALUATION = [
          {"eval/unique_rate": "different texts", "eval/distinct_1": "different tokens",
           "eval/distinct_2": "different pairs of tokens"}, scale="share"),
     plot("Held-out failures", "share",
-         {"eval/truncated_rate": "cut off", "eval/invalid_rate": "judge failed"}, scale="share"),
+         {"eval/truncated_rate": "cut off", "eval/invalid_rate": "judge failed",
+          "eval/gold_invalid_rate": "gold judge failed"}, scale="share"),
 ]  # fmt: skip
 POLICY = [
     *(

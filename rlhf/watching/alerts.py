@@ -74,8 +74,8 @@ class Alerts:
         """What is wrong, in words, by its cause."""
         self._without = 0
         """Rounds in a row without a preference."""
-        self._first: float | None = None
-        """The first evaluation, as one number that is to rise."""
+        self._first: dict[str, float] = {}
+        """The first evaluation, by its name, as a number that is to rise."""
 
     @property
     def standing(self) -> list[str]:
@@ -120,11 +120,10 @@ class Alerts:
         if (name := headline(evaluation)) is None:
             return
         value = evaluation[name] * (-1 if name in LOWER_IS_BETTER else 1)
-        if self._first is None:
-            self._first = value
-        is_worse = value < self._first - max(WORSE, WORSE * abs(self._first))
+        first = self._first.setdefault(name, value)
+        is_worse = value < first - max(WORSE, WORSE * abs(first))
         text = (
-            f"eval/{name} is {abs(value):.3g}, after {abs(self._first):.3g} at first: the policy "
+            f"eval/{name} is {abs(value):.3g}, after {abs(first):.3g} at first: the policy "
             "unlearns; lower policy.learning_rate, and go on from an earlier checkpoint"
         )
         if self._is_news("worse", is_worse, text):

@@ -80,9 +80,9 @@ def _headline(curves: Curves, num_rounds: int) -> str:
 def _draw_evaluation(axes: Axes, curves: Curves) -> None:
     shown = next(one for one in EVALUATIONS if any(f"eval/{name}" in curves for name in one.labels))
     _label(axes, shown.title, shown.axis)
-    known = {name: curves[f"eval/{name}"] for name in shown.labels if f"eval/{name}" in curves}
-    for (name, curve), color in zip(known.items(), (BLUE, ORANGE), strict=False):
-        text = shown.labels[name]
+    known = {name: curves[f"eval/{name}"] for name in shown.lines if f"eval/{name}" in curves}
+    for (name, curve), color in zip(known.items(), (BLUE, ORANGE, GREEN, RED), strict=False):
+        text = shown.lines[name] or "the judge"
         axes.plot(*curve, color=color, marker="o", markersize=4, linewidth=2, label=text)
     if {"eval/exploitability_low", "eval/exploitability_high"} <= curves.keys():
         low, high = (curves[f"eval/exploitability_{end}"] for end in ("low", "high"))
@@ -92,7 +92,7 @@ def _draw_evaluation(axes: Axes, curves: Curves) -> None:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     elif shown.labels.keys() & {"exploitability"}:
         axes.set_ylim(bottom=0)
-    if len(shown.labels) > 1:
+    if len(shown.labels) > 1 or len(known) > 1:
         axes.legend(loc="best")
 
 

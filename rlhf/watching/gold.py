@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 
 from rlhf.records import Completion, Prompt, Sampling
 from rlhf.stages import Evaluation, Metrics, Rollout
-from rlhf.watching.metrics import APPEARANCE
-
-GOLD_PREFIX = "gold_"
+from rlhf.watching.metrics import APPEARANCE, GOLD_PREFIX
 
 _Request = tuple[str, Sampling, int]
 

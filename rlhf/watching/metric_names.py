@@ -10,8 +10,9 @@ from itertools import groupby
 from rlhf.diagnostics import PAIR_METRICS
 from rlhf.diagnostics.base import Metric
 from rlhf.records import DropReason
+from rlhf.watching.metrics import GOLD_PREFIX
 
-ROLES = ("policy", "rollout", "judge", "reference")
+ROLES = ("policy", "rollout", "judge", "reference", "gold")
 
 _TIME = {
     "collect": Metric(
@@ -211,6 +212,30 @@ _EVAL = {
     "distinct_2": Metric("different pairs of neighbouring tokens, likewise", "share"),
 }
 
+_GOLD = {
+    f"{GOLD_PREFIX}{name}": _EVAL[name]._replace(
+        meaning=f"by the judge of `eval.gold`: {_EVAL[name].meaning}", good=good
+    )
+    for name, good in {
+        "sampled_accuracy": "rises with what the judge says; falls where that is gamed",
+        "greedy_accuracy": "",
+        "best_of_n": "",
+        "satisfied_rate": "",
+        "greedy_satisfied_rate": "",
+        "score_mean": "rises with `eval/score_mean`; falls where the judge is gamed: stop there",
+        "win_rate": "rises with `eval/win_rate`; falls where the judge is gamed",
+        "invalid_rate": "0",
+        "part_*": "",
+        "exploitability": "",
+        "exploitability_low": "",
+        "exploitability_high": "",
+        "exploitability_average": "",
+        "nash_gap": "",
+        "nash_gap_average": "",
+        "share_*": "",
+    }.items()
+}
+
 _TREE = {
     "size": Metric("mean nodes of a tree", "count"),
     "depth": Metric("mean depth of a tree", "steps"),
@@ -264,7 +289,7 @@ METRICS: Mapping[str, Metric] = {
     "staleness/mean": Metric(
         "mean age of the policy that sampled the completions", "rounds", "0, or `max_staleness`"
     ),
-    **{f"eval/{name}": metric for name, metric in _EVAL.items()},
+    **{f"eval/{name}": metric for name, metric in (_EVAL | _GOLD).items()},
     **{f"tree/{name}": metric for name, metric in _TREE.items()},
     **{name: metric for role in ROLES for name, metric in _of_role(role, role).items()},
 }

@@ -34,10 +34,15 @@ class Shares(NamedTuple):
 ACCURACY = Shares("sampled_accuracy", "greedy_accuracy")
 SATISFACTION = Shares("satisfied_rate", "greedy_satisfied_rate")
 
-HEADLINES = ("exploitability", "sampled_accuracy", "satisfied_rate", "win_rate", "score_mean")
-"""An evaluation is summed up by the first of these that it has."""
+GOLD_PREFIX = "gold_"
+"""Of what the judge of `eval.gold` finds."""
 
-LOWER_IS_BETTER = frozenset({"exploitability"})
+_HEADLINES = ("exploitability", "sampled_accuracy", "satisfied_rate", "win_rate", "score_mean")
+HEADLINES = (*(f"{GOLD_PREFIX}{name}" for name in _HEADLINES), *_HEADLINES)
+"""An evaluation is summed up by the first of these that it has: nothing is trained on what the gold
+judge says, so that it says what a run is worth."""
+
+LOWER_IS_BETTER = frozenset({"exploitability", f"{GOLD_PREFIX}exploitability"})
 
 APPEARANCE = ("length_mean", "truncated_rate", "unique_rate", "distinct_1", "distinct_2")
 """What evaluations tell of completions whoever judges."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlhf.records import DropReason
+from rlhf.watching.metrics import GOLD_PREFIX
 
 BLUE, ORANGE, GREEN, RED = "#0072b2", "#e07b00", "#009e73", "#c8382e"
 PURPLE, GREY = "#8a5fbf", "#9a9a9a"
@@ -19,6 +20,14 @@ class Evaluation(NamedTuple):
     labels: Mapping[str, str]
     """By key without `eval/`."""
     is_share: bool = True
+
+    @property
+    def lines(self) -> dict[str, str]:
+        """The labels, and those of what the judge of `eval.gold` finds in the same way, so that
+        where the one rises and the other falls, it is seen."""
+        gold = {f"{GOLD_PREFIX}{name}": f"{label} (gold)".strip()
+                for name, label in self.labels.items()}  # fmt: skip
+        return {**self.labels, **gold}
 
 
 EVALUATIONS = (
@@ -64,6 +73,9 @@ HEADLINES = {
     "exploitability_average": ("of the average policy", "{:.3f}"),
     "win_rate": ("wins against the initial policy", "{:.0%}"),
     "satisfied_rate": ("satisfied users", "{:.0%}"),
+    f"{GOLD_PREFIX}sampled_accuracy": ("gold accuracy", "{:.0%}"),
+    f"{GOLD_PREFIX}win_rate": ("gold wins", "{:.0%}"),
+    f"{GOLD_PREFIX}score_mean": ("gold score", "{:.3g}"),
 }
 """What the headline says of an evaluation, without `eval/`, and how."""
 
