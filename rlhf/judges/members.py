@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from rlhf.judges.base import JudgeConfig
 from rlhf.judges.groups import GroupJudge
+from rlhf.options import Fact
 from rlhf.problems import InputError
 from rlhf.stages import Judge
 
@@ -48,6 +49,29 @@ def joined(placed: Placed, judges: Mapping[str, Judge | None]) -> Judge | None:
     }
     with told_at(key):
         return config.over({name: judge for name, judge in found.items() if judge is not None})
+
+
+def needs_of(members: Mapping[str, JudgeConfig]) -> Mapping[Fact, str]:
+    """What they need, told by their keys."""
+    return {
+        fact: as_told_at(f"judge.members.{name}", line)
+        for name, member in members.items()
+        for fact, line in member.needs().items()
+    }
+
+
+def member_problems(members: Mapping[str, JudgeConfig]) -> Iterator[str]:
+    """What cannot be of any of them, told by their keys."""
+    for name, member in members.items():
+        key = f"judge.members.{name}"
+        if not re.fullmatch(r"[A-Za-z_]\w*", name):
+            yield f"{key}: a member's name has letters, digits and _ only"
+        elif type(member) is JudgeConfig:
+            yield f"{key}: no judge is chosen; add +judge@{key}=NAME, such as verifier"
+        elif Fact.verdicts not in member.gives():
+            yield f"+judge@{key}={member.name}: judges nothing; remove it"
+        else:
+            yield from (as_told_at(key, line) for line in member.problems())
 
 
 def failure_limits(config: JudgeConfig, name: str = "") -> Iterator[tuple[str, float]]:

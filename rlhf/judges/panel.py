@@ -1,7 +1,6 @@
 """A panel: several judges, of any kind and panels too, whose verdicts become one."""
 
 import asyncio
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -22,7 +21,7 @@ from rlhf.judges.combining import (
     standardised,
 )
 from rlhf.judges.function import Returns, asked, verdict
-from rlhf.judges.members import as_told_at
+from rlhf.judges.members import member_problems, needs_of
 from rlhf.options import Fact
 from rlhf.records import Comparison, Completion, Judgement, Prompt, Verdict
 from rlhf.stages import Judge
@@ -102,17 +101,13 @@ class PanelConfig(JudgeConfig):
         return all(fact in one.gives() for name, one in self.members.items() if weights[name])
 
     def needs(self) -> Mapping[Fact, str]:
-        return {
-            fact: as_told_at(f"judge.members.{name}", line)
-            for name, member in self.members.items()
-            for fact, line in member.needs().items()
-        }
+        return needs_of(self.members)
 
     def problems(self) -> Iterator[str]:
         if not self.members:
             yield f"judge=panel: has no members; add {EXAMPLE}, and more"
             return
-        yield from self._member_problems()
+        yield from member_problems(self.members)
         if self.num_workers != 1:
             yield (
                 f"judge.num_workers={self.num_workers}: a panel has no workers of its own; set "
@@ -126,18 +121,6 @@ class PanelConfig(JudgeConfig):
             yield f"{KEY}: is required with judge.combine=function; add {KEY}=combine.py:NAME"
         if self.combine is not Combine.function and self.function is not None:
             yield f"{KEY}={self.function}: is read with judge.combine=function only; remove it"
-
-    def _member_problems(self) -> Iterator[str]:
-        for name, member in self.members.items():
-            key = f"judge.members.{name}"
-            if not re.fullmatch(r"[A-Za-z_]\w*", name):
-                yield f"{key}: a member's name has letters, digits and _ only"
-            elif type(member) is JudgeConfig:
-                yield f"{key}: no judge is chosen; add +judge@{key}=NAME, such as verifier"
-            elif Fact.verdicts not in member.gives():
-                yield f"+judge@{key}={member.name}: judges nothing; remove it"
-            else:
-                yield from (as_told_at(key, line) for line in member.problems())
 
     def inspect(self, asked: Set[Fact]) -> None:
         if self.function is not None:

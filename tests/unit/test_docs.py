@@ -37,7 +37,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = {"python", "make", "ray", "sbatch"}
 """What is checked beyond being spelled as a shell would have it."""
 OTHERS = {"cd", "docker", "export", "git", "kubectl", "scancel", "source", "pip", "wandb"}
-ABSENT = re.compile(r"no such (file|directory)|does not exist")
+ABSENT = re.compile(r"no such (file|directory)|does not exist", re.IGNORECASE)
 """A path in an example is nobody's."""
 
 

@@ -264,9 +264,7 @@ def test_what_cannot_be_is_told_with_a_way_out(config: PanelConfig, told: str):
 
 
 def test_lines_are_told_of_the_key_and_not_of_what_is_called_like_it_in_a_path():
-    line = (
-        "judge.path=/models/judge.v2/judge.x: no judge.dtype=auto there, judge.template=judge.txt"
-    )
+    line = "judge.path=/m/judge.v2/judge.x: no judge.dtype=auto there, judge.template=judge.txt"
     key = "judge.members.taste"
     assert as_told_at(key, line) == (
         f"{key}.path=/m/judge.v2/judge.x: no {key}.dtype=auto there, {key}.template=judge.txt"
