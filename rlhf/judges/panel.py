@@ -1,37 +1,31 @@
 """A panel: several judges, of any kind and panels too, whose verdicts become one."""
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+import json
+from collections.abc import Collection, Iterator, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import combinations
+from pathlib import Path
 from typing import Any, ClassVar
 
-from rlhf.config.texts import text
-from rlhf.functions.process import FunctionFailed, FunctionProcess
+from rlhf.config.texts import location, text
 from rlhf.functions.source import read_source
 from rlhf.judges.base import JudgeConfig, Seat
 from rlhf.judges.combining import (
     EVEN,
     OF_MATRICES,
-    OF_SCORES,
     Combine,
     Scores,
-    as_matrix,
-    standardised,
 )
-from rlhf.judges.function import Returns, asked, verdict
+from rlhf.judges.joining import KEY, FunctionCombination, Panel, Way
 from rlhf.judges.members import member_problems, needs_of
 from rlhf.options import Fact
-from rlhf.records import Comparison, Completion, Judgement, Prompt, Verdict
+from rlhf.problems import InputError
+from rlhf.records import Prompt
 from rlhf.stages import Judge
 
-PARAMETERS = ("prompt", "completions", "parts")
-KEY = "judge.function"
-TIMEOUT_S = 60.0
-"""Of one call of `judge.function`."""
-OVERLAP = 64
-"""Calls of it at a time, if it is async."""
 EXAMPLE = "+judge@judge.members.NAME=verifier"
 
 
@@ -52,6 +46,8 @@ class PanelConfig(JudgeConfig):
     weights: dict[str, float] = field(default_factory=dict)
     """`'+judge.weights={maths: 1, taste: 0.1}'`; 1 where none is given. A member of weight 0 is
     watched: it has a part, and no say."""
+    weights_file: str | None = location(None)
+    """Instead: JSON of a weight for every member, as `python -m rlhf.reward.weights` writes it."""
     standardise: bool = False
     """Before they are combined, bring each member's scores of a group to mean 0 and sd 1 (of the
     population; equal ones to 0)."""
@@ -68,7 +64,11 @@ class PanelConfig(JudgeConfig):
 
     def every_weight(self) -> dict[str, float]:
         """By member, also where none was given."""
-        return {name: self.weights.get(name, 1.0) for name in self.members}
+        given = self.weights
+        if self.weights_file is not None:
+            with suppress(InputError):  # `problems` tells it
+                given = weights_in(self.weights_file)
+        return {name: given.get(name, 1.0) for name in self.members}
 
     def compares(self) -> bool:
         """Whether its verdicts are win probabilities; else they are scores."""
@@ -113,7 +113,7 @@ class PanelConfig(JudgeConfig):
                 f"judge.num_workers={self.num_workers}: a panel has no workers of its own; set "
                 f"judge.members.{next(iter(self.members))}.num_workers"
             )
-        unknown = list(_unknown_weights(self.weights, self.members))
+        unknown = [*_file_problems(self), *_unknown_weights(self.weights, self.members)]
         yield from unknown or _weight_problems(self)
         if self.standardise and (why := _not_standardised(self)):
             yield f"judge.standardise=true: {why}; remove it"
@@ -142,7 +142,44 @@ class PanelConfig(JudgeConfig):
             raise read_source(KEY, self.function).refused(why)
 
     def over(self, members: Mapping[str, Judge]) -> "Panel":
-        return Panel(self, members)
+        way = Way(
+            self.combine, self.every_weight(), self.compares(), self.standardise, self.function
+        )
+        return Panel(way, members)
+
+
+def weights_in(file: str) -> dict[str, float]:
+    """By member; raises InputError if the file has no such."""
+    try:
+        found = json.loads(Path(file).read_text(encoding="utf-8"))
+        return {str(name): float(weight) for name, weight in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            [f'judge.weights_file={file}: is no JSON such as {{"maths": 1.0}} ({error})']
+        ) from error
+
+
+def _file_problems(panel: PanelConfig) -> Iterator[str]:
+    file = panel.weights_file
+    if file is None:
+        return
+    if panel.weights:
+        yield f"judge.weights_file={file}: judge.weights are given too; remove either"
+        return
+    try:
+        given = weights_in(file)
+    except InputError as error:
+        yield from error.problems
+        return
+    yield from (
+        f"judge.weights_file={file}: has no weight of {name}; add one, 0 for one that is watched"
+        for name in panel.members.keys() - given.keys()
+    )
+    yield from (
+        f"judge.weights_file={file}: has a weight of {name}, and there is no such member; there "
+        f"is {', '.join(panel.members)}"
+        for name in given.keys() - panel.members.keys()
+    )
 
 
 def _unknown_weights(weights: Mapping[str, float], members: Mapping[str, Any]) -> Iterator[str]:
@@ -190,105 +227,3 @@ def _not_standardised(panel: PanelConfig) -> str:
     if panel.combine is Combine.product:
         return "what is below the mean is negative, and two such make a positive product"
     return "win probabilities are comparable as they are" if panel.compares() else ""
-
-
-class FunctionCombination:
-    """The user's function, in a process of its own; raises InputError if it cannot be used."""
-
-    def __init__(self, reference: str) -> None:
-        source = read_source(KEY, reference)
-        self._process = FunctionProcess(source, PARAMETERS, TIMEOUT_S, OVERLAP)
-
-    async def __call__(
-        self, prompt: Prompt, texts: Sequence[str], parts: Mapping[str, Scores], judge: str
-    ) -> Judgement:
-        """No scores, and why, where the function fails."""
-        named = {name: list(scores) for name, scores in parts.items()}
-        try:
-            found = await self._process.call(asked(prompt), list(texts), named)
-            judgement = verdict(found, len(texts), Returns.scores, judge)
-            assert isinstance(judgement, Judgement)
-            return judgement
-        except (FunctionFailed, ValueError) as error:
-            return Judgement((None,) * len(texts), judge, reasons=(str(error),) * len(texts))
-
-    def close(self) -> None:
-        self._process.close()
-
-
-class Panel:
-    """`rlhf.stages.Judge` over judges, which are asked at the same time.
-
-    Raises InputError if the function that is to combine them cannot be used.
-    """
-
-    def __init__(self, config: PanelConfig, members: Mapping[str, Judge]) -> None:
-        self._config = config
-        self._members = members
-        self._weights = config.every_weight()
-        self._compares = config.compares()
-        self._function = FunctionCombination(config.function) if config.function else None
-
-    async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Verdict:
-        """None where a member that is needed failed; of a majority, where nobody says anything."""
-        asked = (member.judge(prompt, completions) for member in self._members.values())
-        verdicts = dict(zip(self._members, await asyncio.gather(*asked), strict=True))
-        name, combine = self._name(verdicts), self._config.combine
-        parts, reasons = all_parts(verdicts), all_reasons(verdicts, len(completions))
-        if self._compares:
-            matrices = {name: as_matrix(one) for name, one in verdicts.items()}
-            rows = OF_MATRICES[combine](matrices, self._weights)
-            return Comparison(rows, name, _disagreement(verdicts), parts, reasons)
-        scores = {name: one.scores for name, one in verdicts.items()}
-        if self._config.standardise:
-            scores = {name: standardised(one) for name, one in scores.items()}
-        if self._function is None:
-            return Judgement(OF_SCORES[combine](scores, self._weights), name, parts, reasons)
-        texts = [prompt.prefix + completion.text for completion in completions]
-        found = await self._function(prompt, texts, scores, name)
-        why = all_reasons({"panel": found}, len(completions))
-        return Judgement(found.scores, name, {**parts, **found.parts}, _both(why, reasons))
-
-    def _name(self, verdicts: Mapping[str, Verdict]) -> str:
-        how = self._config.combine.value + (", standardised" if self._config.standardise else "")
-        asked = (f"{self._weights[name]:g} {name}={one.judge}" for name, one in verdicts.items())
-        return f"panel/{how}({', '.join(asked)})@1"
-
-
-def all_parts(verdicts: Mapping[str, Verdict]) -> dict[str, Scores]:
-    """Each member's scores by its name, and its parts by `NAME.PART`."""
-    found: dict[str, Scores] = {}
-    for name, one in verdicts.items():
-        found[name] = one.scores
-        found |= {f"{name}.{part}": values for part, values in one.parts.items()}
-    return found
-
-
-def all_reasons(verdicts: Mapping[str, Verdict], size: int) -> tuple[str, ...]:
-    """`maths: ...; taste: ...` for each completion, of members that gave reasons."""
-    if not any(one.reasons for one in verdicts.values()):
-        return ()
-    return tuple(
-        "; ".join(
-            f"{name}: {one.reasons[place]}"
-            for name, one in verdicts.items()
-            if one.reasons and one.reasons[place]
-        )
-        for place in range(size)
-    )
-
-
-def _both(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
-    if not (first and second):
-        return tuple(first or second)
-    return tuple("; ".join(filter(None, both)) for both in zip(first, second, strict=True))
-
-
-def _disagreement(verdicts: Mapping[str, Verdict]) -> float | None:
-    """The mean of the members' that see an order."""
-    known = [
-        one.order_disagreement
-        for one in verdicts.values()
-        if isinstance(one, Comparison) and one.order_disagreement is not None
-    ]
-    return sum(known) / len(known) if known else None
