@@ -22,6 +22,7 @@ from rlhf.judges.none import NoJudgeConfig
 from rlhf.launching.assembly import RunStores, answering, make_evaluation, services
 from rlhf.launching.configuration import Config
 from rlhf.launching.inputs import Inputs, open_feed, read_inputs
+from rlhf.launching.judging import Judges
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.problems import InputError
 from rlhf.tools.probe import SandboxLevel
@@ -104,7 +105,7 @@ def test_training_and_evaluation_call_the_same_tool(config, tmp_path):
     stores = RunStores.of(config, tmp_path, 0)
     asked = services(config, inputs, service, answers, None, stores)
     algorithm = config.algorithm.make(asked)
-    evaluation = make_evaluation(config, inputs, answers, None, tmp_path, begins=True)
+    evaluation = make_evaluation(config, inputs, answers, Judges(None), tmp_path, begins=True)
     assert isinstance(answers, ToolRollout) and isinstance(algorithm, Drift)
     assert isinstance(evaluation, UnjudgedEvaluation)
     assert algorithm.rollout is evaluation.heldout.rollout is answers
