@@ -165,7 +165,7 @@ def _system(curves: Curves) -> Iterator[Plot]:
 
 EVALUATION = [
     plot("Best of several samples", "share of prompts",
-         {"eval/best_of_n": "best of n", "eval/gold_best_of_n": "best of n (gold)"},
+         {"eval/best_of_n": "best of n", "eval/gold_best_of_n": "best of n, gold"},
          scale="share"),
     plot("Nash gap", "what both players could gain",
          {"eval/nash_gap": "last policy", "eval/nash_gap_average": "average policy"}),

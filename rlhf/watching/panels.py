@@ -25,8 +25,10 @@ class Evaluation(NamedTuple):
     def lines(self) -> dict[str, str]:
         """The labels, and those of what the judge of `eval.gold` finds in the same way, so that
         where the one rises and the other falls, it is seen."""
-        gold = {f"{GOLD_PREFIX}{name}": f"{label} (gold)".strip()
-                for name, label in self.labels.items()}  # fmt: skip
+        gold = {
+            f"{GOLD_PREFIX}{name}": f"{label}, gold" if label else "the gold judge"
+            for name, label in self.labels.items()
+        }
         return {**self.labels, **gold}
 
 

@@ -85,4 +85,4 @@ def test_where_both_measure_alike_their_curves_are_in_one_plot():
     names = {"eval/score_mean": 1.0, "eval/gold_score_mean": 0.5}
     (section,) = sections(read_curves([{"round": 0, **names}]), None)
     (plot,) = section.plots
-    assert [line.label for line in plot.lines] == ["mean score of the judge", "(gold)"]
+    assert [line.label for line in plot.lines] == ["mean score of the judge", "the gold judge"]
