@@ -54,7 +54,7 @@ def _load(told: dict[str, Any]) -> dict[str, Any]:
 def chosen(texts: Sequence[str], name: str | None) -> types.CodeType:
     """The first of the texts that is Python and, if there is a name, defines it.
 
-    Raises the first text's SyntaxError, or NameError.
+    Raises what is wrong with the first text: a SyntaxError, or NameError.
     """
     first: BaseException | None = None
     for text in texts:
@@ -65,7 +65,9 @@ def chosen(texts: Sequence[str], name: str | None) -> types.CodeType:
         else:
             if name is None or _defines(code, text, name):
                 return code
-    raise first or NameError(f"{name} is not defined")
+            first = first or NameError(f"{name} is not defined")
+    assert first, "no text at all"
+    raise first
 
 
 def _defines(code: types.CodeType, text: str, name: str) -> bool:

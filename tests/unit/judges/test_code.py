@@ -114,7 +114,7 @@ def test_a_program_that_is_not_there_says_why():
     with pytest.raises(SyntaxError):
         ran("I cannot say.")
     with pytest.raises(NameError, match="g is not defined"):
-        chosen(programs("def f(x): return 1", "", "g"), "g")
+        chosen(programs("def f(x): return 1", "Write g.", "g"), "g")
 
 
 def test_own_asserts_are_taken_out():
