@@ -53,7 +53,7 @@ class TextEncoder:
         return self._cut(*texts, around=True)
 
     def chat(
-        self, messages: Sequence[Message], *, after: str = "", **options: bool
+        self, messages: Sequence[Message], after: str = "", /, **options: bool
     ) -> tuple[int, ...]:
         """The conversation by the chat template, which must be there; of what it makes, only what
         follows the first `after`.

@@ -121,7 +121,7 @@ class Renderer:
         if not self._chat:
             return self.text_ids(text), text
         turns = (Message("user", "1"), Message("assistant", MARK), Message("user", text))
-        ids = self._texts.chat(turns, after=MARK, add_generation_prompt=True)
+        ids = self._texts.chat(turns, MARK, add_generation_prompt=True)
         has_end = ids[: len(self._end)] == self._end
         between = ids[len(self._end) :] if has_end else ids
         return between, f"\n\nuser:\n{text}\n\nassistant:\n"

@@ -21,7 +21,7 @@ class GuessingConfig(DataConfig):
     highest: int = number(7, at_least=2)
     max_guesses: int = number(3, at_least=1)
     """In a demonstration."""
-    careless: float = number(0.6, at_least=0, at_most=1)
+    careless: float = number(0.5, at_least=0, at_most=1)
     """Share of the demonstrations' guesses that heed nothing of what was said."""
     num_prompts: int = number(2048, at_least=1)
     num_heldout: int = number(256, at_least=1)

@@ -54,7 +54,7 @@ def test_demonstrations_are_games_that_the_environment_would_play(guessing) -> N
             said, done, reward = env.step(guess.content)
         assert done
         num_won += reward == 1
-    assert 0.43 < num_won / 770 < 0.56, "of mostly careless players 0.49 win"
+    assert 0.46 < num_won / 770 < 0.58, "of half careless players 0.52 win"
     always, _ = games(GuessingConfig(highest=3, careless=0))
     assert all(turns(row)[-1].content == row.answer for row in always)
 
