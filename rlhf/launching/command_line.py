@@ -107,12 +107,10 @@ def hydra_problem(error: Exception) -> str:
         hint = f"did you mean {group}={near[0]}? " if near else ""
         return f"{group}={name}: no such choice; {hint}there are {', '.join(options)}"
     cause = error.__cause__
-    if isinstance(cause, ConfigAttributeError | ConfigKeyError):
-        return _unknown_key(str(cause.full_key), cause.object_type)
-    within = error.__context__
-    if isinstance(within, ConfigAttributeError | ConfigKeyError):  # of a file of ours
-        where = text.partition(":")[0]
-        return f"{where}, {_unknown_key(str(within.full_key), within.object_type)}"
+    within = cause or error.__context__  # of a recipe that sets what an option does not know
+    if isinstance(within, ConfigAttributeError | ConfigKeyError):
+        where = "" if cause else f"{text.partition(':')[0]}, "
+        return where + _unknown_key(str(within.full_key), within.object_type)
     key = getattr(error, "full_key", None)
     where = f"{key}: " if key else ""
     return where + text.split("\n")[0] + (f" ({cause})".replace("\n", " ") if cause else "")
