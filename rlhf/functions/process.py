@@ -49,7 +49,6 @@ class FunctionProcess:
         self._source = source
         self._adapt = adapt
         self._timeout_s = timeout_s
-        self._overlap = overlap
         self._told: set[str] = set()
         self._numbers = count()
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}

@@ -159,6 +159,11 @@ def test_unknown_keys_and_wrong_types_are_told_in_one_line(override, told):
     assert told in problem and "\n" not in problem
 
 
+def test_what_a_recipe_sets_and_an_option_does_not_know_is_told():
+    problem = refused(["experiment=demo", "algorithm=prune"])
+    assert problem.startswith("In 'experiment/demo', algorithm.rule: there is no such key; ")
+
+
 @pytest.mark.parametrize(
     "override, told",
     [
