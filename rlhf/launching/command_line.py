@@ -114,12 +114,10 @@ def hydra_problem(error: Exception) -> str:
     member = re.search(r"(\w+\.)+members\.\w+", text)
     if member and re.search(r"Dict\[str, JudgeConfig|subclass of JudgeConfig", str(cause)):
         return f"{member[0]}: no judge is chosen there; write +judge@{member[0]}=NAME"
-    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.object_type is not dict:
-        return _unknown_key(str(cause.full_key), cause.object_type)
-    within = error.__context__
-    if isinstance(within, ConfigAttributeError | ConfigKeyError):  # of a file of ours
-        where = text.partition(":")[0]
-        return f"{where}, {_unknown_key(str(within.full_key), within.object_type)}"
+    within = cause or error.__context__  # of a recipe that sets what an option does not know
+    if isinstance(within, ConfigAttributeError | ConfigKeyError) and within.object_type is not dict:
+        where = "" if cause else f"{text.partition(':')[0]}, "
+        return where + _unknown_key(str(within.full_key), within.object_type)
     key = getattr(error, "full_key", None)
     where = f"{key}: " if key else ""
     return where + text.split("\n")[0] + (f" ({cause})".replace("\n", " ") if cause else "")

@@ -506,7 +506,8 @@ def test_every_objective_says_truly_whether_equal_answers_have_a_gradient() -> N
     judged = Judged(ONES_B / 2, zero_B, zero_B, zero_B, zero_B + 1, peers)
     imitation_A = gradient(lambda x: -equal_B @ x.log_softmax(0)[ONE_B], NOW_A)
     imitation_A = imitation_A / imitation_A.norm()
-    for schema in OBJECTIVES.values():
+    own = "function"  # of which a key says it
+    for schema in (one for name, one in OBJECTIVES.items() if name != own):
         config = schema()
         found_A = gradient(lambda x, c=config: equal_B @ losses(c, x, judged), NOW_A)
         beyond_A = found_A - (found_A @ imitation_A).clamp(min=0) * imitation_A

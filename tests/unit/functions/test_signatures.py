@@ -43,7 +43,7 @@ FIELDS = {
     Asked: "prompt seed progress",
     Sampling: "num_completions max_tokens temperature top_p mixture stop",
     Completion: "prompt_id sample token_ids logprobs text truncated policy_version mixture stopped "
-    "num_cached_tokens observed",
+    "num_cached_tokens observed reward failure",
     Judgement: "scores judge parts reasons",
     Comparison: "win_prob judge order_disagreement parts reasons",
     Side: "prompt completion score emphasis",

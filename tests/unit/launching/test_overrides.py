@@ -134,7 +134,7 @@ def test_what_is_no_text_is_told_with_how_to_write_it(word, told):
         (["model.path=", "data.path="], ["model.path", "data.path"]),
         (
             ["data.heldout_path=", "data.answer_marker="],
-            ["data.heldout_path", "data.answer_marker"],
+            ["data.answer_marker", "data.heldout_path"],
         ),
         (["run.dir=", "data.prompt_column="], ["data.prompt_column", "run.dir"]),
         (["judge=reward_model", "judge.path=''"], ["judge.path"]),

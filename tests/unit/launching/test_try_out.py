@@ -55,7 +55,7 @@ def test_what_evaluations_run_too(config, tmp_path):
     config.judge = FunctionJudgeConfig(function="absent.py:score")
     with pytest.raises(InputError) as error:
         read_inputs(config, tmp_path)
-    assert keys(error.value) == ["tools.function", "judge.function"]
+    assert keys(error.value) == ["judge.function", "tools.function"]
 
 
 def test_a_reward_is_tried_on_a_prompt_of_the_data(config, tmp_path):
