@@ -28,7 +28,7 @@ def label_problems(config: FeedbackConfig) -> Iterator[str]:
         return
     yield from dataclasses.replace(judge, template=None).problems()
     for name in _changed(judge, LLMJudgeConfig()):
-        if name in ("template", "user_guided", "logprobs"):
+        if name in ("template", "user_guided", "logprobs", "contexts", "weights", "policy"):
             yield f"judge.{name}={getattr(judge, name)}: label=llm does not read it; remove it"
     if judge.path is None or judge.endpoint is not None:
         return

@@ -26,6 +26,8 @@ class Seat(Enum):
     engine = "engine"
     """In workers that hold its language model on the engine of `rollout`; of those that
     `rlhf.judges.questions.asking.AskingConfig` describes."""
+    policy = "policy"
+    """In the rollout workers: of the same, the policy is asked, as it is by then."""
 
 
 class Measure(Enum):

@@ -62,7 +62,7 @@ async def _evaluate(
     config: Config, inputs: Inputs, allotted: Mapping[str, Allotment], directory: Path
 ) -> Metrics:
     rollout, rollout_workers = start_rollout(config, inputs.model_path, allotted["rollout"])
-    judges = start_judges(config, allotted)
+    judges = start_judges(config, allotted, rollout, inputs.model_path)
     await wait_ready([*rollout_workers, *judges.all_workers], config.cluster.start_timeout_s)
     answers = answering(config, inputs, rollout)
     num_prompts = min(config.eval.num_prompts, len(inputs.data.heldout))

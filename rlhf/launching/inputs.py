@@ -64,7 +64,7 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     folder = require_causal("model.path", path)
     tokenizer, model = read_tokenizer(folder), read_config(folder)
     sandbox = config.tools.sandbox()
-    problems = list(judge_problems(config))
+    problems = list(judge_problems(config, path))
     try:
         config.tools.try_out()
     except InputError as error:

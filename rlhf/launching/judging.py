@@ -3,12 +3,15 @@
 Who asks others has no workers; who asks nobody goes its own way by what it says of itself.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from actors.group import Allotment, Worker, start_workers
 from actors.judge import JudgeService, JudgeWorker
 from actors.llm_judge import check_llm_judge, start_llm_judge
+from actors.rollout import RolloutService
+from actors.self_evaluation import check_policy_judge, policy_judge
 from cluster.placement import Role
 from rlhf.config.texts import from_anywhere
 from rlhf.judges.base import JudgeConfig, Seat
@@ -29,6 +32,9 @@ from rlhf.problems import InputError
 from rlhf.records import Prompt
 from rlhf.stages import Judge
 from rlhf.watching.settings import GOLD
+
+AskPolicy = Callable[[AskingConfig], Judge]
+"""The judge that asks the policy."""
 
 
 def first_of_all(config: Config) -> Iterator[Placed]:
@@ -51,8 +57,8 @@ def read_rows(config: Config) -> bool:
     return any(one.config.reads_rows for one in all_judges(config))
 
 
-def judge_problems(config: Config) -> Iterator[str]:
-    """Why their files or endpoints cannot be used."""
+def judge_problems(config: Config, path: str) -> Iterator[str]:
+    """Why their files or endpoints, or the policy in `path`, cannot be used."""
     needed = config.algorithm.needs().keys()
     for key, role, judge in all_judges(config):
         trained_on = role.partition(".")[0] == "judge"
@@ -61,6 +67,8 @@ def judge_problems(config: Config) -> Iterator[str]:
                 judge.inspect(needed if trained_on else frozenset())
                 if judge.seat is Seat.engine:
                     check_llm_judge(_asked(judge))
+                if judge.seat is Seat.policy:
+                    check_policy_judge(_asked(judge), path, config.rollout.longest)
         except InputError as error:
             yield from error.problems
 
@@ -88,7 +96,7 @@ def judge_roles(config: Config, gpu: float) -> Iterator[Role]:
 def _memory(config: Config, judge: JudgeConfig) -> tuple[Memory, int] | None:
     """Of one worker, and its GPUs; None if there is none."""
     match judge.seat:
-        case Seat.nowhere:
+        case Seat.nowhere | Seat.policy:
             return None
         case Seat.cpu:
             return Memory({}), 0
@@ -116,22 +124,28 @@ class Judges:
         return [worker for own in self.workers.values() for worker in own]
 
 
-def start_judges(config: Config, allotted: Mapping[str, Allotment]) -> Judges:
-    """With workers that are not yet ready."""
-    started = {first.role: _start_all(config, first, allotted) for first in first_of_all(config)}
+def start_judges(
+    config: Config, allotted: Mapping[str, Allotment], rollout: RolloutService, path: str
+) -> Judges:
+    """With workers that are not yet ready; the policy, whose tokenizer is in `path`, is asked by
+    its rollout workers."""
+    policy = partial(_ask_policy, config, rollout, path)
+    started = {
+        first.role: _start_all(config, first, allotted, policy) for first in first_of_all(config)
+    }
     judge, gold = (started.get(role, (None, []))[0] for role in ("judge", "gold"))
     return Judges(judge, gold, {role: workers for role, (_, workers) in started.items()})
 
 
 def _start_all(
-    config: Config, first: Placed, allotted: Mapping[str, Allotment]
+    config: Config, first: Placed, allotted: Mapping[str, Allotment], policy: AskPolicy
 ) -> tuple[Judge | None, list[Worker]]:
     """One of `first_of_all`, and the workers of all that it asks."""
     judges: dict[str, Judge | None] = {}
     workers: list[Worker] = []
     for one in everyone(*first):
         if one.is_leaf:
-            judges[one.role], own = _start(config, one, allotted)
+            judges[one.role], own = _start(config, one, allotted, policy)
             workers += own
     judge = joined(first, judges)
     if judge is not None:
@@ -140,7 +154,7 @@ def _start_all(
 
 
 def _start(
-    config: Config, leaf: Placed, allotted: Mapping[str, Allotment]
+    config: Config, leaf: Placed, allotted: Mapping[str, Allotment], policy: AskPolicy
 ) -> tuple[Judge | None, list[Worker]]:
     key, role, judge = leaf
     timeout_s = config.cluster.call_timeout_s
@@ -148,6 +162,8 @@ def _start(
         match judge.seat:
             case Seat.nowhere:
                 return judge.elsewhere(), []
+            case Seat.policy:
+                return policy(_asked(judge)), []
             case Seat.engine:
                 asked = replace(_asked(judge), path=from_anywhere(judge.loads or ""))
                 model = (config.rollout, config.model.dtype)
@@ -158,7 +174,11 @@ def _start(
                 return JudgeService(workers, timeout_s), workers
 
 
+def _ask_policy(config: Config, rollout: RolloutService, path: str, judge: AskingConfig) -> Judge:
+    return policy_judge(judge, rollout, path, config.rollout, config.cluster.call_timeout_s)
+
+
 def _asked(judge: JudgeConfig) -> AskingConfig:
-    """Whoever sits on an engine is one."""
+    """Whoever sits on an engine, or in the policy's place, is one."""
     assert isinstance(judge, AskingConfig)
     return judge

@@ -175,7 +175,7 @@ async def _prepare(
     policy = start_policy(config, allotted["policy"])
     schedule = make_schedule(config, inputs, feed, policy)
     rollout, rollout_workers = start_rollout(config, inputs.model_path, allotted["rollout"])
-    judges = start_judges(config, allotted)
+    judges = start_judges(config, allotted, rollout, inputs.model_path)
     reference_workers = start_reference(config, allotted)
     tracker.note("starting workers")
     if (target := config.objective.largest_target) is not None:

@@ -12,9 +12,11 @@ import torch
 from letter_models import write_letter_model, write_writing_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from actors.group import Allotment, stop_workers, wait_ready
+from actors.group import Allotment, start_workers, stop_workers, wait_ready
 from actors.llm_judge import check_llm_judge, start_llm_judge
-from rlhf.config.models import DType, TransformersRolloutConfig, VllmRolloutConfig
+from actors.rollout import RolloutService, RolloutWorker
+from actors.self_evaluation import check_policy_judge, policy_judge
+from rlhf.config.models import DType, TransformersRolloutConfig, Transport, VllmRolloutConfig
 from rlhf.judges import listwise, rubric
 from rlhf.judges.listwise import ListwiseConfig
 from rlhf.judges.llm import LLMJudgeConfig
@@ -137,6 +139,28 @@ async def test_digits_and_letters_of_a_whole_group_are_asked_for_too(byte_model,
     first, _ = label_shares(letters, listwise.question(one[0].text, ["4", "five"]), "AB")
     _, second = label_shares(letters, listwise.question(one[0].text, ["five", "4"]), "AB")
     assert verdict.win_prob[0][1] == pytest.approx((first + second) / 2, abs=1e-5)
+
+
+@pytest.mark.usefixtures("ray_session")
+async def test_the_policy_judges_as_the_same_model_would(plain_model):
+    one = group("a", "4", "five")
+    (expected,) = await judged(plain_model, one)
+    engine = TransformersRolloutConfig(max_prompt_tokens=1500, max_completion_tokens=8)
+    config = LLMJudgeConfig(policy=True)
+    check_policy_judge(config, str(plain_model), engine.longest)
+    arguments = (str(plain_model), DType.float32, engine, Transport.object_store, 1)
+    workers = start_workers(RolloutWorker, Allotment("rollout", 1, 1, 0, 1), *arguments)
+    try:
+        await wait_ready(workers, 300)
+        service = RolloutService(workers, calls_per_worker=1, timeout_s=120)
+        judge = policy_judge(config, service, str(plain_model), engine, 120)
+        verdict = await judge.judge(*one)
+    finally:
+        stop_workers(workers)
+    assert verdict.win_prob[0] == pytest.approx(expected.win_prob[0], abs=1e-6)
+    assert verdict.judge.startswith("llm/policy@")
+    with pytest.raises(InputError, match=r"model\.path=.*allow \(\d+ tokens\)"):
+        check_policy_judge(config, str(plain_model), 300)
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
+from rlhf.judges.base import Seat
 from rlhf.judges.questions.choosing import Chooser, Clean, Remembering
 from rlhf.judges.questions.settings import AskedModelConfig
 from rlhf.options import Fact
@@ -16,6 +17,22 @@ from rlhf.stages import Judge
 @dataclass
 class AskingConfig(AskedModelConfig):
     """A judge whose questions are answered by one of a few labels."""
+
+    policy: bool = False
+    """Ask the policy itself, as it is by then, instead of another model: it judges its own
+    answers (Yuan et al. 2024, Self-Rewarding Language Models, arXiv 2401.10020)."""
+
+    @property
+    def seat(self) -> Seat:
+        return Seat.policy if self.policy else super().seat
+
+    def problems(self) -> Iterator[str]:
+        if not self.policy:
+            yield from super().problems()
+            return
+        for key in ("path", "endpoint", "model"):
+            if (value := getattr(self, key)) is not None:
+                yield f"judge.{key}={value}: judge.policy=true asks the policy; remove either"
 
     @property
     def labels(self) -> Sequence[str]:

@@ -56,7 +56,8 @@ class AskedModelConfig(JudgeConfig):
         else:
             yield (
                 "judge.path, judge.endpoint: one is required; add judge.path=<model> or "
-                "judge.endpoint=http://<host>:<port>/v1 judge.model=<name> to the command"
+                "judge.endpoint=http://<host>:<port>/v1 judge.model=<name> to the command, or "
+                "judge.policy=true"
             )
 
 

@@ -13,6 +13,7 @@ from chat_server import said, thought
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlhf.judges.base import Seat
 from rlhf.judges.llm import LLMJudgeConfig
 from rlhf.judges.questions.choosing import CACHE_SIZE, Remembering
 from rlhf.judges.questions.comparing import InContexts, LLMJudge
@@ -615,3 +616,12 @@ def test_a_template_has_a_place_for_wishes_if_and_only_if_they_are_asked_for(tmp
     assert load_template(str(file), user_guided=True).fill("p", "f", "s", "w") == "p f s w"
     with pytest.raises(InputError, match=r"set judge\.user_guided=true"):
         load_template(str(file))
+
+
+def test_the_policy_is_asked_instead_of_another_model():
+    config = LLMJudgeConfig(policy=True)
+    assert list(config.problems()) == [] and config.seat is Seat.policy
+    assert list(LLMJudgeConfig(policy=True, path="m", model="x").problems()) == [
+        "judge.path=m: judge.policy=true asks the policy; remove either",
+        "judge.model=x: judge.policy=true asks the policy; remove either",
+    ]

@@ -166,7 +166,7 @@ def test_files_of_members_and_gold_are_read_before_a_run_and_known_by_content(
     small = ["rollout.max_prompt_tokens=16", "rollout.max_completion_tokens=16",
              f"model.path={model}", "data.num_prompts=200", "data.num_heldout=20"]  # fmt: skip
     wrong = config(*functions, *small)
-    assert [line.partition(": it has")[0] for line in judge_problems(wrong)] == [
+    assert [line.partition(": it has")[0] for line in judge_problems(wrong, "")] == [
         f"eval.gold.path={model}"
     ]
     right = config(*functions[:-2], *small)
