@@ -38,8 +38,12 @@ class JudgeWorker:
 class JudgeService:
     """`rlhf.stages.Judge` on Ray."""
 
-    def __init__(self, workers: Sequence[Worker], timeout_s: float) -> None:
-        self._dispatcher: Dispatcher[Group, Verdict] = Dispatcher(workers, timeout_s=timeout_s)
+    def __init__(
+        self, workers: Sequence[Worker], timeout_s: float, calls_per_worker: int = 1
+    ) -> None:
+        self._dispatcher: Dispatcher[Group, Verdict] = Dispatcher(
+            workers, calls_per_worker=calls_per_worker, timeout_s=timeout_s
+        )
 
     async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Verdict:
         key = (prompt.id, completions[0].policy_version, completions[0].token_ids)

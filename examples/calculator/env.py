@@ -19,10 +19,10 @@ class CalculatorEnvironment:
     async def step(self, text):
         """Answers a call; what ends without one is an answer, right if its last line is."""
         self.said += text
-        if not text.endswith("="):
+        if not text.rstrip().endswith("="):
             last_line = self.said.rpartition("\n")[2].strip()
             return "", True, float(last_line == self.answer)
-        _, opens, call = self.said[:-1].rpartition("<<")
+        _, opens, call = self.said.rstrip()[:-1].rpartition("<<")
         if not opens or "=" in call:
             return "", False, 0.0
         result = f"{await self.tool.use(call)}>>"

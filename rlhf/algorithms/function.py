@@ -1,5 +1,6 @@
 """Your own algorithm: a coroutine function that turns one prompt into preferences."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ from rlhf.functions.source import (
     callable_with,
     failure,
     is_async,
+    is_finite,
     read_source,
     shown,
 )
@@ -82,6 +84,11 @@ class FunctionAlgorithm:
             found = await self.call(asked, self.services)
         except (RunFailed, InputError):
             raise  # a service's own
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # by us
+            raise self._failed("was cancelled by itself") from error
         except (Exception, SystemExit) as error:  # whatever a stranger's function does is told
             raise self._failed(failure(error, self.source.file)) from error
         if why := next(faults(found, asked), None):
@@ -115,3 +122,15 @@ def faults(found: Any, asked: Asked) -> Iterator[str]:
     for pair in found.preferences:
         if pair.prompt.id != asked.prompt.id:
             yield f"returned a preference of {pair.prompt.id!r}, asked for {asked.prompt.id!r}"
+        numbers = (pair.chosen.score, pair.rejected.score, pair.weight, pair.win_prob)
+        are_numbers = all(isinstance(one, int | float) and is_finite(one) for one in numbers)
+        if not (are_numbers and pair.weight >= 0 and 0 <= pair.win_prob <= 1):
+            yield (
+                "returned a preference whose scores, weight and win_prob are "
+                f"{', '.join(map(shown, numbers))}"
+            )
+    if found.judgement and len(found.judgement.scores) != len(found.completions):
+        yield (
+            f"returned a judgement of {len(found.judgement.scores)} completions, and "
+            f"{len(found.completions)} completions"
+        )

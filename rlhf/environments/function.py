@@ -95,16 +95,18 @@ class FunctionEnvironmentConfig(EnvironmentConfig):
     async def _openings(self, prompts: Sequence[Prompt]) -> list[tuple[Message, ...]]:
         source, failed = self._source(), defaultdict[str, list[str]](list)
         environment = FunctionEnvironment(self, source)
+        gate = asyncio.Semaphore(self.num_workers)
 
         async def one(prompt: Prompt) -> tuple[Message, ...]:
-            if sum(map(len, failed.values())) < MOST_FAILED:
-                try:
-                    episode = await environment.begin(prompt)
-                    episode.close()
-                    return episode.messages
-                except EnvironmentFailed as error:
-                    failed[str(error)].append(prompt.id)
-            return ()
+            async with gate:
+                if sum(map(len, failed.values())) < MOST_FAILED:
+                    try:
+                        episode = await environment.begin(prompt)
+                        episode.close()
+                        return episode.messages
+                    except EnvironmentFailed as error:
+                        failed[str(error)].append(prompt.id)
+                return ()
 
         try:
             openings = await asyncio.gather(*map(one, prompts))

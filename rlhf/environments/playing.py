@@ -1,7 +1,6 @@
 """Episodes of a user's environment, as those see them who play: calls to processes of its own."""
 
 import asyncio
-import math
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,7 +13,7 @@ from rlhf.data.rows import shown
 from rlhf.environments.base import EnvironmentFailed, Step
 from rlhf.environments.episodes import CLOSE, RESET, STEP, hosted
 from rlhf.functions.process import FunctionFailed, FunctionProcess
-from rlhf.functions.source import FunctionSource
+from rlhf.functions.source import FunctionSource, is_finite
 from rlhf.records import Message, Prompt
 
 
@@ -115,7 +114,7 @@ def _messages(found: Any) -> tuple[Message, ...]:
 def _step(found: Any) -> Step:
     match found:
         case [str() | None as observation, bool() as done, int() | float() as reward]:
-            if math.isfinite(reward):
+            if is_finite(reward):
                 return Step(observation or "", done, float(reward))
     wanted = "not observation, done, reward: a text, True or False, and a number"
     raise EnvironmentFailed(f"step returned {shown(found)}, {wanted}")

@@ -10,6 +10,7 @@ from rlhf.environments.base import Environment, EnvironmentFailed, Episode
 from rlhf.records import Completion, Prompt, Sampling
 from rlhf.seeds import derive_seed
 from rlhf.stages import Rollout
+from rlhf.tools.rollout import all_or_none
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class EnvironmentRollout:
                 self._play(prompt, first, answer, episode, seed)
                 for answer, episode in zip(begun, episodes, strict=True)
             )
-            return tuple(await asyncio.gather(*playing))
+            return tuple(await all_or_none(playing))
         finally:
             for episode in episodes:
                 episode.close()
@@ -91,13 +92,14 @@ class EnvironmentRollout:
                 break
             try:
                 step = await episode.step(said)
-            except EnvironmentFailed as error:
+                heard = self._observation(answer, step.observation)
+            except (EnvironmentFailed, ValueError) as error:  # the latter of the chat template
                 return replace(answer, stopped=False, failure=str(error))
             rewards.append(step.reward)
             if step.done:
                 return replace(answer, stopped=False, reward=self._reward(rewards))
             if turn + 1 < self.max_turns:
-                answer = answer.followed_by(self._observation(answer, step.observation))
+                answer = answer.followed_by(heard)
             if len(answer.token_ids) >= sampling.max_tokens:
                 break
         cut = answer.between(0, sampling.max_tokens)

@@ -25,6 +25,8 @@ START_S = 120.0
 """For the file to be run; it may import large libraries."""
 CANCEL_S = 5.0
 """For a call that took too long to let itself be cancelled."""
+WATCH_S = 0.5
+"""Between two looks whether the process is still there."""
 MOST_TOLD = 20
 """Kinds of failures that are written to the log."""
 
@@ -83,6 +85,10 @@ class FunctionProcess:
             raise FunctionFailed(reply["error"])
         return reply["value"]
 
+    def kill(self) -> None:
+        """Ends what it is at now, from any thread; what is asked later starts it again."""
+        self._kill()
+
     def close(self) -> None:
         """Ends the process."""
         if self._listening is not None:
@@ -98,8 +104,11 @@ class FunctionProcess:
         self._child.wait()
 
     def _kill(self) -> None:
-        if self._child.poll() is None:
-            os.killpg(self._child.pid, signal.SIGKILL)
+        """Once, since its number may be somebody else's later."""
+        if not self._is_killed:
+            self._is_killed = True
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._child.pid, signal.SIGKILL)
 
     def _start(self) -> None:
         self._socket, theirs = socket.socketpair()
@@ -110,6 +119,7 @@ class FunctionProcess:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 start_new_session=True,
             )
+        self._is_killed = False
         self._socket.settimeout(START_S)
         try:
             send(self._socket, pickle.dumps((self._source, self._adapt)))
@@ -177,20 +187,29 @@ class FunctionProcess:
     async def _listen(self) -> None:
         """Hands replies to who waits for them, until the process has ended."""
         reader, writer = await asyncio.open_connection(sock=self._socket.dup())
+        reading = asyncio.create_task(self._read(reader))
         try:
+            # What it has started may hold its end open for longer than it lives itself.
+            while not reading.done() and self._child.poll() is None:
+                await asyncio.wait([reading], timeout=WATCH_S)
+            await asyncio.wait([reading], timeout=WATCH_S)  # what it said last
+            why = {"error": f"ended its process, with code {await self._ended()}"}
+            self._kill()
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_result(why)
+        finally:
+            reading.cancel()
+            writer.close()
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        with suppress(asyncio.IncompleteReadError, OSError):
             while True:
                 (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
                 reply = json.loads(await reader.readexactly(length))
                 future = self._waiting.get(reply["number"])
                 if future is not None and not future.done():
                     future.set_result(reply)
-        except (asyncio.IncompleteReadError, OSError):
-            why = {"error": f"ended its process, with code {await self._ended()}"}
-            for future in self._waiting.values():
-                if not future.done():
-                    future.set_result(why)
-        finally:
-            writer.close()
 
     async def _ended(self) -> int:
         try:

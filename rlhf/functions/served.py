@@ -49,7 +49,9 @@ class Unfit(TypeError):
 
 def plain(value: Any) -> Any:
     """As JSON has it; arrays and tensors become lists. Raises Unfit for what cannot."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, str):
+        return _text(value)
+    if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Mapping):
         return {str(name): plain(one) for name, one in value.items()}
@@ -60,6 +62,14 @@ def plain(value: Any) -> Any:
     raise Unfit(
         f"returned an object of {type(value).__name__}, not numbers, texts, lists or mappings"
     )
+
+
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Unfit("returned a text with half a surrogate pair, which is no character") from None
+    return value
 
 
 def serve(pipe: socket.socket) -> None:
@@ -168,4 +178,6 @@ def _exactly(pipe: socket.socket, size: int) -> bytes:
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    pipe = socket.socket(fileno=int(sys.argv[1]))
+    pipe.set_inheritable(False)  # what the file starts is not to hold our end open
+    serve(pipe)

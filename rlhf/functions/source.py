@@ -8,6 +8,7 @@ import ast
 import importlib.util
 import inspect
 import linecache
+import math
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -204,3 +205,11 @@ def shown(value: object) -> str:
     """What a function returned, in a message: its beginning."""
     told = " ".join(repr(value).split())
     return told if len(told) <= SHOWN_CHARS else f"{told[:SHOWN_CHARS]}..."
+
+
+def is_finite(value: float) -> bool:
+    """Whether a number that a function returned is one of ours; JSON knows larger ones."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False

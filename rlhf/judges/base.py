@@ -36,6 +36,8 @@ class Measure(Enum):
     accuracy = "accuracy"
     satisfaction = "satisfaction"
     score = "score"
+    parts = "parts"
+    """The means of the parts of scores alone, since those of a group say nothing of others."""
     win_rate = "win_rate"
     """Against the initial policy's completions."""
 
@@ -70,6 +72,11 @@ class JudgeConfig(Option):
         if Fact.matrix in self.gives():
             return Measure.win_rate
         return Measure.accuracy if Fact.outcomes in self.gives() else Measure.score
+
+    @property
+    def calls_per_worker(self) -> int:
+        """How many requests a worker may have under way, each of whatever became ready together."""
+        return 1
 
     @property
     def reads_rows(self) -> bool:

@@ -146,7 +146,7 @@ def as_matrix(verdict: Verdict) -> Matrix:
     """Win probabilities as they are; of scores 1 for the higher, 1/2 for equals, missing where
     either is."""
     if isinstance(verdict, Comparison):
-        return verdict.win_prob
+        return tuple(tuple(p if _is_known(p) else None for p in row) for row in verdict.win_prob)
     scores = [score if _is_known(score) else None for score in verdict.scores]
     return tuple(
         tuple(

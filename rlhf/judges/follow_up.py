@@ -59,6 +59,7 @@ class FollowUp:
         from rlhf.judges.models.language import LanguageModel  # brings torch
 
         self._model = LanguageModel(config)
+        self._model.require_turns()
         self._lists = (config.satisfied, config.dissatisfied)
         digest = sha256(str(self._lists).encode()).hexdigest()[:8]
         self._name = f"follow_up/{self._model.version}+{digest}"

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from math import isfinite
 from typing import Any, ClassVar
 
 from omegaconf import MISSING
@@ -13,7 +12,7 @@ from omegaconf import MISSING
 from rlhf.config.texts import text
 from rlhf.data.messages import asked, whole_row
 from rlhf.functions.process import FunctionFailed, FunctionProcess
-from rlhf.functions.source import FunctionSource, read_source, shown, taking
+from rlhf.functions.source import FunctionSource, is_finite, read_source, shown, taking
 from rlhf.judges.base import JudgeConfig
 from rlhf.options import Fact
 from rlhf.ranges import number
@@ -55,6 +54,10 @@ class FunctionJudgeConfig(JudgeConfig):
     def gives(self) -> Set[Fact]:
         more = {Returns.outcomes: Fact.outcomes, Returns.matrix: Fact.matrix}.get(self.returns)
         return {Fact.verdicts} | ({more} if more else set())
+
+    @property
+    def calls_per_worker(self) -> int:
+        return self.overlap
 
     @property
     def reads_rows(self) -> bool:
@@ -152,7 +155,7 @@ def _numbers(found: Any, size: int) -> tuple[float | None, ...]:
     for value in _listed(found, size):
         if not (value is None or isinstance(value, int | float)):
             raise ValueError(f"returned {shown(value)} for a completion, not a number or None")
-        if value is not None and not isfinite(value):
+        if value is not None and not is_finite(value):
             raise ValueError(f"returned {value} for a completion; None says that there is no score")
     return tuple(None if value is None else float(value) for value in found)
 

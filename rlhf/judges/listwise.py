@@ -1,7 +1,7 @@
 """A language model sees all completions of a group at once, and says which is the best."""
 
 import asyncio
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import combinations
@@ -42,6 +42,14 @@ class ListwiseConfig(AskingConfig):
 
     def gives(self) -> Set[Fact]:
         return {Fact.verdicts, Fact.matrix}
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        if self.endpoint and not self.logprobs:
+            yield (
+                "judge.logprobs=false: judge=listwise reads how likely each letter is; remove it, "
+                "or set judge=llm"
+            )
 
     @property
     def labels(self) -> Sequence[str]:
@@ -116,12 +124,15 @@ def _won(
     for i in range(size):
         matrix[i][i] = 0.5
     for i, j in combinations(range(size) if orders else (), 2):
-        each = [_beats(shares[i], shares[j]) for shares in orders]
-        matrix[i][j] = fmean(each)
-        matrix[j][i] = 1 - fmean(each)
+        told = (_beats(shares[i], shares[j]) for shares in orders)
+        each = [one for one in told if one is not None]
+        if each:
+            matrix[i][j] = fmean(each)
+            matrix[j][i] = 1 - fmean(each)
         distances += [abs(a - b) for a, b in combinations(each, 2)]
     return matrix, fmean(distances) if distances else None
 
 
-def _beats(one: float, other: float) -> float:
-    return one / (one + other) if one + other else 0.5
+def _beats(one: float, other: float) -> float | None:
+    """None where neither is ever called the best: nothing is said of the two."""
+    return one / (one + other) if one + other else None

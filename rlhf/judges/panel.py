@@ -7,12 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import combinations
+from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar
 
 from rlhf.config.texts import location, text
 from rlhf.functions.source import read_source
-from rlhf.judges.base import JudgeConfig, Seat
+from rlhf.judges.base import JudgeConfig, Measure, Seat
 from rlhf.judges.combining import (
     EVEN,
     OF_MATRICES,
@@ -99,6 +100,10 @@ class PanelConfig(JudgeConfig):
         """Those that count."""
         weights = self.every_weight()
         return all(fact in one.gives() for name, one in self.members.items() if weights[name])
+
+    @property
+    def measure(self) -> Measure:
+        return Measure.parts if self.standardise else super().measure
 
     def needs(self) -> Mapping[Fact, str]:
         return needs_of(self.members)
@@ -198,7 +203,9 @@ def _weight_problems(panel: PanelConfig) -> Iterator[str]:
     key = f"judge.weights={told}: with judge.combine={combine.value} "
     is_vote = combine in (Combine.majority, Combine.lexicographic)
     ranked = ", ".join(f"{name}: {place}" for place, name in enumerate(reversed(weights), 1))
-    if not counting:
+    if not all(map(isfinite, weights.values())):
+        yield f"judge.weights={told}: each must be a finite number"
+    elif not counting:
         yield f"judge.weights={told}: nobody has a say; give one a weight other than 0"
     elif combine in (Combine.product, Combine.function) and set(counting.values()) != {1.0}:
         yield f"{key}a weight is 1, or 0 for a member that is watched only"

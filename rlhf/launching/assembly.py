@@ -298,5 +298,7 @@ def _evaluation(
             return ScoreEvaluation(heldout, judge, SATISFACTION)
         case Measure.score:
             return ScoreEvaluation(heldout, judge, None)
+        case Measure.parts:
+            return ScoreEvaluation(heldout, judge, None, is_relative=True)
         case Measure.win_rate:
             return WinRateEvaluation(heldout, judge, directory / "initial_completions.json", begins)

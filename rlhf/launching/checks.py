@@ -39,6 +39,8 @@ def unknown_keys(section: Any, prefix: str) -> Iterator[str]:
 
 
 def out_of_range(section: Any, prefix: str) -> Iterator[str]:
+    """In the order of the keys."""
+    parts = list(sections(section))
     for field in dataclasses.fields(section):
         key, value = f"{prefix}{field.name}", getattr(section, field.name)
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -46,8 +48,9 @@ def out_of_range(section: Any, prefix: str) -> Iterator[str]:
                 limit = field.metadata.get(name)
                 if limit is not None and not holds(value, limit):
                     yield f"{key}={value}: must be {words} {limit}"
-    for name, part in sections(section):
-        yield from out_of_range(part, f"{prefix}{name}.")
+        for name, part in parts:
+            if name.partition(".")[0] == field.name:
+                yield from out_of_range(part, f"{prefix}{name}.")
 
 
 def _contradictions(config: Config) -> Iterator[str]:

@@ -52,7 +52,7 @@ def require_same(
         f"{key}: what it names has changed since the run in {directory} began; put it back, choose "
         f"another run.dir, or go on with run.allow_changed=[{key}]"
         for key, content in before.items()
-        if now.get(key, content) != content and key not in allowed
+        if now.get(key, content) != content and key not in allowed and not key.startswith(_ADDED)
     ]
     problems += [
         f"{key}: what it named when the run in {directory} began is no longer there; put it back, "

@@ -171,7 +171,8 @@ def _start(
             case Seat.cpu | Seat.gpu:
                 build = Builder(key, judge.builder())
                 workers = start_workers(JudgeWorker, allotted[role], build)
-                return JudgeService(workers, timeout_s), workers
+                calls = judge.calls_per_worker
+                return JudgeService(workers, timeout_s, calls), workers
 
 
 def _ask_policy(config: Config, rollout: RolloutService, path: str, judge: AskingConfig) -> Judge:

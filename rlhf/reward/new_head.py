@@ -38,7 +38,15 @@ def start_classifier(
     """
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        own = [str(name) for _, name in sorted(config.id2label.items())]
         config.num_labels = num_labels
+        if names and keep_head and own != list(names) and len(own) == num_labels:
+            raise InputError(
+                [
+                    f"data.score_columns={list(names)}: keep_head=true goes on with the labels "
+                    f"{own}; name the columns so, in that order"
+                ]
+            )
         if names:
             config.id2label = dict(enumerate(names))
             config.label2id = {name: place for place, name in enumerate(names)}

@@ -10,6 +10,7 @@ interval, and writes `output=weights.json` for `judge.weights_file`.
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from os.path import expanduser
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,7 +81,7 @@ def matrix(pairs: Sequence[Pair], members: Sequence[str]) -> tuple[np.ndarray, n
     rows, labels = [], []
     for chosen, rejected, win_prob in pairs:
         both = [(chosen.get(name), rejected.get(name)) for name in members]
-        known = [a - b for a, b in both if a is not None and b is not None]
+        known = [a - b for a, b in both if a is not None and b is not None and isfinite(a - b)]
         if len(known) == len(members):
             rows.append(known)
             labels.append(win_prob)

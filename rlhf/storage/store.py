@@ -131,7 +131,8 @@ def _said(one: Collected) -> dict[Completion, _Said]:
     for place, completion in enumerate(one.completions):
         parts = {name: _known(values[place]) for name, values in verdict.parts.items()}
         reason = verdict.reasons[place] if verdict.reasons else ""
-        found[completion] = _Said(json.dumps(parts) if parts else None, reason or None)
+        told = reason.encode(errors="replace").decode()  # halves of characters included
+        found[completion] = _Said(json.dumps(parts) if parts else None, told or None)
     return found
 
 

@@ -1,8 +1,9 @@
 """Completions that call tools on their way: what a tool wrote is part of them, and is marked."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rlhf.records import Completion, Prompt, Sampling
 from rlhf.seeds import derive_seed
@@ -35,7 +36,7 @@ class ToolRollout:
         first = replace(sampling, max_tokens=left, stop=self._stops(prompt.prefix, sampling))
         begun = await self.rollout.generate(prompt, first, seed)
         whole = (self._go_on(prompt, sampling, one, seed) for one in begun)
-        return tuple(await asyncio.gather(*whole))
+        return tuple(await all_or_none(whole))
 
     async def _go_on(
         self, prompt: Prompt, sampling: Sampling, answer: Completion, seed: int
@@ -134,3 +135,14 @@ def with_tools(
     if not isinstance(config, CallConfig):
         return rollout
     return ToolRollout(rollout, config.tool(), encode, config, max_tokens)
+
+
+async def all_or_none(going_on: Iterable[Coroutine[Any, Any, Completion]]) -> list[Completion]:
+    """What all of them come to; where one fails, the others are ended before that is told."""
+    tasks = [asyncio.ensure_future(one) for one in going_on]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

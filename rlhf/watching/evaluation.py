@@ -13,12 +13,18 @@ from typing import Any
 import numpy as np
 
 from rlhf.problems import InputError, some
-from rlhf.records import Comparison, Completion, Judgement, Prompt, Sampling
+from rlhf.records import Comparison, Completion, Judgement, Prompt, Sampling, Verdict
 from rlhf.seeds import derive_seed
 from rlhf.stages import Judge, Metrics, Rollout
 from rlhf.storage.store import write_atomically
 from rlhf.toys.games import KnownGame, exploitability, exploitability_interval, nash_gap
-from rlhf.watching.metrics import Group, Shares, completion_metrics, evaluation_metrics
+from rlhf.watching.metrics import (
+    Group,
+    Shares,
+    completion_metrics,
+    evaluation_metrics,
+    part_means,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,8 @@ class ScoreEvaluation:
     judge: Judge
     shares: Shares | None
     """What to call the shares of completions that have a verifier's full score, if it is one."""
+    is_relative: bool = False
+    """Scores are those of a group, so that their mean says nothing; their parts do."""
 
     async def evaluate(self) -> Metrics:
         heldout = self.heldout
@@ -59,7 +67,10 @@ class ScoreEvaluation:
         greedy = [self._judged(prompt, heldout.greedy) for prompt in heldout.prompts]
         groups = await asyncio.gather(*sampled, *greedy)
         middle = len(sampled)
-        return evaluation_metrics(groups[:middle], groups[middle:], self.shares)
+        found = evaluation_metrics(groups[:middle], groups[middle:], self.shares)
+        if self.is_relative:
+            found.pop("score_mean", None)
+        return found
 
     async def _judged(self, prompt: Prompt, sampling: Sampling) -> Group:
         completions = await self.heldout.ask_one(prompt, sampling)
@@ -94,19 +105,17 @@ class WinRateEvaluation:
         self._require_initial()
         drawn = await self.heldout.ask(self.heldout.sampled)
         if not self.kept.exists():
-            texts = {group[0].prompt_id: group[0].text for group in drawn}
+            texts = {one.prompt_id: None if one.failure else one.text for (one, *_) in drawn}
             write_atomically(self.kept, json.dumps(texts, indent=1) + "\n")
         initial = json.loads(self.kept.read_text(encoding="utf-8"))
-        pairs = [
-            (group[0], replace(group[0], text=initial[group[0].prompt_id], **_OF_ANOTHER))
-            for group in drawn
-        ]
+        pairs = [(group[0], _initial(group[0], initial[group[0].prompt_id])) for group in drawn]
         asked = zip(self.heldout.prompts, pairs, strict=True)
         verdicts = await asyncio.gather(*(self.judge.judge(*one) for one in asked))
         won = [_first_wins(verdict) for verdict in verdicts]
         known = [one for one in won if one is not None]
         metrics = completion_metrics(drawn)
         metrics["invalid_rate"] = 1 - len(known) / len(won)
+        metrics |= part_means("", map(_own_parts, verdicts))
         return metrics | ({"win_rate": sum(known) / len(known)} if known else {})
 
     def _require_initial(self) -> None:
@@ -126,8 +135,17 @@ class WinRateEvaluation:
             )
 
 
-_OF_ANOTHER: dict[str, Any] = {"sample": 1, "token_ids": (), "reward": None, "failure": ""}
-"""What a completion has that only its text is left of."""
+def _initial(beside: Completion, text: str | None) -> Completion:
+    """What the initial policy said, of which only the text is left; None if it had failed."""
+    failure = "" if text is not None else "what the initial policy answered has failed"
+    rest: dict[str, Any] = {"sample": 1, "token_ids": (), "reward": None, "failure": failure}
+    return replace(beside, text=text or "", **rest)
+
+
+def _own_parts(verdict: Verdict) -> Verdict:
+    """Those of the policy's completion alone, which stands first."""
+    parts = {name: (own, *(None for _ in rest)) for name, (own, *rest) in verdict.parts.items()}
+    return replace(verdict, parts=parts)
 
 
 def _first_wins(verdict: Judgement | Comparison) -> float | None:

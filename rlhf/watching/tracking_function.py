@@ -36,6 +36,7 @@ class FunctionTracker:
         self._failure: str | None = None
         """The first one; set by the thread, told by whoever calls."""
         self._told = False
+        self._is_over = False
         self._thread: threading.Thread | None = None
         if reference is None:
             return
@@ -66,13 +67,16 @@ class FunctionTracker:
         self._thread.join(LAST_S)
         if self._thread.is_alive():
             self._tell(f"the last lines are not taken within {LAST_S:g} s")
+            self._is_over = True
+            self._process.kill()
+            self._thread.join(CALL_S)
         elif self._failure:
             self._tell(self._failure)
         self._thread = None
 
     def _work(self) -> None:
         with asyncio.Runner() as loop:
-            while (line := self._lines.get()) is not None:
+            while (line := self._lines.get()) is not None and not self._is_over:
                 try:
                     loop.run(self._process.call(*line))
                 except FunctionFailed as error:

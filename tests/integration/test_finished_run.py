@@ -99,6 +99,8 @@ ELSEWHERE = {
     # of pairwise judges
     "judge/win_prob_mean", "judge/order_disagreement", "judge/cycle_rate",
     "eval/win_rate", "eval/exploitability*", "eval/nash_gap*", "eval/share_*",
+    # of a second judge of the held-out answers
+    "eval/gold_*", "system/gold_*",
     # of judges whose scores have parts
     "eval/part_*", "judge/part_*",
     # of simulated users

@@ -5,6 +5,7 @@ from functools import cached_property
 from itertools import islice
 
 import torch
+from jinja2 import TemplateError
 
 from rlhf.config.models import Rendering
 from rlhf.data.rendering import Renderer
@@ -57,12 +58,21 @@ class LanguageModel:
             return (*begun, *self.text(f"\n\n{answer}\n\n"))
         return (*begun, *self.text(answer), *self._between)
 
+    def require_turns(self) -> None:
+        """Raises InputError if nothing of the user's can follow an answer."""
+        if self._renderer.reads_turns:
+            assert self._between is not None
+
     @cached_property
     def _between(self) -> Ids:
         """What the chat template writes between an answer and the user's next words."""
         turns = [("user", "1"), ("assistant", _MARK), ("user", _MARK)]
         messages = [{"role": role, "content": content} for role, content in turns]
-        whole = self._tokenizer.apply_chat_template(messages, tokenize=False)
+        try:
+            whole = self._tokenizer.apply_chat_template(messages, tokenize=False)
+        except (TemplateError, TypeError, ValueError) as error:
+            told = f"its chat template refuses a second turn of the user ({error})"
+            raise InputError([f"{self._where}: {told}; take another model"]) from error
         parts = whole.split(_MARK)
         if len(parts) != 3:
             raise InputError(

@@ -15,7 +15,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from rlhf.judges.programs.values import MOST_BYTES, decode, encode, named, tell, write_all
+from rlhf.judges.programs.values import (
+    MOST_BYTES,
+    Opaque,
+    decode,
+    encode,
+    named,
+    tell,
+    write_all,
+)
 
 
 class Gone(BaseException):
@@ -46,6 +54,8 @@ class Tests:
         given = [encode(list(args)), encode(keywords)]
         line = json.dumps([name, given])
         if '{"object": ' in line:
+            if _has_opaque([args, keywords]):  # the program's own doing, which fails the test
+                raise TypeError(f"{name} is given what the program gave, which is no data")
             raise Unfit(f"they give {name} something that is no data")
         self.called = True
         # One that has ended may have said why.
@@ -74,6 +84,15 @@ class Tests:
             raise Unfit(told)
         self.passed[place] = False
         self.reason = self.reason or f"test {place + 1}: {told}"
+
+
+def _has_opaque(value: Any) -> bool:
+    """Whether an object that the program gave, and that is no data, is in it."""
+    if isinstance(value, dict):
+        return _has_opaque([*value.keys(), *value.values()])
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(map(_has_opaque, value))
+    return isinstance(value, Opaque)
 
 
 def _raised(kind: str, text: str) -> Exception:

@@ -6,6 +6,7 @@
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -92,7 +93,7 @@ def decode(data: Any) -> Any:
 
 def _apart(kind: str, keys: list[Any]) -> list[Any]:
     """The keys; those made to collide would take a set or dict of them hours."""
-    if kind != "tuple" and len(keys) > _MANY and 2 * len({hash(key) for key in keys}) < len(keys):
+    if kind != "tuple" and len(keys) > _MANY and max(Counter(map(hash, keys)).values()) > _MANY:
         raise ValueError("too many keys of one hash")
     return keys
 

@@ -6,6 +6,7 @@ By HTTP here, by rollout workers in `actors.llm_judge`.
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from math import inf
 
 from rlhf.judges.base import Seat
 from rlhf.judges.questions.choosing import Chooser, Clean, Remembering
@@ -79,8 +80,8 @@ def weight_problems(
         if name not in names:
             there = ", ".join(names) or "none"
             yield f"judge.weights={name}: is none of judge.{key}; there are {there}"
-        elif weight < 0:
-            yield f"judge.weights.{name}={weight}: must be at least 0"
+        elif not 0 <= weight < inf:
+            yield f"judge.weights.{name}={weight}: must be a number, and at least 0"
     if names and not sum(max(0.0, weights.get(name, 1.0)) for name in names):
         yield f"judge.weights: all of judge.{key} weigh 0; leave one its weight"
     for name, text in texts.items():

@@ -199,14 +199,16 @@ def test_the_room_is_that_of_the_whole_answer(file, room: int, text: str, observ
     ("turn", "why"),
     [
         ("raise", "step ValueError: no such move (env.py line 12)"),
-        ("hang", "step is not done within 0.5 s"),
+        ("hang", "step is not done within 3 s"),
         ("die", "step ended its process, with code 3"),
         ("odd", "step returned ['x', 'yes', 1], not observation, done, reward"),
     ],
 )
 def test_an_environment_that_fails_costs_its_own_answer_alone(file, turn: str, why: str) -> None:
     script = [["0a", turn], ["1a", "end"]]
-    failed, other = played(f"{file}:Counts", Scripted(*script), num=2, timeout_s=0.5, num_workers=2)
+    timeout_s = 3.0 if turn == "hang" else 60.0
+    settings = {"num": 2, "timeout_s": timeout_s, "num_workers": 2}
+    failed, other = played(f"{file}:Counts", Scripted(*script), **settings)
     assert failed.failure.startswith(why) and failed.reward is None
     assert failed.text == f"0a<1>{turn}"
     assert (other.reward, other.failure) == (3, "")
@@ -240,10 +242,10 @@ def test_async_environments_overlap_and_are_closed(file) -> None:
     asked = (Message("system", "be brief"), Message("user", "?"))
     script = [["0a", "0end"], ["1a", "hang"]]
     one, other = played(
-        f"{file}:Waits", Scripted(*script), num=2, messages=asked, timeout_s=0.5, max_turns=2
+        f"{file}:Waits", Scripted(*script), num=2, messages=asked, timeout_s=3.0, max_turns=2
     )
     assert one.text == "0a2 open0end" and one.truncated
-    assert other.failure == "step is not done within 0.5 s"
+    assert other.failure == "step is not done within 3 s"
 
     async def many() -> str:
         config = FunctionEnvironmentConfig(function=f"{file}:Waits")

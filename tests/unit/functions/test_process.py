@@ -53,6 +53,8 @@ def test_tensors_are_lists_and_objects_are_refused():
     for value in (object(), {1, 2}, b"bytes", iter([1]), plain):
         with pytest.raises(Unfit, match="returned an object of"):
             plain(value)
+    with pytest.raises(Unfit, match="half a surrogate pair"):
+        plain(["\ud800"])
 
 
 async def test_async_calls_overlap_as_far_as_they_may(make: Make):
@@ -218,3 +220,14 @@ async def test_what_is_closed_is_gone(make: Make):
     process.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+@pytest.mark.parametrize(
+    "left", ["os.system('sleep 60 &')", "os.fork() or __import__('time').sleep(60)"]
+)
+async def test_what_it_has_started_does_not_hide_that_it_has_died(make: Make, left: str):
+    """A process of its own keeps our socket open, and is ended with it."""
+    dies = f"    if x == 'die':\n        {left}\n        os._exit(7)\n"
+    process = make(f"import os\ndef f(x):\n{dies}    return x")
+    assert await why(process, "die") == "ended its process, with code 7"
+    assert await process.call("again") == "again"

@@ -77,6 +77,9 @@ def test_keys_made_to_collide_are_refused():
     with pytest.raises(ValueError, match="one hash"):
         decode({"set": [{"int": hex(i * (2**61 - 1))} for i in range(5000)]})
     assert len(decode({"set": list(range(5000))})) == 5000
+    with pytest.raises(ValueError, match="one hash"):
+        colliding = [{"int": hex((2**61 - 1) * i)} for i in range(2000)]
+        decode({"set": [*colliding, *range(1, 3000)]})
 
 
 # --- where the program is ------------------------------------------------------------------------
@@ -218,6 +221,19 @@ def test_tests_as_code_tell_which_of_them_hold():
     found = judged("?", row, *TEXTS, "def f(x): return x + 1 if x > 0 else 1 / 0")
     assert found.parts == {"tests_passed": (1, 0.5, 0, 0, 0.5)}
     assert found.reasons[4] == "test 2: ZeroDivisionError: division by zero"
+
+
+def test_objects_handed_back_by_tests_are_the_program_s_fault():
+    """Else what is wrong could choose to be missing instead."""
+    row = {"test_list": ["assert dec(enc('a')) == 'a'"]}
+    found = judged(
+        "?",
+        row,
+        "class X: pass\ndef enc(s): return X()\ndef dec(x): return 'a'",
+        "def enc(s): return [s]\ndef dec(x): return x[0]",
+    )
+    assert found.scores == (0.0, 1.0)
+    assert "is given what the program gave, which is no data" in found.reasons[0]
 
 
 def test_the_prompt_goes_before_a_program():

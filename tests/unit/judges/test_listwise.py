@@ -48,7 +48,15 @@ async def test_who_always_takes_the_first_prefers_nothing_where_each_stands_firs
     verdict = await one.judge(PROMPT, completions("x", "y", "z"))
     # Where neither of two is first, nothing is said of them.
     assert verdict.win_prob == ((0.5, 0.5, 0.5),) * 3
-    assert verdict.order_disagreement == pytest.approx((1 + 0.5 + 0.5) / 3)
+    assert verdict.order_disagreement == 1
+    once = await judge(lambda shown: [1.0, 0.0, 0.0], orders=1).judge(PROMPT, completions(*"xyz"))
+    assert once.win_prob == ((0.5, 1.0, 1.0), (0.0, 0.5, None), (0.0, None, 0.5))
+
+
+def test_letters_without_their_probabilities_are_not_enough():
+    config = ListwiseConfig(endpoint="http://judge:8000/v1", model="m", logprobs=False)
+    (problem,) = config.problems()
+    assert problem.startswith("judge.logprobs=false: judge=listwise reads how likely")
 
 
 async def test_two_answers_are_asked_in_both_orders():

@@ -185,7 +185,8 @@ def verifiers(*names: str) -> dict[str, JudgeConfig]:
 def test_it_gives_what_its_members_and_their_combination_give(config: PanelConfig, gives: set):
     assert config.gives() == gives
     measures = {Fact.matrix: Measure.win_rate, Fact.outcomes: Measure.accuracy}
-    assert config.measure is next((m for f, m in measures.items() if f in gives), Measure.score)
+    scores = Measure.parts if config.standardise else Measure.score
+    assert config.measure is next((m for f, m in measures.items() if f in gives), scores)
 
 
 def test_what_a_member_needs_is_told_by_its_place():

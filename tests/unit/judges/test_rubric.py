@@ -70,7 +70,7 @@ async def test_an_aspect_without_a_rating_is_missing_and_the_score_with_it():
     ("keys", "told"),
     [
         ({"weights": {"wit": 1}}, "judge.weights=wit: is none of judge.aspects; there are quality"),
-        ({"weights": {"quality": -1}}, "judge.weights.quality=-1: must be at least 0"),
+        ({"weights": {"quality": -1}}, "judge.weights.quality=-1: must be a number"),
         ({"weights": {"quality": 0}}, "judge.weights: all of judge.aspects weigh 0"),
         ({"aspects": {"wit": " "}}, "judge.aspects.wit: is empty"),
         ({"endpoint": None}, "judge.path, judge.endpoint: one is required"),

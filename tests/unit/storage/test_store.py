@@ -92,11 +92,11 @@ def test_parts_and_reasons_stand_beside_the_scores_that_they_explain(
     tmp_path: Path, collected: Collected
 ) -> None:
     parts = {"right": (1.0, 0.0, 1.0, None), "short": (0.5, 0.25, None, float("inf"))}
-    verdict = Judgement((1.0, 0.25, 1.0, None), "panel@1", parts, ("", "off by 9", "", ""))
+    verdict = Judgement((1.0, 0.25, 1.0, None), "panel@1", parts, ("", "off by 9\ud800", "", ""))
     PreferenceStore(tmp_path).write(0, [replace(collected, judgement=verdict)])
     trained, tie, cut, short = store.read(tmp_path).to_pylist()
     assert json.loads(trained["chosen_parts"]) == {"right": 1.0, "short": 0.5}
-    assert (trained["chosen_reason"], trained["rejected_reason"]) == (None, "off by 9")
+    assert (trained["chosen_reason"], trained["rejected_reason"]) == (None, "off by 9?")
     assert json.loads(tie["rejected_parts"]) == {"right": 1.0, "short": None}
     assert json.loads(cut["rejected_parts"]) == {"right": None, "short": None}
     assert short["chosen_parts"] is None
