@@ -37,7 +37,7 @@ def start_classifier(
     Leaves the global random state alone. Raises InputError if the weights lack anything else.
     """
     try:
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        config: Any = AutoConfig.from_pretrained(directory, trust_remote_code=False)
         own = [str(name) for _, name in sorted(config.id2label.items())]
         config.num_labels = num_labels
         if names and keep_head and own != list(names) and len(own) == num_labels:
