@@ -85,10 +85,6 @@ class FunctionProcess:
             raise FunctionFailed(reply["error"])
         return reply["value"]
 
-    def kill(self) -> None:
-        """Ends what it is at now, from any thread; what is asked later starts it again."""
-        self._kill()
-
     def close(self) -> None:
         """Ends the process."""
         if self._listening is not None:
@@ -100,11 +96,12 @@ class FunctionProcess:
         """With what it has started."""
         self._is_up = False
         self._socket.close()
-        self._kill()
+        self.kill()
         self._child.wait()
 
-    def _kill(self) -> None:
-        """Once, since its number may be somebody else's later."""
+    def kill(self) -> None:
+        """Ends it and what it has started, from any thread; what is asked later starts it again.
+        Once, since its number may be somebody else's by then."""
         if not self._is_killed:
             self._is_killed = True
             with suppress(ProcessLookupError, PermissionError):
@@ -194,7 +191,7 @@ class FunctionProcess:
                 await asyncio.wait([reading], timeout=WATCH_S)
             await asyncio.wait([reading], timeout=WATCH_S)  # what it said last
             why = {"error": f"ended its process, with code {await self._ended()}"}
-            self._kill()
+            self.kill()
             for future in self._waiting.values():
                 if not future.done():
                     future.set_result(why)
@@ -215,7 +212,7 @@ class FunctionProcess:
         try:
             return await asyncio.to_thread(self._child.wait, CANCEL_S)
         except subprocess.TimeoutExpired:  # it has only shut its end
-            self._kill()
+            self.kill()
             return self._child.wait()
 
     async def _end_call(self, number: int) -> None:
@@ -225,7 +222,7 @@ class FunctionProcess:
             done, _ = await asyncio.wait([ended], timeout=CANCEL_S)
             if done:
                 return
-        self._kill()
+        self.kill()
         if self._listening is not None:
             await asyncio.wait([self._listening], timeout=CANCEL_S)
 

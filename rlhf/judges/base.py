@@ -136,15 +136,12 @@ class JudgeConfig(Option):
 
 
 @dataclass
-class ModelJudgeConfig(JudgeConfig):
-    """A Hugging Face sequence-classification model."""
-
-    labels: ClassVar[str]
-    """How many it has, in words."""
+class HeldModelConfig(JudgeConfig):
+    """A model that each of its workers holds, on a GPU where runs use them."""
 
     path: str = location()
     max_tokens: int = number(4096, at_least=1)
-    """Prompt and completion together; a longer one is a judge failure."""
+    """Of all that is read at once, such as prompt and completion; more is a judge failure."""
     micro_batch_tokens: int = number(16384, at_least=1)
     dtype: str = text("auto")
 
@@ -155,6 +152,24 @@ class ModelJudgeConfig(JudgeConfig):
     @property
     def loads(self) -> str:
         return self.path
+
+    def folder(self) -> Path:
+        """The model's, fetched if `path` is a hub id; raises InputError if it cannot be used."""
+        raise NotImplementedError
+
+    def held(self) -> tuple[Path, str]:
+        return self.folder(), self.dtype
+
+    def inspect(self, asked: Set[Fact]) -> None:
+        self.folder()
+
+
+@dataclass
+class ModelJudgeConfig(HeldModelConfig):
+    """A Hugging Face sequence-classification model."""
+
+    labels: ClassVar[str]
+    """How many it has, in words."""
 
     @staticmethod
     def fits(num_labels: int) -> bool:
@@ -166,41 +181,17 @@ class ModelJudgeConfig(JudgeConfig):
         return iter(())
 
     def folder(self) -> Path:
-        """The model's, fetched if `path` is a hub id; raises InputError if it cannot be used."""
         # Imported where it is needed: a configuration is to load in no time.
         from rlhf.models.files import find_model
 
         return find_model(self)
 
-    def held(self) -> tuple[Path, str]:
-        return self.folder(), self.dtype
-
-    def inspect(self, asked: Set[Fact]) -> None:
-        self.folder()
-
 
 @dataclass
-class LanguageModelJudgeConfig(JudgeConfig):
+class LanguageModelJudgeConfig(HeldModelConfig):
     """A causal language model that says how likely texts are."""
 
-    path: str = location()
-    max_tokens: int = number(4096, at_least=1)
-    """Of a whole text; a longer one is a judge failure."""
-    micro_batch_tokens: int = number(16384, at_least=1)
-    dtype: str = text("auto")
-
-    @property
-    def seat(self) -> Seat:
-        return Seat.gpu
-
-    @property
-    def loads(self) -> str:
-        return self.path
-
-    def held(self) -> tuple[Path, str]:
+    def folder(self) -> Path:
         from rlhf.models.checks import require_causal
 
-        return require_causal("judge.path", self.path), self.dtype
-
-    def inspect(self, asked: Set[Fact]) -> None:
-        self.held()
+        return require_causal("judge.path", self.path)

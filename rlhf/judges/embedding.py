@@ -6,8 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import ClassVar
 
-from rlhf.config.texts import location, text
-from rlhf.judges.base import JudgeConfig, Seat
+from rlhf.judges.base import HeldModelConfig
 from rlhf.judges.groups import Group
 from rlhf.options import Fact
 from rlhf.ranges import number
@@ -21,20 +20,17 @@ class Near(Enum):
 
 
 @dataclass
-class EmbeddingConfig(JudgeConfig):
+class EmbeddingConfig(HeldModelConfig):
     """The product of two texts' embeddings, each the mean of an encoder's last hidden states, as
     Contriever's are (Izacard et al. 2021, arXiv 2112.09118)."""
 
     name: ClassVar[str] = "embedding"
 
-    path: str = location()
     near: Near = Near.prompt
     cosine: bool = True
     """Of embeddings of length 1: from -1 to 1."""
     max_tokens: int = number(512, at_least=1)
     """Of a text; a longer one is a judge failure."""
-    micro_batch_tokens: int = number(16384, at_least=1)
-    dtype: str = text("auto")
 
     def gives(self) -> Set[Fact]:
         return {Fact.verdicts}
@@ -45,21 +41,10 @@ class EmbeddingConfig(JudgeConfig):
         line = "judge.near=answer: this data has no answers to compare with; set judge.near=prompt"
         return {Fact.answers: line}
 
-    @property
-    def seat(self) -> Seat:
-        return Seat.gpu
-
-    @property
-    def loads(self) -> str:
-        return self.path
-
-    def held(self) -> tuple[Path, str]:
+    def folder(self) -> Path:
         from rlhf.judges.models.encoder import encoder_folder
 
-        return encoder_folder(self.path), self.dtype
-
-    def inspect(self, asked: Set[Fact]) -> None:
-        self.held()
+        return encoder_folder(self.path)
 
     def build(self) -> "Nearness":
         return Nearness(self)

@@ -38,18 +38,7 @@ def start_classifier(
     """
     try:
         config: Any = AutoConfig.from_pretrained(directory, trust_remote_code=False)
-        own = [str(name) for _, name in sorted(config.id2label.items())]
-        config.num_labels = num_labels
-        if names and keep_head and own != list(names) and len(own) == num_labels:
-            raise InputError(
-                [
-                    f"data.score_columns={list(names)}: keep_head=true goes on with the labels "
-                    f"{own}; name the columns so, in that order"
-                ]
-            )
-        if names:
-            config.id2label = dict(enumerate(names))
-            config.label2id = {name: place for place, name in enumerate(names)}
+        _declare_labels(config, num_labels, names, keep_head)
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -83,6 +72,22 @@ def start_classifier(
         _renew_head(model, body, seed)
     _declare_padding(model.config.get_text_config(), tokenizer)
     return Classifier(model, tokenizer, max_tokens)
+
+
+def _declare_labels(config: Any, num_labels: int, names: Sequence[str], kept: bool) -> None:
+    """Raises InputError if the head is kept, and its labels are called otherwise."""
+    own = [str(name) for _, name in sorted(config.id2label.items())]
+    if names and kept and own != list(names) and len(own) == num_labels:
+        raise InputError(
+            [
+                f"data.score_columns={list(names)}: keep_head=true goes on with the labels {own}; "
+                "name the columns so, in that order"
+            ]
+        )
+    config.num_labels = num_labels
+    if names:
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: place for place, name in enumerate(names)}
 
 
 def _renew_head(model: Any, body: str, seed: int) -> None:

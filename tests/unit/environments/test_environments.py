@@ -14,6 +14,7 @@ import pytest
 from rlhf.collecting.dispatch import RequestFailed
 from rlhf.config.models import Rendering, Vocabulary
 from rlhf.data.rendering import Renderer, Row
+from rlhf.environments.base import EnvironmentFailed
 from rlhf.environments.function import FunctionEnvironmentConfig, Reward
 from rlhf.environments.judging import EpisodeJudge
 from rlhf.environments.playing import FunctionEnvironment
@@ -224,7 +225,7 @@ def test_what_a_process_takes_along_has_failed_and_the_next_begins_anew(file) ->
         for episode, text in ((first, "die"), (second, "a")):
             try:
                 found.append(await episode.step(text))
-            except Exception as error:
+            except EnvironmentFailed as error:
                 found.append(str(error))
         third = await environment.begin(prompt)
         found.append((await third.step("a")).observation)
