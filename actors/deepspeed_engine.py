@@ -101,6 +101,11 @@ class DeepSpeedEngine:
         """What to call for a forward pass."""
         return self._engine
 
+    @property
+    def config(self) -> Any:
+        """transformers' own, of the model."""
+        return self._plain_model().config
+
     def step(
         self, micro_batches: Sequence[Any], loss: Callable[[Any], Tensor], learning_rate: float
     ) -> StepResult:

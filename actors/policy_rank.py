@@ -1,5 +1,6 @@
 """One policy rank: a part of the model in training, under DeepSpeed, in a Ray actor."""
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +15,17 @@ from torch import Tensor
 
 from rlhf.config.models import LOGPROB_NOISE, DType, Optimizer, PolicyConfig, Transport
 from rlhf.diagnostics import TrainedPairs, names_for, pair_metrics
-from rlhf.learning.logprobs import completion_logprobs, pad
+from rlhf.learning.packing import Packing
+from rlhf.learning.reading import CannotPack, RowReader, find_packing
 from rlhf.learning.schedules import learning_rate, step_progress
-from rlhf.models.batching import optimizer_steps, rank_micro_batches, together, unique
+from rlhf.models.batching import (
+    Shape,
+    halved,
+    optimizer_steps,
+    rank_micro_batches,
+    together,
+    unique,
+)
 from rlhf.models.saving import save_causal
 from rlhf.objectives import (
     Judged,
@@ -31,6 +40,8 @@ from rlhf.records import Preference, PreferenceBatch, Tokens
 from rlhf.seeds import derive_seed
 from rlhf.stages import Metrics
 from rlhf.storage.tensor_files import TensorReader, TensorWriter
+
+_log = logging.getLogger(__name__)
 
 
 class StaleAnchor(RunFailed):
@@ -102,6 +113,18 @@ class PolicyRank:
             config = replace(config, optimizer=Optimizer.adamw)
         torch.manual_seed(derive_seed(self._plan.seed, "policy rank", self._rank))
         self._engine = DeepSpeedEngine(path, self._plan.dtype, config)
+        self._reader = RowReader(self._engine.model, self._engine.device, self._packing())
+
+    def _packing(self) -> Packing | None:
+        if not self._plan.policy.packing:
+            return None
+        self._engine.model.eval()
+        try:
+            return find_packing(self._engine.model, self._engine.config, self._engine.device)
+        except CannotPack as why:
+            if self._rank == 0:
+                _log.warning("policy.packing: rows are padded instead: %s", why)
+            return None
 
     # --- learning ------------------------------------------------------------------------------
 
@@ -111,11 +134,12 @@ class PolicyRank:
         sums = torch.zeros(1, dtype=torch.float64)
 
         def loss(indices: Sequence[int]) -> Tensor:
-            total = -self._logprobs_BC([rows[i] for i in indices]).sum() / num_tokens
+            mine = [rows[i] for i in indices]
+            total = -self._logprobs_BC(self._reader, mine).sum() / num_tokens
             sums[0] += total.item()
             return total
 
-        self._step(rows, loss, learning_rate)
+        self._step([self._reader.shape([row]) for row in rows], loss, learning_rate)
         return self._over_ranks(sums)[0]
 
     def update(self, batch: PreferenceBatch) -> Metrics:
@@ -143,10 +167,11 @@ class PolicyRank:
             rate = learning_rate(plan.policy, done)
             chosen = [pairs[i] for i in indices]
             anchors = {name: [sides[i] for i in indices] for name, sides in batch.anchors.items()}
-            units = self._units(chosen)
-            loss = self._pair_loss(chosen, anchors, units, sums, drift if k == 0 else None)
-            rows = [_all_sides([chosen[i] for i in unit]) for unit in units]
-            result = self._step(rows, loss, rate)
+            reader = self._reader.fitting(_sides(chosen))
+            units = self._units(chosen, reader)
+            loss = self._pair_loss(chosen, anchors, units, reader, sums, drift if k == 0 else None)
+            shapes = [reader.shape(_sides([chosen[i] for i in unit])) for unit in units]
+            result = self._step(shapes, loss, rate)
             skipped += not result.applied
             norms += [result.grad_norm] if result.applied else []
             self._check_finite(result.applied)
@@ -163,17 +188,31 @@ class PolicyRank:
         counts = {"policy/num_steps": float(len(steps)), "policy/skipped_steps": float(skipped)}
         return means | counts | {"policy/lr": rate}
 
-    def _units(self, pairs: Sequence[Preference]) -> list[list[int]]:
-        """Pairs that must share a forward pass: each by itself, or all of a prompt."""
-        if self._plan.objective.needs_whole_lists:
-            return together([pair.prompt.id for pair in pairs])
-        return [[i] for i in range(len(pairs))]
+    def _units(self, pairs: Sequence[Preference], reader: RowReader) -> list[list[int]]:
+        """Pairs that share a forward pass: each by itself, or all of a prompt.
+
+        Where rows are packed, as many of a prompt as the budget allows, since they begin alike.
+        """
+        whole = self._plan.objective.needs_whole_lists
+        if not whole and reader.packing is None:
+            return [[i] for i in range(len(pairs))]
+        units = together([pair.prompt.id for pair in pairs])
+        if whole:
+            return units
+        budget = self._plan.policy.micro_batch_tokens
+
+        def too_large(unit: list[int]) -> bool:
+            shape = reader.shape(_sides([pairs[i] for i in unit]))
+            return len(unit) > 1 and shape.num_rows * shape.width > budget
+
+        return [part for unit in units for part in halved(unit, too_large)]
 
     def _pair_loss(
         self,
         pairs: Sequence[Preference],
         anchors: Mapping[str, Sequence],
         units: Sequence[Sequence[int]],
+        reader: RowReader,
         sums: Tensor,
         drift: Tensor | None,
     ) -> Callable[[Sequence[int]], Tensor]:
@@ -191,9 +230,10 @@ class PolicyRank:
             mine = [pairs[i] for i in indices]
             sides = [pair.chosen.tokens for pair in mine] + [pair.rejected.tokens for pair in mine]
             rows, places = unique(sides)
+            logprobs_RC = self._logprobs_BC(reader, rows)
             if not rows:
-                return self._logprobs_BC(rows).sum()
-            chosen_B, rejected_B = self._logprobs_BC(rows).sum(1)[places].chunk(2)
+                return logprobs_RC.sum()
+            chosen_B, rejected_B = logprobs_RC.sum(1)[places].chunk(2)
             lengths_B = torch.tensor([side.num_own_tokens for side in sides], device=device)
             policy = PairLogprobs(chosen_B, rejected_B, *lengths_B.chunk(2))
             others = {
@@ -219,17 +259,16 @@ class PolicyRank:
 
         return loss
 
-    def _step(self, rows: Sequence[Tokens], loss: Callable, rate: float) -> Any:
-        widths = [(len(row.prompt), len(row.completion)) for row in rows]
+    def _step(self, shapes: Sequence[Shape], loss: Callable, rate: float) -> Any:
         budget = self._plan.policy.micro_batch_tokens
-        mine = rank_micro_batches(widths, budget, self._num_ranks)[self._rank]
+        mine = rank_micro_batches(shapes, budget, self._num_ranks)[self._rank]
         return self._engine.step(mine, loss, rate)
 
-    def _logprobs_BC(self, rows: Sequence[Tokens]) -> Tensor:
+    def _logprobs_BC(self, reader: RowReader, rows: Sequence[Tokens]) -> Tensor:
         """Zero, but computed by all the model's layers, for a rank that has no rows."""
         if not rows:
-            return self._logprobs_BC([Tokens((0,), (0,))]) * 0.0
-        return completion_logprobs(self._engine.model, pad(rows, self._engine.device))
+            return reader.logprobs_RC([Tokens((0,), (0,))]) * 0.0
+        return reader.logprobs_RC(rows)
 
     def _over_ranks(self, values: Tensor, how: Any = torch.distributed.ReduceOp.SUM) -> list[float]:
         values = values.to(self._engine.device)
@@ -252,12 +291,15 @@ class PolicyRank:
     ) -> dict[int, list[float]]:
         """This rank's share of the rows: index -> nats per completion token."""
         self._engine.model.eval()
-        widths = [(len(row.prompt), len(row.completion)) for row in rows]
+        reader = self._reader.fitting(rows)
+        units = reader.units(rows)
+        shapes = [reader.shape([rows[i] for i in unit]) for unit in units]
         budget = self._plan.policy.micro_batch_tokens
         results: dict[int, list[float]] = {}
         with self._engine.initial_policy() if initial else nullcontext():
-            for indices in rank_micro_batches(widths, budget, self._num_ranks)[self._rank]:
-                values_BC = self._logprobs_BC([rows[i] for i in indices]).tolist()
+            for batch in rank_micro_batches(shapes, budget, self._num_ranks)[self._rank]:
+                indices = [i for unit in batch for i in units[unit]]
+                values_BC = self._logprobs_BC(reader, [rows[i] for i in indices]).tolist()
                 for i, values in zip(indices, values_BC, strict=False):
                     results[i] = values[: len(rows[i].completion)]
         return results
@@ -330,12 +372,9 @@ class PolicyRank:
                 torch.cuda.set_rng_state(TensorReader(own).read("cuda"))
 
 
-def _all_sides(pairs: Sequence[Preference]) -> Tokens:
-    """Stands for all rows of some pairs when forward passes are packed."""
-    rows = {side.tokens for pair in pairs for side in pair.sides}
-    prompt = max((row.prompt for row in rows), key=len)
-    completion = max((row.completion for row in rows), key=len)
-    return Tokens(prompt * len(rows), completion * len(rows))
+def _sides(pairs: Sequence[Preference]) -> list[Tokens]:
+    """The distinct rows of some pairs."""
+    return unique([side.tokens for pair in pairs for side in pair.sides])[0]
 
 
 def _peers(

@@ -9,7 +9,7 @@ import torch
 from actors.group import Worker
 from rlhf.collecting.dispatch import Dispatcher
 from rlhf.config.models import DType, ReferenceConfig
-from rlhf.learning.logprobs import sum_logprobs
+from rlhf.learning.reading import CannotPack, RowReader, find_packing
 from rlhf.models.loading import load_causal
 from rlhf.records import Tokens
 
@@ -27,11 +27,16 @@ class ReferenceWorker:
 
     async def load(self, path: str) -> None:
         """Before anything is served; a warm start makes the model while this process starts."""
-        self._model = load_causal(path, self._dtype).to(self._device).eval()
+        model = load_causal(path, self._dtype).to(self._device).eval()
+        try:
+            packing = find_packing(model, model.config, self._device)
+        except CannotPack:  # the policy, which is the same model, says so
+            packing = None
+        self._reader = RowReader(model, self._device, packing)
 
     async def serve(self, rows: Sequence[Tokens]) -> AsyncIterator[list[tuple[int, float]]]:
-        budget = self._config.micro_batch_tokens
-        yield list(enumerate(sum_logprobs(self._model, rows, budget, self._device)))
+        values = self._reader.each(rows, self._config.micro_batch_tokens)
+        yield [(i, sum(row)) for i, row in enumerate(values)]
 
 
 class ReferenceService:

@@ -13,8 +13,8 @@ from transformers import DynamicCache, StopStringCriteria
 from actors.engine import Draft, Drafts, GenerationRequest
 from rlhf.collecting.dispatch import Failure
 from rlhf.config.models import DType, TransformersRolloutConfig
-from rlhf.learning.logprobs import row_logprobs
-from rlhf.models.batching import micro_batches
+from rlhf.learning.reading import row_logprobs
+from rlhf.models.batching import Shape, micro_batches
 from rlhf.models.loading import load_causal
 from rlhf.records import Sampling, Tokens
 
@@ -47,12 +47,12 @@ class TransformersEngine:
             # What goes on after a call or a turn has another limit than what begins.
             by_sampling[replace(request.sampling, max_tokens=0)].append(i)
         for sampling, indices in by_sampling.items():
-            widths = [
-                (len(requests[i].token_ids) * sampling.num_completions,
-                 requests[i].sampling.max_tokens * sampling.num_completions)
-                for i in indices
-            ]  # fmt: skip
-            for batch in micro_batches(widths, self._config.max_batch_tokens):
+            asked = [requests[i] for i in indices]
+            shapes = [
+                Shape(len(one.token_ids), one.sampling.max_tokens, sampling.num_completions)
+                for one in asked
+            ]
+            for batch in micro_batches(shapes, self._config.max_batch_tokens):
                 chosen = [indices[i] for i in batch]
                 yield list(zip(chosen, self._sample([requests[i] for i in chosen]), strict=True))
 

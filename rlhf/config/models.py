@@ -164,6 +164,9 @@ class PolicyConfig:
     """Preferences per optimizer step, over all ranks."""
     micro_batch_tokens: int = number(16384, at_least=1)
     """Tokens, padding included, that one forward pass of a rank may come to."""
+    packing: bool = True
+    """Compute what completions of a prompt have in common once, where the model's attention allows
+    it; the numbers are the same but for rounding."""
     learning_rate: float = number(5e-7, above=0)
     optimizer: Optimizer = Optimizer.adamw
     schedule: Schedule = Schedule.constant

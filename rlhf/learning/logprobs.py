@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from rlhf.models.batching import micro_batches
 from rlhf.records import Tokens
 
 _CHUNK_NUMBERS = 1 << 24
@@ -87,26 +86,3 @@ def _gather(logits_BCV: Tensor, targets_BC: Tensor) -> Tensor:
     logits_BCV = logits_BCV.float()
     chosen_BC = logits_BCV.gather(-1, targets_BC.unsqueeze(-1)).squeeze(-1)
     return chosen_BC - logits_BCV.logsumexp(-1)
-
-
-@torch.inference_mode()
-def sum_logprobs(
-    model: torch.nn.Module, rows: Sequence[Tokens], micro_batch_tokens: int, device: torch.device
-) -> list[float]:
-    """Summed log-probability of every row's completion, in the order of `rows`."""
-    return [sum(values) for values in row_logprobs(model, rows, micro_batch_tokens, device)]
-
-
-@torch.inference_mode()
-def row_logprobs(
-    model: torch.nn.Module, rows: Sequence[Tokens], micro_batch_tokens: int, device: torch.device
-) -> list[list[float]]:
-    """Per-token log-probabilities of every row's completion, in the order of `rows`."""
-    results: list[list[float]] = [[] for _ in rows]
-    widths = [(len(row.prompt), len(row.completion)) for row in rows]
-    for indices in micro_batches(widths, micro_batch_tokens):
-        batch = [rows[i] for i in indices]
-        values_BC = completion_logprobs(model, pad(batch, device)).tolist()
-        for i, row, values in zip(indices, batch, values_BC, strict=True):
-            results[i] = values[: len(row.completion)]
-    return results

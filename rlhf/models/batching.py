@@ -4,31 +4,49 @@ Pure index arithmetic, the same on every rank, so ranks need not talk to agree.
 """
 
 import random
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import accumulate, pairwise
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 Row = TypeVar("Row", bound=Hashable)
 
 
-def micro_batches(widths: Sequence[tuple[int, int]], budget_tokens: int) -> list[list[int]]:
-    """Indices packed, longest first, so that `rows x (widest prompt + widest completion)` stays
-    within the budget; a row beyond it travels alone.
+class Shape(NamedTuple):
+    """What a row, or some that stay together, come to in a forward pass."""
 
-    `widths`: (prompt tokens, completion tokens) of each row.
-    """
-    order = sorted(range(len(widths)), key=lambda i: (-sum(widths[i]), i))
+    prompt: int
+    """Tokens of the longest."""
+    completion: int
+    """Tokens of the longest."""
+    num_rows: int = 1
+
+    @property
+    def width(self) -> int:
+        return self.prompt + self.completion
+
+    def beside(self, other: "Shape") -> "Shape":
+        """Both in one forward pass."""
+        return Shape(
+            max(self.prompt, other.prompt),
+            max(self.completion, other.completion),
+            self.num_rows + other.num_rows,
+        )
+
+
+def micro_batches(shapes: Sequence[Shape], budget_tokens: int) -> list[list[int]]:
+    """Indices packed, longest first, so that `rows x (widest prompt + widest completion)` stays
+    within the budget; what is beyond it by itself travels alone."""
+    order = sorted(range(len(shapes)), key=lambda i: (-shapes[i].width, i))
     batches: list[list[int]] = []
-    width_P = width_C = 0
+    whole = Shape(0, 0, 0)
     for i in order:
-        prompt, completion = widths[i]
-        wider_P, wider_C = max(width_P, prompt), max(width_C, completion)
-        if batches and (len(batches[-1]) + 1) * (wider_P + wider_C) <= budget_tokens:
+        wider = whole.beside(shapes[i])
+        if batches and wider.num_rows * wider.width <= budget_tokens:
             batches[-1].append(i)
-            width_P, width_C = wider_P, wider_C
+            whole = wider
         else:
             batches.append([i])
-            width_P, width_C = prompt, completion
+            whole = shapes[i]
     return batches
 
 
@@ -48,6 +66,14 @@ def together(groups: Sequence[Hashable]) -> list[list[int]]:
     for row, group in enumerate(groups):
         members.setdefault(group, []).append(row)
     return list(members.values())
+
+
+def halved(rows: list[int], too_large: Callable[[list[int]], bool]) -> list[list[int]]:
+    """The rows in parts, each cut in the middle until it is no longer too large."""
+    if not too_large(rows):
+        return [rows]
+    middle = len(rows) // 2
+    return halved(rows[:middle], too_large) + halved(rows[middle:], too_large)
 
 
 def optimizer_steps(
@@ -75,17 +101,17 @@ def optimizer_steps(
 
 
 def rank_micro_batches(
-    widths: Sequence[tuple[int, int]], budget_tokens: int, num_ranks: int
+    shapes: Sequence[Shape], budget_tokens: int, num_ranks: int
 ) -> list[list[list[int]]]:
     """Each rank's micro-batches of one optimizer step, the same number for every rank.
 
     Ranks meet in collectives at every micro-batch, so a rank with less to do gets empty ones.
     """
-    order = sorted(range(len(widths)), key=lambda i: (-sum(widths[i]), i))
+    order = sorted(range(len(shapes)), key=lambda i: (-shapes[i].width, i))
     ranks = []
     for rank in range(num_ranks):
         mine = order[rank::num_ranks]
-        packed = micro_batches([widths[i] for i in mine], budget_tokens)
+        packed = micro_batches([shapes[i] for i in mine], budget_tokens)
         ranks.append([[mine[i] for i in batch] for batch in packed])
     most = max(len(batches) for batches in ranks)
     return [batches + [[]] * (most - len(batches)) for batches in ranks]

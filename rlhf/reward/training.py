@@ -16,7 +16,7 @@ from rlhf.config.models import DType, PolicyConfig
 from rlhf.config.reward import Kind, Margin, RewardTrainingConfig
 from rlhf.judges.models.classifiers import Classifier, distinct
 from rlhf.learning.schedules import learning_rate
-from rlhf.models.batching import micro_batches, optimizer_steps
+from rlhf.models.batching import Shape, micro_batches, optimizer_steps
 from rlhf.problems import RunFailed
 from rlhf.reward import losses as reward_losses
 from rlhf.reward.encoding import Encoded
@@ -126,7 +126,7 @@ def _heldout_logits(
 ) -> Tensor:
     """As `_logits`, of any number of examples."""
     found: dict[int, Tensor] = {}
-    for batch in micro_batches(_widths(examples), config.micro_batch_tokens):
+    for batch in micro_batches(_shapes(examples), config.micro_batch_tokens):
         logits_BRL = _logits(classifier, [examples[i] for i in batch]).cpu()
         sizes = [max(1, len(examples[i].places) // 2) for i in batch]
         found |= dict(zip(batch, logits_BRL.split(sizes), strict=True))
@@ -178,7 +178,7 @@ def _backward(
 ) -> float:
     """Adds the gradient of the step's mean loss, which it returns."""
     total = 0.0
-    for batch in micro_batches(_widths(step), config.micro_batch_tokens):
+    for batch in micro_batches(_shapes(step), config.micro_batch_tokens):
         examples = [step[i] for i in batch]
         with _precision(config, classifier):
             logits_BRL = _logits(classifier, examples)
@@ -188,9 +188,9 @@ def _backward(
     return total
 
 
-def _widths(examples: Sequence[Encoded]) -> list[tuple[int, int]]:
+def _shapes(examples: Sequence[Encoded]) -> list[Shape]:
     """Tokens of all rows of each example."""
-    return [(len(one.rows) * max(map(len, one.rows)), 0) for one in examples]
+    return [Shape(len(one.rows) * max(map(len, one.rows)), 0) for one in examples]
 
 
 def _logits(classifier: Classifier, examples: Sequence[Encoded]) -> Tensor:

@@ -12,7 +12,7 @@ from actors.group import Allotment, start_workers, stop_workers
 from actors.policy import PolicyService
 from actors.policy_rank import PolicyPlan, PolicyRank
 from rlhf.config.models import DType, PolicyConfig
-from rlhf.learning.logprobs import row_logprobs
+from rlhf.learning.reading import row_logprobs
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.storage.tensor_files import TensorReader
 

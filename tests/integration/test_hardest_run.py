@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from rlhf.launching.command_line import checked
 from rlhf.launching.configuration import register_schemas
 from rlhf.launching.inputs import read_inputs
-from rlhf.learning.logprobs import sum_logprobs
+from rlhf.learning.reading import sum_logprobs
 from rlhf.storage.store import read, read_metrics
 
 CONF = Path(__file__).parents[2] / "conf"

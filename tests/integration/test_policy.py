@@ -13,7 +13,7 @@ from actors.policy import InitialPolicy, PolicyService
 from actors.policy_rank import PolicyPlan, PolicyRank
 from rlhf.collecting.dispatch import WorkerDied
 from rlhf.config.models import DType, Optimizer, PolicyConfig
-from rlhf.learning.logprobs import sum_logprobs
+from rlhf.learning.reading import sum_logprobs
 from rlhf.objectives.base import ObjectiveConfig
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.objectives.kto import KTOConfig
@@ -95,6 +95,49 @@ async def test_every_zero_stage_and_number_of_ranks_learns_the_same(tiny_model, 
         assert weights.keys() == others.keys()
         for key, value in weights.items():
             assert torch.allclose(value, others[key], rtol=1e-3, atol=2e-5), (name, key)
+
+
+def answered_often() -> PreferenceBatch:
+    """Three prompts with four answers each, two of which begin alike; every answer in a pair."""
+    pairs = []
+    for p in range(3):
+        asked = Prompt(str(p), (), tuple((7 * p + k) % 29 + 3 for k in range(6 + 3 * p)))
+        answers = [
+            tuple((p + 11 * (a // 2) + 5 * i) % 29 + 3 for i in range(3)) + (a + 3,) * (1 + a)
+            for a in range(4)
+        ]
+        sides = [
+            Completion(asked.id, a, ids, (0.0,) * len(ids), str(ids), False, 0)
+            for a, ids in enumerate(answers)
+        ]
+        pairs += [
+            Preference.over(asked, sides[a], sides[a + 1], 1.0, 0.0, "t@1") for a in (0, 1, 2)
+        ]
+    return PreferenceBatch(0, pairs, {"initial": [SidePair(-9.0, -11.0)] * len(pairs)})
+
+
+async def test_packed_or_padded_the_gradient_is_the_same(tiny_model, tmp_path):
+    """One step of plain gradient descent at a rate of 1 takes the gradient off the weights."""
+    found = {}
+    plain = {"optimizer": Optimizer.sgd, "learning_rate": 1.0, "max_grad_norm": 1e9}
+    for name, packing, stage, ranks in [
+        ("padded", False, 0, 1),
+        ("packed", True, 0, 1),
+        ("packed on two ranks, sharded", True, 3, 2),
+    ]:
+        settings = {"packing": packing, "zero_stage": stage, "num_ranks": ranks} | plain
+        async with policy(tiny_model, epochs=1, **settings) as service:
+            await service.save(tmp_path / name / "before")
+            metrics = await service.update(answered_often())
+            await service.save(tmp_path / name / "after")
+        before, after = (tensors(tmp_path / name / when) for when in ("before", "after"))
+        taken = [(before[key] - after[key]).flatten() for key in sorted(before)]
+        found[name] = metrics, torch.cat(taken)
+    metrics, gradient = found.pop("padded")
+    assert metrics["policy/num_steps"] == 1 and gradient.norm() > 0.01
+    for name, (others, packed) in found.items():
+        assert others == pytest.approx(metrics, rel=1e-5, abs=1e-6), name
+        assert (packed - gradient).norm() / gradient.norm() < 1e-5, name
 
 
 @pytest.mark.parametrize(

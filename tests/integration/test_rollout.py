@@ -23,7 +23,7 @@ from actors.group import (
 from actors.rollout import RolloutService, RolloutWorker
 from actors.weight_sync import ProbedPublisher, WeightsDiffer, pack
 from rlhf.config.models import DType, TransformersRolloutConfig, Transport, VllmRolloutConfig
-from rlhf.learning.logprobs import row_logprobs
+from rlhf.learning.reading import row_logprobs
 from rlhf.records import Prompt, Sampling, Tokens
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -26,7 +26,7 @@ from test_architectures import build, named
 from actors import cuda_ipc, vllm_engine
 from actors.vllm_engine import VllmEngine
 from rlhf.config.models import DType, Transport, VllmRolloutConfig
-from rlhf.learning.logprobs import row_logprobs
+from rlhf.learning.reading import row_logprobs
 from rlhf.models.loading import load_causal, quietly, read_generation_config, read_tokenizer
 from rlhf.models.saving import as_saved
 from rlhf.models.turns import end_token_ids

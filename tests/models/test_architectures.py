@@ -23,7 +23,8 @@ from rlhf.config.models import (
     Vocabulary,
 )
 from rlhf.data.rendering import Renderer
-from rlhf.learning.logprobs import completion_logprobs, pad, row_logprobs
+from rlhf.learning.logprobs import completion_logprobs, pad
+from rlhf.learning.reading import row_logprobs
 from rlhf.models.checks import is_recurrent, require_causal, sampling_faults
 from rlhf.models.loading import (
     load_causal,

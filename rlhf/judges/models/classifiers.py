@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from rlhf.data.encoding import TextEncoder, special_prefix
-from rlhf.models.batching import micro_batches, unique
+from rlhf.models.batching import Shape, micro_batches, unique
 from rlhf.problems import InputError
 from rlhf.records import Message, transcript
 
@@ -144,8 +144,8 @@ class Classifier:
         different, places = distinct(rows)
         found: list[list[float] | None] = [None] * len(different)
         fitting = [i for i, row in enumerate(different) if 0 < len(row) <= self.max_tokens]
-        widths = [(len(different[i]), 0) for i in fitting]
-        for batch in micro_batches(widths, micro_batch_tokens):
+        shapes = [Shape(len(different[i]), 0) for i in fitting]
+        for batch in micro_batches(shapes, micro_batch_tokens):
             indices = [fitting[position] for position in batch]
             logits_BL = self.logits([different[i] for i in indices])
             for i, values in zip(indices, logits_BL.tolist(), strict=True):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModel
 
-from rlhf.models.batching import micro_batches, unique
+from rlhf.models.batching import Shape, micro_batches, unique
 from rlhf.models.files import DTYPES, find_directory, fingerprint, weight_faults
 from rlhf.models.loading import UNREADABLE, first_line, name_faults, read_tokenizer
 from rlhf.problems import InputError
@@ -51,8 +51,8 @@ class Encoder:
         rows = [self._tokenizer(text)["input_ids"] if text.strip() else [] for text in different]
         fitting = [i for i, row in enumerate(rows) if 0 < len(row) <= self._max_tokens]
         found: list[list[float] | None] = [None] * len(rows)
-        widths = [(len(rows[i]), 0) for i in fitting]
-        for batch in micro_batches(widths, self._micro_batch_tokens):
+        shapes = [Shape(len(rows[i]), 0) for i in fitting]
+        for batch in micro_batches(shapes, self._micro_batch_tokens):
             indices = [fitting[position] for position in batch]
             means_BD = self._means([rows[i] for i in indices]).tolist()
             for i, values in zip(indices, means_BD, strict=True):

@@ -10,7 +10,7 @@ from jinja2 import TemplateError
 from rlhf.config.models import Rendering
 from rlhf.data.rendering import Renderer
 from rlhf.judges.base import LanguageModelJudgeConfig
-from rlhf.learning.logprobs import row_logprobs
+from rlhf.learning.reading import row_logprobs
 from rlhf.models.files import fingerprint
 from rlhf.models.loading import load_causal, read_tokenizer
 from rlhf.problems import InputError

@@ -18,10 +18,9 @@ from rlhf.learning import logprobs
 from rlhf.learning.logprobs import (
     completion_logprobs,
     pad,
-    row_logprobs,
-    sum_logprobs,
     token_logprobs,
 )
+from rlhf.learning.reading import row_logprobs, sum_logprobs
 from rlhf.records import Tokens
 
 CPU = torch.device("cpu")

@@ -6,22 +6,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.models.batching import micro_batches, optimizer_steps, rank_micro_batches, unique
+from rlhf.models.batching import (
+    Shape,
+    halved,
+    micro_batches,
+    optimizer_steps,
+    rank_micro_batches,
+    unique,
+)
 
-widths = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), max_size=60)
+shapes = st.lists(st.builds(Shape, *(st.integers(1, 40),) * 2, st.integers(1, 4)), max_size=60)
 budgets = st.integers(1, 400)
 
 
-def padded_tokens(rows: list[tuple[int, int]]) -> int:
+def padded_tokens(shapes: list[Shape]) -> int:
     """What a batch costs: every row is as wide as the widest prompt and the widest completion."""
-    return len(rows) * (max(p for p, _ in rows) + max(c for _, c in rows))
+    widest = max(shape.prompt for shape in shapes) + max(shape.completion for shape in shapes)
+    return sum(shape.num_rows for shape in shapes) * widest
+
+
+def single(*widths: tuple[int, int]) -> list[Shape]:
+    """One row each."""
+    return [Shape(*both) for both in widths]
 
 
 # --- micro-batches ------------------------------------------------------------------------------
 
 
 def test_rows_are_packed_longest_first():
-    rows = [(2, 3), (4, 6), (3, 2), (2, 2), (7, 1)]
+    rows = single((2, 3), (4, 6), (3, 2), (2, 2), (7, 1))
     # By length: row 1 (10), 4 (8), 0 (5), 2 (5), 3 (4).
     # 1 and 4 come to 2 x (7 + 6) = 26; 4 and 0 to 2 x (7 + 3) = 20, and with 2 to 30.
     assert micro_batches(rows, 25) == [[1], [4, 0], [2, 3]]
@@ -32,25 +45,37 @@ def test_rows_are_packed_longest_first():
 
 
 def test_a_row_beyond_the_budget_travels_alone():
-    assert micro_batches([(1, 1), (50, 50), (1, 2)], 10) == [[1], [2, 0]]
+    assert micro_batches(single((1, 1), (50, 50), (1, 2)), 10) == [[1], [2, 0]]
+
+
+def test_rows_that_stay_together_count_each():
+    # 2 rows of 5 and 3 of 4 come to 5 x (3 + 3) = 30.
+    both = [Shape(2, 3, 2), Shape(3, 1, 3)]
+    assert micro_batches(both, 29) == [[0], [1]]
+    assert micro_batches(both, 30) == [[0, 1]]
+
+
+def test_what_is_too_large_is_cut_in_the_middle():
+    assert halved([5, 6, 7, 8, 9], lambda part: len(part) > 2) == [[5, 6], [7], [8, 9]]
+    assert halved([5, 6], lambda part: len(part) > 2) == [[5, 6]]
 
 
 def test_nothing_needs_no_batch():
     assert micro_batches([], 10) == []
 
 
-@given(widths, budgets)
+@given(shapes, budgets)
 def test_every_row_is_in_one_batch(rows, budget):
     assert sorted(chain(*micro_batches(rows, budget))) == list(range(len(rows)))
 
 
-@given(widths, budgets)
+@given(shapes, budgets)
 def test_a_batch_keeps_within_the_budget_unless_it_is_one_row(rows, budget):
     for batch in micro_batches(rows, budget):
         assert len(batch) == 1 or padded_tokens([rows[i] for i in batch]) <= budget
 
 
-@given(widths, budgets)
+@given(shapes, budgets)
 def test_no_batch_could_have_taken_the_next_row(rows, budget):
     batches = micro_batches(rows, budget)
     for batch, following in pairwise(batches):
@@ -126,17 +151,17 @@ def test_the_order_is_the_seed_s_and_another_in_each_epoch():
 
 
 def test_ranks_take_turns_at_the_longest():
-    rows = [(1, 1), (9, 9), (5, 5), (8, 8)]
+    rows = single((1, 1), (9, 9), (5, 5), (8, 8))
     assert rank_micro_batches(rows, 1, 2) == [[[1], [2]], [[3], [0]]]
 
 
 def test_a_rank_with_less_to_do_gets_empty_batches():
-    assert rank_micro_batches([(5, 5)] * 3, 10, 2) == [[[0], [2]], [[1], []]]
-    assert rank_micro_batches([(5, 5)], 10, 3) == [[[0]], [[]], [[]]]
+    assert rank_micro_batches(single((5, 5)) * 3, 10, 2) == [[[0], [2]], [[1], []]]
+    assert rank_micro_batches(single((5, 5)), 10, 3) == [[[0]], [[]], [[]]]
     assert rank_micro_batches([], 10, 2) == [[], []]
 
 
-@given(widths, budgets, st.integers(1, 5))
+@given(shapes, budgets, st.integers(1, 5))
 def test_ranks_share_the_rows_out_and_meet_equally_often(rows, budget, num_ranks):
     ranks = rank_micro_batches(rows, budget, num_ranks)
     assert len(ranks) == num_ranks

@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rlhf.config.models import TinyModelConfig
-from rlhf.learning.logprobs import completion_logprobs, pad, sum_logprobs
+from rlhf.learning.logprobs import completion_logprobs, pad
+from rlhf.learning.reading import sum_logprobs
 from rlhf.objectives import Judged, PairLogprobs, Pairs, SideLogprobs
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.records import Completion, Preference, Prompt, Sampling, Tokens

@@ -1,0 +1,226 @@
+"""Rows that begin alike, packed: what they share is computed once.
+
+A tree holds rows whose sequences begin alike: each token stands in it once, under all that comes
+before it, at the position of its depth, and sees itself and what is above it. A completion token's
+log-probability is read off the logits of the token before it; the last token of a row is never
+read, so it is not in the tree.
+
+Dimensions: R rows, C completion tokens, B trees, T tokens of the largest tree, N places whose
+logits are asked for, V vocabulary, E completion tokens of all rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from rlhf.records import Tokens
+
+LEAST_SHARED = 0.25
+"""Of a row's tokens; for less, a mask is not worth its while."""
+_CHUNK_NUMBERS = 1 << 24
+"""Logits that are held in fp32 at once (64 MiB)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """What must be known of a model to choose which of its rows become a tree."""
+
+    width: int
+    """Of its hidden states: a row of n tokens costs n + n²/(6 width) in relative terms, layers
+    being 24 width² operations a token and attention 4 width n."""
+    longest: int
+    """Tokens up to which every token sees all that come before it."""
+
+    def fits(self, rows: Sequence[Tokens]) -> bool:
+        """Whether the model's attention is that of trees for all these rows."""
+        return all(len(row.prompt) + len(row.completion) <= self.longest for row in rows)
+
+    def trees(self, rows: Sequence[Tokens]) -> list["Tree"]:
+        """The rows in trees, each row in one; a row joins where that is less work than its own."""
+        order = sorted(range(len(rows)), key=lambda i: (rows[i].prompt + rows[i].completion, i))
+        found: list[Tree] = []
+        last = np.empty(0, dtype=np.int64)
+        for i in order:
+            tokens = _read(rows[i])
+            shared = _shared(last, tokens)
+            if found and self._pays(found[-1].num_tokens, len(tokens), shared):
+                tree = found[-1]
+                found[-1] = Tree((*tree.rows, i), tree.num_tokens + len(tokens) - shared)
+            else:
+                found.append(Tree((i,), len(tokens)))
+            last = tokens
+        return found
+
+    def _pays(self, tree: int, row: int, shared: int) -> bool:
+        """Whether a row is less work in a tree than alone, all in tokens."""
+        together = self._cost(tree + row - shared)
+        return shared >= LEAST_SHARED * row and together <= self._cost(tree) + self._cost(row)
+
+    def _cost(self, num_tokens: int) -> float:
+        return num_tokens + num_tokens**2 / (6 * self.width)
+
+
+class Tree(NamedTuple):
+    """Rows, by their index, that are computed as one."""
+
+    rows: tuple[int, ...]
+    """In the order of their tokens, so that each shares most with the one before it."""
+    num_tokens: int
+
+
+class PackedTokens(NamedTuple):
+    """Trees ready for a forward pass, padded on the left."""
+
+    input_ids_BT: Tensor
+    visible_BTT: Tensor
+    position_ids_BT: Tensor
+    num_kept: int
+    """Logits are asked for at so many last places of each tree."""
+    node_E: Tensor
+    """On the CPU, ascending: the place among the `B x num_kept` whose logits give a token."""
+    target_E: Tensor
+    place_RC: Tensor
+    """Where in E a completion token stands; E itself if it is padding or only observed."""
+    weight_RC: Tensor
+
+
+def pack(
+    rows: Sequence[Tokens], trees: Sequence[Tree], device: torch.device | str = "cpu"
+) -> PackedTokens:
+    """Trees of `rows`, each row in one of them; of completions, what was only observed has no
+    log-probability, and what is emphasised has its weight."""
+    largest_T = max(tree.num_tokens for tree in trees)
+    if torch.device(device).type == "cuda":
+        largest_T = -(-largest_T // 8) * 8  # the quick kernels take masks of such widths alone
+    width_C = max(len(row.completion) for row in rows)
+    ids = np.zeros((len(trees), largest_T), dtype=np.int64)
+    positions = np.zeros_like(ids)
+    visible = np.zeros((len(trees), largest_T, largest_T), dtype=bool)
+    nodes = np.zeros((len(rows), width_C), dtype=np.int64)
+    first = largest_T - 1
+    for b, tree in enumerate(trees):
+        start = largest_T - tree.num_tokens
+        np.fill_diagonal(visible[b, :start, :start], True)  # padding sees itself, lest it be nan
+        for i, path in _grow([rows[i] for i in tree.rows], ids[b], positions[b], visible[b], start):
+            row = rows[tree.rows[i]]
+            before = path[len(row.prompt) - 1 :][: len(row.completion)]
+            nodes[tree.rows[i], : len(before)] = b * largest_T + before
+            first = min(first, *before[:1])
+    counted, weight = _counted(rows, width_C)
+    num_kept = largest_T - first
+    places_E = nodes[counted]
+    places_E -= (places_E // largest_T) * first + first  # of T places each, to the kept ones
+    order = np.argsort(places_E, kind="stable")
+    place = np.full(counted.shape, len(order))
+    rank_E = np.empty_like(order)
+    rank_E[order] = np.arange(len(order))
+    place[counted] = rank_E
+    targets_E = np.array([token for row in rows for token in row.completion], dtype=np.int64)[
+        counted[_present(rows, width_C)]
+    ]
+
+    def there(array: Any) -> Tensor:
+        return torch.from_numpy(array).to(device)
+
+    return PackedTokens(
+        there(ids),
+        there(visible),
+        there(positions),
+        int(num_kept),
+        torch.from_numpy(places_E[order]),
+        there(targets_E[order]),
+        there(place),
+        there(weight),
+    )
+
+
+def packed_logprobs(model: Any, packed: PackedTokens, dtype: torch.dtype) -> Tensor:
+    """Log-probability of every row's completion tokens `(R, C)`, fp32 nats, 0.0 where there is
+    none, and as many times as it counts.
+
+    `dtype`: of the model's hidden states. The mask is one of numbers to add, which attention of
+    every kind takes.
+    """
+    mask_BTT = torch.zeros(packed.visible_BTT.shape, dtype=dtype, device=packed.visible_BTT.device)
+    mask_BTT.masked_fill_(~packed.visible_BTT, torch.finfo(dtype).min)
+    logits_BNV = model(
+        input_ids=packed.input_ids_BT,
+        attention_mask=mask_BTT[:, None],
+        position_ids=packed.position_ids_BT,
+        logits_to_keep=packed.num_kept,
+        use_cache=False,
+    ).logits
+    values_E = _logprobs_at(logits_BNV.flatten(0, 1), packed.node_E, packed.target_E)
+    return torch.cat([values_E, values_E.new_zeros(1)])[packed.place_RC] * packed.weight_RC
+
+
+def _logprobs_at(logits_NV: Tensor, node_E: Tensor, target_E: Tensor) -> Tensor:
+    """Log-softmax at the targets in fp32, a slice of N at a time, each computed again in the
+    backward pass, so that the fp32 logits never exist together."""
+    step = max(1, _CHUNK_NUMBERS // logits_NV.shape[1])
+    if step >= len(logits_NV):
+        return _gather(logits_NV, node_E.to(logits_NV.device), target_E)
+    ends = torch.arange(0, len(logits_NV) + step, step)
+    cuts = torch.searchsorted(node_E, ends).tolist()
+    values = []
+    for slice_NV, start, a, b in zip(logits_NV.split(step), ends, cuts, cuts[1:], strict=False):
+        local = (node_E[a:b] - start).to(logits_NV.device)
+        values.append(checkpoint(_gather, slice_NV, local, target_E[a:b], use_reentrant=False))
+    return torch.cat(values)
+
+
+def _gather(logits_NV: Tensor, node_E: Tensor, target_E: Tensor) -> Tensor:
+    logits_NV = logits_NV.float()
+    return logits_NV[node_E, target_E] - logits_NV.logsumexp(-1)[node_E]
+
+
+def _grow(
+    rows: Sequence[Tokens], ids: Any, positions: Any, visible: Any, start: int
+) -> Iterator[tuple[int, Any]]:
+    """Fills one tree's arrays from `start` on; yields each row with the places of its tokens."""
+    last = path = np.empty(0, dtype=np.int64)
+    for i, row in enumerate(rows):
+        tokens = _read(row)
+        shared = _shared(last, tokens)
+        end = start + len(tokens) - shared
+        ids[start:end] = tokens[shared:]
+        positions[start:end] = np.arange(shared, len(tokens))
+        visible[start:end, path[:shared]] = True
+        visible[start:end, start:end] = np.tri(end - start, dtype=bool)
+        path = np.concatenate([path[:shared], np.arange(start, end)])
+        yield i, path
+        last, start = tokens, end
+
+
+def _read(row: Tokens) -> Any:
+    """The tokens of a row that a model must read: all but the last."""
+    tokens = row.prompt + row.completion
+    return np.array(tokens[: max(1, len(tokens) - 1)], dtype=np.int64)
+
+
+def _shared(a: Any, b: Any) -> int:
+    """How many tokens two sequences have in common from their beginnings."""
+    length = min(len(a), len(b))
+    differ = np.flatnonzero(a[:length] != b[:length])
+    return int(differ[0]) if differ.size else length
+
+
+def _present(rows: Sequence[Tokens], width_C: int) -> Any:
+    return np.arange(width_C) < np.array([len(row.completion) for row in rows])[:, None]
+
+
+def _counted(rows: Sequence[Tokens], width_C: int) -> tuple[Any, Any]:
+    """Which completion tokens have a log-probability, and how many times each counts."""
+    counted = _present(rows, width_C)
+    weight = np.ones(counted.shape, dtype=np.float32)
+    for i, row in enumerate(rows):
+        for first, last in row.observed:
+            counted[i, first:last] = False
+        for first, last, factor in row.emphasis:
+            weight[i, first:last] = factor
+    return counted, weight
