@@ -139,18 +139,12 @@ def pack(
     )
 
 
-def packed_logprobs(model: Any, packed: PackedTokens, dtype: torch.dtype) -> Tensor:
+def packed_logprobs(model: Any, packed: PackedTokens) -> Tensor:
     """Log-probability of every row's completion tokens `(R, C)`, fp32 nats, 0.0 where there is
-    none, and as many times as it counts.
-
-    `dtype`: of the model's hidden states. The mask is one of numbers to add, which attention of
-    every kind takes.
-    """
-    mask_BTT = torch.zeros(packed.visible_BTT.shape, dtype=dtype, device=packed.visible_BTT.device)
-    mask_BTT.masked_fill_(~packed.visible_BTT, torch.finfo(dtype).min)
+    none, and as many times as it counts."""
     logits_BNV = model(
         input_ids=packed.input_ids_BT,
-        attention_mask=mask_BTT[:, None],
+        attention_mask=packed.visible_BTT[:, None],
         position_ids=packed.position_ids_BT,
         logits_to_keep=packed.num_kept,
         use_cache=False,

@@ -55,7 +55,7 @@ class RowReader:
             trees = self.packing.trees(rows)
             if len(trees) < len(rows):
                 packed = pack(rows, trees, self.device)
-                return packed_logprobs(self.model, packed, _dtype(self.model))
+                return packed_logprobs(self.model, packed)
         return completion_logprobs(self.model, pad(rows, self.device))
 
     @torch.no_grad()
@@ -94,10 +94,6 @@ def sum_logprobs(
     return [sum(values) for values in row_logprobs(model, rows, micro_batch_tokens, device)]
 
 
-def _dtype(model: Any) -> torch.dtype:
-    return next(model.parameters()).dtype
-
-
 @torch.no_grad()
 def find_packing(model: Any, config: Any, device: torch.device) -> Packing:
     """How rows of this model are packed, found by comparing both ways on a few of them.
@@ -114,7 +110,7 @@ def find_packing(model: Any, config: Any, device: torch.device) -> Packing:
     padded = completion_logprobs(model, pad(rows, device))
     elsewhere = completion_logprobs(model, pad(others, device))
     try:
-        packed = packed_logprobs(model, pack(rows, trees, device), _dtype(model))
+        packed = packed_logprobs(model, pack(rows, trees, device))
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise CannotPack(f"the model takes no mask of ours ({str(error)[:200]})") from error
     share = ((packed - padded).abs().mean() / (elsewhere - padded).abs().mean()).item()
