@@ -116,15 +116,17 @@ class PolicyRank:
         self._reader = RowReader(self._engine.model, self._engine.device, self._packing())
 
     def _packing(self) -> Packing | None:
-        if not self._plan.policy.packing:
-            return None
-        self._engine.model.eval()
-        try:
-            return find_packing(self._engine.model, self._engine.config, self._engine.device)
-        except CannotPack as why:
-            if self._rank == 0:
-                _log.warning("policy.packing: rows are padded instead: %s", why)
-            return None
+        found = None
+        if self._plan.policy.packing:
+            self._engine.model.eval()
+            try:
+                found = find_packing(self._engine.model, self._engine.config, self._engine.device)
+            except CannotPack as why:
+                if self._rank == 0:
+                    _log.warning("policy.packing: rows are padded instead: %s", why)
+        # Padded rows hold tokens that see nothing, of which cuDNN makes a gradient of nan.
+        torch.backends.cuda.enable_cudnn_sdp(found is not None and not found.has_window)
+        return found
 
     # --- learning ------------------------------------------------------------------------------
 

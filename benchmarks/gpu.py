@@ -250,73 +250,6 @@ def publishing(out: Path) -> dict[str, Any]:
     return found
 
 
-# --- shared tokens -------------------------------------------------------------------------------
-
-
-def shared(out: Path) -> dict[str, Any]:
-    """One forward and backward pass of a prompt and its eight answers: as eight padded rows, and as
-    one row in which answers do not see each other, by a dense mask and by FlexAttention."""
-    from torch.nn.attention.flex_attention import create_block_mask
-    from transformers import AutoModelForCausalLM
-
-    found: dict[str, Any] = {}
-    device = torch.device("cuda")
-    for prompt, answer in ((512, 64), (256, 256), (128, 128)):
-        length = prompt + 8 * answer
-        owner = torch.zeros(length, dtype=torch.long, device=device)
-        for i in range(8):
-            owner[prompt + i * answer : prompt + (i + 1) * answer] = i + 1
-        places = torch.arange(length, device=device)
-        positions = torch.where(places < prompt, places, prompt + (places - prompt) % answer)[None]
-
-        def visible(_b: Any, _h: Any, q: Any, k: Any, owner: Any = owner) -> Any:
-            return (q >= k) & ((owner[k] == 0) | (owner[k] == owner[q]))
-
-        rows = torch.randint(3, 250, (4, length), device=device)
-        padded = torch.randint(3, 250, (32, prompt + answer), device=device)
-        dense = visible(0, 0, places[:, None], places[None, :])[None, None].expand(4, 1, -1, -1)
-        blocks = create_block_mask(visible, 4, None, length, length, device=device)
-        where = positions.expand(4, -1)
-        for name, attention, inputs in (
-            ("padded", "sdpa", {"input_ids": padded}),
-            ("dense", "sdpa", {"input_ids": rows, "attention_mask": dense, "position_ids": where}),
-            (
-                "flex",
-                "flex_attention",
-                {"input_ids": rows, "attention_mask": blocks, "position_ids": where},
-            ),
-        ):
-            try:
-                network = AutoModelForCausalLM.from_pretrained(
-                    model(out), dtype=torch.bfloat16, attn_implementation=attention
-                ).to(device)
-
-                def step(
-                    network: Any = network, inputs: Any = inputs, answer: int = answer
-                ) -> None:
-                    logits = network(**inputs, use_cache=False).logits
-                    logits[:, -answer:].float().logsumexp(-1).sum().backward()
-                    network.zero_grad()
-
-                found[f"group_{name}_{prompt}_{answer}_ms"] = _median_ms(step)
-            except (RuntimeError, ValueError, TypeError) as error:  # the others still count
-                found[f"group_{name}_{prompt}_{answer}_error"] = repr(error)[:400]
-    return found
-
-
-def _median_ms(step: Callable[[], None]) -> float:
-    for _ in range(3):
-        step()
-    times = []
-    for _ in range(7):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        step()
-        torch.cuda.synchronize()
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times)
-
-
 # --- learning ------------------------------------------------------------------------------------
 
 
@@ -348,7 +281,6 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "rollouts": rollouts,
     "updates": updates,
     "publishing": publishing,
-    "shared": shared,
     "learning": learning,
 }
 

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rlhf.records import Tokens
 
+UNLIMITED = 1 << 30
 LEAST_SHARED = 0.25
 """Of a row's tokens; for less, a mask is not worth its while."""
 _CHUNK_NUMBERS = 1 << 24
@@ -35,6 +36,11 @@ class Packing:
     being 24 width² operations a token and attention 4 width n."""
     longest: int
     """Tokens up to which every token sees all that come before it."""
+
+    @property
+    def has_window(self) -> bool:
+        """Whether some rows may be too long for trees."""
+        return self.longest < UNLIMITED
 
     def fits(self, rows: Sequence[Tokens]) -> bool:
         """Whether the model's attention is that of trees for all these rows."""

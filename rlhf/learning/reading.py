@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rlhf.learning.logprobs import completion_logprobs, pad
-from rlhf.learning.packing import Packing, pack, packed_logprobs
+from rlhf.learning.packing import UNLIMITED, Packing, pack, packed_logprobs
 from rlhf.models.batching import Shape, micro_batches
 from rlhf.records import Tokens
 
@@ -50,12 +50,17 @@ class RowReader:
         return Shape(0, max(tree.num_tokens for tree in trees), len(trees))
 
     def logprobs_RC(self, rows: Sequence[Tokens]) -> Tensor:
-        """Of every completion token, fp32 nats, in one forward pass; 0.0 where it has none."""
+        """Of every completion token, fp32 nats, in one forward pass; 0.0 where it has none.
+
+        Rows of different lengths go as trees even where none begin alike: a tree's padding sees
+        itself, while rows padded the usual way hold tokens that see nothing, of which cuDNN's
+        attention (H200, torch 2.11, bfloat16) makes a gradient that is not a number.
+        """
         if self.packing is not None:
             trees = self.packing.trees(rows)
-            if len(trees) < len(rows):
-                packed = pack(rows, trees, self.device)
-                return packed_logprobs(self.model, packed)
+            widths = {(len(row.prompt), len(row.completion)) for row in rows}
+            if len(trees) < len(rows) or len(widths) > 1:
+                return packed_logprobs(self.model, pack(rows, trees, self.device))
         return completion_logprobs(self.model, pad(rows, self.device))
 
     @torch.no_grad()
@@ -124,7 +129,7 @@ def find_packing(model: Any, config: Any, device: torch.device) -> Packing:
 def _longest(config: Any) -> int:
     """Tokens beyond which some layer no longer sees all that came before."""
     kinds = set(getattr(config, "layer_types", None) or ())
-    limits = [1 << 30]
+    limits = [UNLIMITED]
     window = getattr(config, "sliding_window", None)
     if window and (not kinds or "sliding_attention" in kinds):
         limits.append(window)

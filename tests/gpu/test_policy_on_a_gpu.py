@@ -14,6 +14,7 @@ from actors.policy_rank import PolicyPlan, PolicyRank
 from rlhf.config.models import DType, PolicyConfig
 from rlhf.learning.reading import row_logprobs
 from rlhf.objectives.dpo import DPOConfig
+from rlhf.records import Completion, Preference, PreferenceBatch, Prompt, SidePair
 from rlhf.storage.tensor_files import TensorReader
 
 pytestmark = [
@@ -48,6 +49,23 @@ async def test_bf16_logprobs_are_those_of_float32_but_for_rounding(model: Path):
     async with policy(model) as service:
         found = await service.token_logprobs(probe())
     assert mean_gap(expected, found) < 0.02
+
+
+@pytest.mark.parametrize("packing", [True, False])
+async def test_rows_of_different_lengths_have_finite_gradients(model: Path, packing: bool):
+    """Long enough for every attention kernel, and padded where they are not packed."""
+    pairs = []
+    for i in range(12):
+        asked = Prompt(str(i), (), tuple((7 * i + 3 * k) % 250 + 3 for k in range(300 + 40 * i)))
+        sides = []
+        for s in range(2):
+            ids = tuple((11 * s + 5 * k + i) % 250 + 3 for k in range(40 + 9 * i))
+            sides.append(Completion(asked.id, s, ids, (0.0,) * len(ids), str(s), False, 0))
+        pairs.append(Preference.over(asked, *sides, 1.0, 0.0, "test@1"))
+    anchors = {"initial": [SidePair(-300.0, -300.0)] * len(pairs)}
+    async with policy(model, packing=packing, micro_batch_tokens=16_384) as service:
+        metrics = await service.update(PreferenceBatch(0, pairs, anchors))
+    assert metrics["policy/skipped_steps"] == 0 and metrics["policy/grad_norm"] > 0
 
 
 @pytest.mark.parametrize("settings", [

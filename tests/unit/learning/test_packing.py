@@ -18,13 +18,13 @@ from transformers import (
 )
 
 from rlhf.learning import packing
-from rlhf.learning.packing import Packing, pack
+from rlhf.learning.packing import UNLIMITED, Packing, pack
 from rlhf.learning.reading import CannotPack, RowReader, find_packing, row_logprobs
 from rlhf.models.batching import Shape
 from rlhf.records import Tokens
 
 CPU = torch.device("cpu")
-WIDE = Packing(width=1 << 20, longest=1 << 30)
+WIDE = Packing(width=1 << 20, longest=UNLIMITED)
 """Attention costs nothing."""
 SMALL = {"vocab_size": 17, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -89,12 +89,12 @@ def test_a_shorter_tree_is_padded_on_the_left_and_its_padding_sees_itself():
 def test_a_row_joins_only_where_attention_does_not_cost_more_than_is_saved():
     rows = [Tokens((1,) * 12, (k, k, k, k, k)) for k in range(2, 12)]
     # Alone a row costs 16 + 16²/6w; the second adds 4 tokens to a tree of 16: 4 + (20² - 16²)/6w.
-    assert [tree.num_tokens for tree in Packing(64, 1 << 30).trees(rows)] == [16 + 9 * 4]
+    assert [tree.num_tokens for tree in Packing(64, UNLIMITED).trees(rows)] == [16 + 9 * 4]
     # With w = 1 a tree of 20 costs 20 + 400/6 = 86.7, and two rows 2 x (16 + 256/6) = 117.3;
     # one of 24 costs 120, and 20 with 16 only 145.3; one of 28 158.7, 24 with 16 178.7; one of
     # 32 202.7, 28 with 16 217.3; one of 36 252, 32 with 16 261.3; one of 40 306.7, 36 with 16
     # 310.7; and one of 44 366.7, more than 40 with 16: 365.3.
-    assert [tree.num_tokens for tree in Packing(1, 1 << 30).trees(rows)] == [40, 16 + 2 * 4]
+    assert [tree.num_tokens for tree in Packing(1, UNLIMITED).trees(rows)] == [40, 16 + 2 * 4]
 
 
 def test_little_in_common_is_not_worth_a_mask():
@@ -113,7 +113,7 @@ rows_ = st.lists(
 @settings(max_examples=40)
 @given(rows_, st.integers(1, 80), st.sampled_from([1, 16, 1 << 20]))
 def test_packed_rows_have_the_numbers_that_each_has_alone(model, rows, budget_tokens, width):
-    reader = RowReader(model, CPU, Packing(width, 1 << 30))
+    reader = RowReader(model, CPU, Packing(width, UNLIMITED))
     alone = [row_logprobs(model, [row], 1, CPU)[0] for row in rows]
     together = reader.each(rows, budget_tokens)
     for found, expected in zip(together, alone, strict=True):
@@ -156,7 +156,7 @@ def test_a_step_s_shape_counts_shared_tokens_once(model):
 
 
 def test_a_llama_can_and_is_found_to(model):
-    assert find_packing(model, model.config, CPU) == Packing(16, 1 << 30)
+    assert find_packing(model, model.config, CPU) == Packing(16, UNLIMITED)
 
 
 def test_learnt_positions_can():
@@ -182,7 +182,7 @@ def test_rows_longer_than_a_sliding_window_are_padded():
     config = MistralConfig(**SMALL, intermediate_size=32, num_key_value_heads=2, sliding_window=14)
     mistral = made(MistralForCausalLM, config)
     reader = RowReader(mistral, CPU, find_packing(mistral, config, CPU))
-    assert reader.packing == Packing(16, 14)
+    assert reader.packing == Packing(16, 14) and reader.packing.has_window
     short = [Tokens((1, 2, 3) * 4, (k, 5)) for k in range(4)]
     long = [Tokens((1, 2, 3) * 5, (k, 5)) for k in range(4)]
     assert reader.fitting(short) == reader
