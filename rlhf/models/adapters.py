@@ -36,7 +36,8 @@ def adapted_layers(path: str, lora: Lora) -> list[str]:
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(read_config(path), trust_remote_code=False)
-        return sorted(with_adapter(model, lora).peft_config[_NAME].target_modules)
+        names = with_adapter(model, lora).peft_config[_NAME].target_modules
+    return sorted({name.rpartition(".")[2] for name in names})  # of small models peft names each
 
 
 def adapter_parameters(model: Any) -> Iterator[tuple[str, torch.nn.Parameter]]:
