@@ -132,6 +132,7 @@ class PolicyRank:
         if self._engine is not None:
             self._engine.close()
             self._engine = None
+            del self._reader
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -243,6 +243,12 @@ class PolicyConfig:
                 f"policy.offload={self.offload.value}: needs policy.zero_stage={least} or more; "
                 f"it is {self.zero_stage}"
             )
+        masked = (Attention.auto, Attention.eager, Attention.sdpa)
+        if self.packing and self.attention not in masked:
+            yield (
+                f"policy.attention={self.attention.value}: takes no mask by which rows are packed; "
+                "set policy.packing=false too"
+            )
         yield from deepspeed_problems(self.deepspeed)
 
     @property

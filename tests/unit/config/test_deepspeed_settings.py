@@ -87,6 +87,13 @@ def test_what_is_offloaded_needs_its_zero_stage(offload, stage, told):
     assert [problem.partition(";")[0] for problem in problems] == ([told] if told else [])
 
 
+def test_rows_are_packed_only_where_attention_takes_their_mask():
+    assert list(PolicyConfig(attention=Attention.eager).problems()) == []
+    assert list(PolicyConfig(attention=Attention.flex_attention, packing=False).problems()) == []
+    (problem,) = PolicyConfig(attention=Attention.flash_attention_2).problems()
+    assert problem.startswith("policy.attention=flash_attention_2: takes no mask")
+
+
 def test_kinds_of_attention_are_transformers_own():
     known = {"auto", "eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()} - {"paged|eager"}
     assert {one.value for one in Attention} == known
