@@ -185,8 +185,9 @@ class VllmEngine:
         await self.weight_transfer("start")
         for bucket in buckets:
             # The engine's core is a process of its own; a file in memory is what it can open.
-            with tempfile.NamedTemporaryFile(dir=_shared_memory(), buffering=0) as file:
-                file.write(bucket.data)
+            with tempfile.NamedTemporaryFile(dir=_shared_memory()) as file:
+                file.write(memoryview(bucket.data))
+                file.flush()
                 places = [list(place) for place in bucket.places]
                 await self.weight_transfer("update", {"path": file.name, "places": places})
         await self.weight_transfer("finish", version)

@@ -82,7 +82,7 @@ def deepspeed_names() -> Names:
     folder = Path(spec.submodule_search_locations[0])
     files = [file for name in ("constants", "config") for file in folder.rglob(f"{name}.py")]
     constants = {
-        node.value
+        str(node.value)
         for file in files
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
@@ -96,7 +96,7 @@ def deepspeed_names() -> Names:
     fields = [item for item in group.body if isinstance(item, ast.AnnAssign)]
     names = {item.target.id for item in fields if isinstance(item.target, ast.Name)}
     aliases = {
-        word.value.value
+        str(word.value.value)
         for item in fields
         if isinstance(item.value, ast.Call)
         for word in item.value.keywords
@@ -113,6 +113,7 @@ def merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]
     both = dict(ours)
     for name, value in theirs.items():
         inner = both.get(name)
-        grouped = isinstance(inner, Mapping) and isinstance(value, Mapping)
-        both[name] = merged(inner, value) if grouped else value
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            value = merged(inner, value)
+        both[name] = value
     return both
