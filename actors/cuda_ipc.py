@@ -6,24 +6,16 @@ GPU, the worker's engine reads them there, and the buffer is filled anew until a
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 import torch
 from ray.actor import ActorHandle
 from torch import Tensor
 
+from actors.buckets import Place, aligned, fill, num_bytes, views
+
 BUFFER_BYTES = 1 << 28
-ALIGNMENT = 16
-
-
-class SharedTensor(NamedTuple):
-    """Where in the buffer a tensor lies."""
-
-    name: str
-    dtype: str
-    shape: list[int]
-    offset: int
 
 
 class CudaIpcSender:
@@ -40,43 +32,32 @@ class CudaIpcSender:
         self._workers = workers
         self._timeout_s = timeout_s
         self._weights = weights
-        sizes = [value.element_size() * value.numel() for _, value in shapes()]
+        sizes = [num_bytes(value) for _, value in shapes()]
         self._num_bytes = sum(sizes)
         # Never larger than needed: the GPU's memory is shared.
-        everything = sum(_aligned(size) for size in sizes)
-        self._buffer_bytes = max(min(BUFFER_BYTES, everything), *(_aligned(s) for s in sizes))
+        everything = sum(aligned(size) for size in sizes)
+        self._buffer_bytes = max(min(BUFFER_BYTES, everything), *(aligned(s) for s in sizes))
 
     def send(self, version: int) -> int:
         """Sends every weight; returns bytes."""
         buffer = torch.empty(self._buffer_bytes, dtype=torch.uint8, device="cuda")
         self._each("start")
-        held: list[SharedTensor] = []
-        end = 0
-        for name, value in self._weights():
-            value = value.detach().contiguous()
-            raw = value.flatten().view(torch.uint8)
-            if end + len(raw) > len(buffer):
-                self._hand_over(buffer, held)
-                held, end = [], 0
-            buffer[end : end + len(raw)] = raw
-            dtype = str(value.dtype).removeprefix("torch.")
-            held.append(SharedTensor(name, dtype, list(value.shape), end))
-            end += _aligned(len(raw))
-        self._hand_over(buffer, held)
+        for places, _ in fill(self._weights(), buffer):
+            self._hand_over(buffer, places)
         self._each("finish", version)
         del buffer
         torch.cuda.ipc_collect()
         torch.cuda.empty_cache()
         return self._num_bytes
 
-    def _hand_over(self, buffer: Tensor, held: Sequence[SharedTensor]) -> None:
+    def _hand_over(self, buffer: Tensor, places: Sequence[Place]) -> None:
         """Waits until every worker has read its own GPU's buffer."""
         handles = {_gpu(buffer.device): export(buffer)}
         if torch.distributed.get_world_size() > 1:
             gathered: list[Any] = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(gathered, handles)
             handles = {gpu: handle for share in gathered for gpu, handle in share.items()}
-        self._each("update", {"handles": handles, "tensors": [list(one) for one in held]})
+        self._each("update", {"handles": handles, "places": [list(one) for one in places]})
 
     def _each(self, step: str, argument: Any = None) -> None:
         rank = torch.distributed.get_rank()
@@ -93,7 +74,7 @@ def export(buffer: Tensor) -> list[Any]:
     return handle
 
 
-def read(handles: dict[str, list[Any]], tensors: Sequence[Sequence[Any]], device: torch.device):
+def read(handles: dict[str, list[Any]], places: Sequence[Sequence[Any]], device: torch.device):
     """Copies of the tensors in this GPU's buffer, `(name, tensor)` each.
 
     Raises ValueError if none of the policy's ranks is on this GPU.
@@ -102,18 +83,10 @@ def read(handles: dict[str, list[Any]], tensors: Sequence[Sequence[Any]], device
         raise ValueError(f"no policy rank is on GPU {gpu}, but on {', '.join(sorted(handles))}")
     storage = torch.UntypedStorage._new_shared_cuda(device.index, *handles[gpu])
     buffer = torch.empty(0, dtype=torch.uint8, device=device).set_(storage)
-    found = []
-    for name, dtype_name, shape, offset in tensors:
-        dtype = getattr(torch, dtype_name)
-        size = dtype.itemsize * torch.Size(shape).numel()
-        # The engine may keep what it is given until a layer is complete, hence the copy.
-        found.append((name, buffer[offset : offset + size].view(dtype).view(shape).clone()))
+    # The engine may keep what it is given until a layer is complete, hence the copies.
+    found = [(name, value.clone()) for name, value in views(places, buffer)]
     torch.cuda.synchronize(device)
     return found
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def _gpu(device: torch.device) -> str:

@@ -8,6 +8,7 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import deepspeed
@@ -21,9 +22,11 @@ from deepspeed.utils import (
 from torch import Tensor
 from transformers.integrations import HfDeepSpeedConfig
 
-from rlhf.config.models import DType, Optimizer, PolicyConfig
+from rlhf.config.deepspeed_settings import merged
+from rlhf.config.models import Attention, DType, Offload, Optimizer, PolicyConfig
+from rlhf.models.adapters import adapter_parameters, change, with_adapter
 from rlhf.models.loading import load_causal
-from rlhf.models.saving import as_saved
+from rlhf.models.saving import as_saved, layer_name
 
 MOMENTS: dict[Optimizer, tuple[str, ...]] = {
     Optimizer.adamw: ("exp_avg", "exp_avg_sq"),
@@ -60,21 +63,15 @@ class DeepSpeedEngine:
         # While it lives, every model that transformers makes is sharded as its weights are read;
         # no longer than that, or making one on a single rank would wait for the others for ever.
         sharding = HfDeepSpeedConfig(settings) if config.zero_stage == 3 else None
-        model = load_causal(path, getattr(torch, dtype.value))
+        model = load_causal(path, getattr(torch, dtype.value), **_attention(config))
+        if sharding is not None:
+            _restore_rotations(model)
         del sharding
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()
-        if config.lora_rank:
-            from peft import LoraConfig, get_peft_model  # half a second that few need
-
-            lora = LoraConfig(
-                r=config.lora_rank,
-                lora_alpha=config.lora_alpha,
-                target_modules="all-linear",
-                task_type="CAUSAL_LM",
-            )
-            model = get_peft_model(model, lora)
+        if config.lora is not None:
+            model = with_adapter(model, config.lora)
         trainable = [p for p in model.parameters() if p.requires_grad]
         optimizer = _optimizer(trainable, config)
         self._moments = MOMENTS[config.optimizer]
@@ -145,27 +142,36 @@ class DeepSpeedEngine:
 
     # --- weights -------------------------------------------------------------------------------
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
+    def weights(self, exact: bool = False) -> Iterator[tuple[str, Tensor]]:
         """Every weight, and every buffer that belongs to the model's state, by its name in
-        transformers, in full, LoRA merged in; gathered one at a time.
+        transformers, in full, LoRA merged in; gathered a layer at a time.
 
         Tied weights come under each of their names: an engine that keeps two copies would
-        otherwise silently keep an old one.
+        otherwise silently keep an old one. `exact`: what LoRA was merged into stays in fp32.
         """
         lost = changed = 0.0
-        for name, parameter, adapter in self._published():
-            extra = [] if adapter is None else list(adapter.parameters())
-            with self._gathered([parameter, *extra]), torch.no_grad():
-                value = parameter.detach()
-                if adapter is not None:
-                    delta = adapter.get_delta_weight("default").float()
-                    merged = (value.float() + delta).to(value.dtype)
-                    lost += (merged.float() - value.float() - delta).norm().item() ** 2
-                    changed += delta.norm().item() ** 2
-                    value = merged
-                yield name, value
-        if changed:
+        for _, layer in groupby(self._published(), key=lambda one: layer_name(one[0])):
+            layer = list(layer)
+            needed = [p for _, *parts in layer for p in _parameters(*parts)]
+            with self._gathered(list(dict.fromkeys(needed))):
+                for name, parameter, adapter in layer:
+                    value = parameter.detach()
+                    if adapter is not None:
+                        delta = change(adapter)
+                        whole = value.float() + delta
+                        merged = whole if exact else whole.to(value.dtype)
+                        lost += (merged.float() - value.float() - delta).norm().item() ** 2
+                        changed += delta.norm().item() ** 2
+                        value = merged
+                    yield name, value
+        if changed and not exact:
             self.merge_lost = (lost / changed) ** 0.5
+
+    def adapter(self) -> Iterator[tuple[str, Tensor]]:
+        """The adapter's weights by their names in an adapter's file, gathered all at once."""
+        named = list(adapter_parameters(self._engine.module))
+        with self._gathered([parameter for _, parameter in named]):
+            yield from ((name, parameter.detach()) for name, parameter in named)
 
     def saved_weights(self) -> Iterator[tuple[str, Tensor]]:
         """`weights` by the names and in the shapes of the model's files."""
@@ -295,6 +301,21 @@ class DeepSpeedEngine:
         }
 
 
+def _restore_rotations(model: torch.nn.Module) -> None:
+    """Rotary frequencies as they are in fp32: made while a model is sharded, they are rounded to
+    bf16, by position 1,000 up to a radian off, and the policy would not be what samples."""
+    for module in model.modules():
+        if type(module).__name__.endswith("RotaryEmbedding") and hasattr(module, "config"):
+            exact: Any = type(module)(module.config)
+            module._buffers.update(exact.named_buffers())
+
+
+def _parameters(value: Tensor, adapter: Any) -> list[Tensor]:
+    """What has to be gathered for one published weight."""
+    own = [value] if isinstance(value, torch.nn.Parameter) else []  # buffers are whole everywhere
+    return own if adapter is None else [*own, *adapter.parameters()]
+
+
 def _optimizer(parameters: Sequence[Tensor], config: PolicyConfig) -> torch.optim.Optimizer:
     """Its rate is 0, which `step` replaces: DeepSpeed takes a step when it makes its states."""
     if config.optimizer is Optimizer.rmsprop:
@@ -308,11 +329,28 @@ def _settings(dtype: DType, config: PolicyConfig) -> dict[str, Any]:
     """DeepSpeed's configuration. Its accumulation counter is not used: micro-batches are packed
     by tokens, so their number varies from step to step."""
     plain = config.zero_stage == 0 and dtype is DType.float32
-    return {
+    ours = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": 0.0 if plain else config.max_grad_norm,
         "bf16": {"enabled": dtype is DType.bfloat16, "check_grad_overflow": True},
-        "zero_optimization": {"stage": config.zero_stage},
+        "zero_optimization": {"stage": config.zero_stage, **_offload(config)},
         "zero_allow_untested_optimizer": True,
+        # torch's own takes its steps in the machine's memory too, and its states are known.
+        "zero_force_ds_cpu_optimizer": False,
     }
+    return merged(ours, config.deepspeed)
+
+
+def _offload(config: PolicyConfig) -> dict[str, Any]:
+    parts = {
+        Offload.none: (),
+        Offload.optimizer: ("offload_optimizer",),
+        Offload.parameters: ("offload_optimizer", "offload_param"),
+    }
+    return {part: {"device": "cpu"} for part in parts[config.offload]}
+
+
+def _attention(config: PolicyConfig) -> dict[str, str]:
+    chosen = config.attention
+    return {} if chosen is Attention.auto else {"attn_implementation": chosen.value}

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from actors.buckets import Bucket
 from rlhf.collecting.dispatch import Failure
 from rlhf.records import Sampling, Tokens
 
@@ -45,8 +46,12 @@ class Engine(Protocol):
         """Yields finished requests by index, as they finish."""
         ...
 
-    async def load_weights(self, weights: Sequence[Mapping[str, Tensor]], version: int) -> None:
+    async def load_weights(self, buckets: Sequence[Bucket], version: int) -> None:
         """Replaces every weight; requests under way go on with the new ones."""
+        ...
+
+    async def load_adapter(self, weights: Mapping[str, Tensor], version: int) -> None:
+        """Replaces every weight of the adapter, by their names in an adapter's file."""
         ...
 
     async def logprobs(self, rows: Sequence[Tokens]) -> list[list[float]]:

@@ -157,6 +157,7 @@ def start_answering(
     engine = replace(
         rollout,
         num_workers=allotment.count,
+        engine={},  # which are for the policy: a draft model of it, say
         max_prompt_tokens=reader.max_tokens,
         max_completion_tokens=reader.thought_tokens + reader.answer_tokens,
     )

@@ -38,6 +38,10 @@ class PolicyService:
         """Training begins from the weights in `path`; called again, it begins anew."""
         await self._call("start", path, warm_up)
 
+    async def rest(self) -> None:
+        """Every rank gives its memory back; only `start` may follow."""
+        await self._call("rest")
+
     async def supervise(self, rows: Sequence[Tokens], learning_rate: float) -> float:
         return (await self._call("supervise", rows, learning_rate))[0]
 
@@ -58,6 +62,10 @@ class PolicyService:
     async def put_weights(self, as_saved: bool) -> tuple[list[ray.ObjectRef], int]:
         """`as_saved`: by the names of the model's files rather than of transformers' modules."""
         return (await self._call("put_weights", as_saved))[0]
+
+    async def put_adapter(self) -> tuple[list[ray.ObjectRef], int]:
+        """Of a policy with LoRA, the adapter alone."""
+        return (await self._call("put_adapter"))[0]
 
     async def merge_lost(self) -> float | None:
         """Of a LoRA adapter's change, the share that publishing lost in rounding; else None."""

@@ -18,6 +18,7 @@ from rlhf.diagnostics import TrainedPairs, names_for, pair_metrics
 from rlhf.learning.packing import Packing
 from rlhf.learning.reading import CannotPack, RowReader, find_packing
 from rlhf.learning.schedules import learning_rate, step_progress
+from rlhf.models.adapters import adapted_layers, write_adapter
 from rlhf.models.batching import (
     Shape,
     halved,
@@ -127,6 +128,15 @@ class PolicyRank:
         # Padded rows hold tokens that see nothing, of which cuDNN makes a gradient of nan.
         torch.backends.cuda.enable_cudnn_sdp(found is not None and not found.has_window)
         return found
+
+    def rest(self) -> None:
+        """Gives its memory back; `start` may follow, and nothing else."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+            del self._reader
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     # --- learning ------------------------------------------------------------------------------
 
@@ -318,6 +328,12 @@ class PolicyRank:
         weights = self._engine.saved_weights() if as_saved else self._engine.weights()
         return put_buckets(weights, keep=self._rank == 0)
 
+    def put_adapter(self) -> tuple[list[ray.ObjectRef], int] | None:
+        """As `put_weights`, of the adapter alone."""
+        from actors.weight_sync import put_buckets
+
+        return put_buckets(self._engine.adapter(), keep=self._rank == 0)
+
     def send_weights(self, setup: Any, version: int) -> int:
         """Sends every weight from this GPU to the rollout workers'; returns bytes."""
         if self._sender is None:
@@ -340,12 +356,24 @@ class PolicyRank:
         return WeightSender(setup, self._rank, source)
 
     def export(self, directory: str) -> None:
-        """Rank 0 writes the policy in Hugging Face format, with all that the model came with."""
-        kept = self._rank == 0
-        weights = self._engine.weights()
+        """Rank 0 writes the policy in Hugging Face format, with all that the model came with.
+
+        With LoRA in fp32, since rounding would take most of a small change, and the adapter by
+        itself in `adapter/`.
+        """
+        kept, lora = self._rank == 0, self._plan.policy.lora
+        weights = self._engine.weights(exact=True)
         state = {name: value.to("cpu", copy=True) for name, value in weights if kept}
+        dtype = torch.float32 if lora else getattr(torch, self._plan.dtype.value)
+        if lora:
+            state = {name: value.to(dtype) for name, value in state.items()}
         if kept:
-            save_causal(self._path, state, getattr(torch, self._plan.dtype.value), Path(directory))
+            save_causal(self._path, state, dtype, Path(directory))
+        adapter = self._engine.adapter() if lora else ()
+        adapter = {name: value.to("cpu", copy=True) for name, value in adapter if kept}
+        if kept and lora:
+            layers = adapted_layers(self._path, lora)
+            write_adapter(Path(directory) / "adapter", adapter, lora, layers, self._path)
 
     def merge_lost(self) -> float | None:
         """Of the adapter's change, the share that the last `weights` lost in rounding; by norm."""

@@ -1,11 +1,11 @@
 """Rollout workers: one inference engine each, which samples, and says how likely tokens are."""
 
 import asyncio
+from collections import ChainMap
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import ray
-import safetensors.torch
 from ray.actor import ActorHandle
 
 from actors.engine import Draft, Drafts, Engine, GenerationRequest
@@ -13,6 +13,7 @@ from actors.group import Worker, call_all
 from rlhf.collecting.dispatch import Dispatcher, Failure, WorkerDied
 from rlhf.config.models import (
     DType,
+    Lora,
     RolloutConfig,
     Transport,
 )
@@ -32,10 +33,12 @@ class RolloutWorker:
         transport: Transport,
         seed: int,
         sleeps: bool = False,
+        lora: Lora | None = None,
     ) -> None:
-        """`sleeps`: whether `sleep` and `wake` will be called, which only vLLM on GPUs can."""
+        """`sleeps`: whether `sleep` and `wake` will be called, which only vLLM on GPUs can;
+        `lora`: of the adapters that `load_adapter` will bring, in place of `load_weights`."""
         self._tokenizer = read_tokenizer(path)
-        self._engine = _build_engine(path, dtype, config, transport, seed, sleeps)
+        self._engine = _build_engine(path, dtype, config, transport, seed, sleeps, lora)
         self._version = 0
 
     async def ready(self) -> str:
@@ -87,10 +90,14 @@ class RolloutWorker:
         return draft._replace(token_ids=draft.token_ids[:-1], logprobs=draft.logprobs[:-1])
 
     async def load_weights(self, buckets: Sequence[ray.ObjectRef], version: int) -> None:
-        """Takes over weights from Ray's object store; each bucket is a safetensors blob."""
-        blobs = [await bucket for bucket in buckets]
-        weights = [safetensors.torch.load(blob.tobytes()) for blob in blobs]
-        await self._engine.load_weights(weights, version)
+        """Takes over weights from Ray's object store."""
+        await self._engine.load_weights([await bucket for bucket in buckets], version)
+        self._version = version
+
+    async def load_adapter(self, buckets: Sequence[ray.ObjectRef], version: int) -> None:
+        """Takes over the policy's adapter from Ray's object store."""
+        weights = [(await bucket).weights() for bucket in buckets]
+        await self._engine.load_adapter(dict(ChainMap(*weights)), version)
         self._version = version
 
     async def logprobs(self, rows: Sequence[Tokens]) -> list[list[float]]:
@@ -173,11 +180,12 @@ def _build_engine(
     transport: Transport,
     seed: int,
     sleeps: bool,
+    lora: Lora | None,
 ) -> Engine:
     ends = end_token_ids(read_tokenizer(path), read_generation_config(path))
     if config.name not in ENGINES:
         raise TypeError(f"no engine for rollout={config.name}; add it to ENGINES")
-    return ENGINES[config.name](path, dtype, config, ends, transport, seed, sleeps)
+    return ENGINES[config.name](path, dtype, config, ends, transport, seed, sleeps, lora)
 
 
 def _vllm(*arguments: Any) -> Engine:
@@ -187,11 +195,12 @@ def _vllm(*arguments: Any) -> Engine:
 
 
 def _transformers(
-    path: str, dtype: DType, config: Any, ends: Sequence[int], *_others: Any
+    path: str, dtype: DType, config: Any, ends: Sequence[int], *others: Any
 ) -> Engine:
     from actors.transformers_engine import TransformersEngine
 
-    return TransformersEngine(path, dtype, config, ends, read_tokenizer(path))
+    *_, lora = others
+    return TransformersEngine(path, dtype, config, ends, read_tokenizer(path), lora)
 
 
 ENGINES = {"vllm": _vllm, "transformers": _transformers}

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, StopStringCriteria
 
+from actors.buckets import Bucket
 from actors.engine import Draft, Drafts, GenerationRequest
 from rlhf.collecting.dispatch import Failure
-from rlhf.config.models import DType, TransformersRolloutConfig
+from rlhf.config.models import DType, Lora, TransformersRolloutConfig
 from rlhf.learning.reading import row_logprobs
+from rlhf.models.adapters import adapter_parameters, with_adapter
 from rlhf.models.batching import Shape, micro_batches
 from rlhf.models.loading import load_causal
 from rlhf.records import Sampling, Tokens
@@ -29,10 +31,16 @@ class TransformersEngine:
         config: TransformersRolloutConfig,
         end_token_ids: Sequence[int],
         tokenizer: Any,
+        lora: Lora | None = None,
     ) -> None:
+        """`lora`: of the adapter that the model gets, which is computed beside it."""
         self._tokenizer = tokenizer
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = load_causal(path, getattr(torch, dtype.value))
+        if lora is not None:
+            self._model = with_adapter(self._model, lora)
+            for _, parameter in adapter_parameters(self._model):  # made in fp32 whatever the model
+                parameter.data = parameter.data.to(getattr(torch, dtype.value))
         self._model.to(self._device).eval()
         self._dtype = dtype
         self._initial: Any = None
@@ -155,15 +163,19 @@ class TransformersEngine:
             cache.batch_repeat_interleave(n)
         return logits.repeat_interleave(n, 0), cache, attention.repeat_interleave(n, 0)
 
-    async def load_weights(self, weights: Sequence[Mapping[str, Tensor]], version: int) -> None:
-        own = self._model.state_dict()
-        missing = own.keys() - {name for bucket in weights for name in bucket}
-        if missing:
+    async def load_weights(self, buckets: Sequence[Bucket], version: int) -> None:
+        weights = {name: value for bucket in buckets for name, value in bucket.weights().items()}
+        self._take(self._model.state_dict(), weights, version)
+
+    async def load_adapter(self, weights: Mapping[str, Tensor], version: int) -> None:
+        self._take(dict(adapter_parameters(self._model)), weights, version)
+
+    def _take(self, own: Mapping[str, Tensor], weights: Mapping[str, Tensor], version: int) -> None:
+        if missing := own.keys() - weights.keys():
             raise ValueError(f"weights of version {version} lack {sorted(missing)[:5]}")
         with torch.inference_mode():
-            for bucket in weights:
-                for name, value in bucket.items():
-                    own[name].copy_(value)
+            for name, value in weights.items():
+                own[name].copy_(value)
 
     async def logprobs(self, rows: Sequence[Tokens]) -> list[list[float]]:
         return row_logprobs(self._model, rows, self._config.max_batch_tokens, self._device)

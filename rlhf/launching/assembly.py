@@ -18,6 +18,7 @@ from actors.rollout import RolloutService, RolloutWorker
 from actors.self_evaluation import start_self_evaluation
 from actors.taking_turns import SleepingCollector, WakingCarrier
 from actors.weight_sync import (
+    AdapterCarrier,
     Carrier,
     GpuCarrier,
     ObjectStoreCarrier,
@@ -35,7 +36,12 @@ from rlhf.judges.members import failure_limits
 from rlhf.launching.configuration import Config
 from rlhf.launching.inputs import Inputs
 from rlhf.launching.judging import Judges
-from rlhf.launching.roles import needs_reference_workers, sleeps, transport
+from rlhf.launching.roles import (
+    needs_reference_workers,
+    served_lora,
+    sleeps,
+    transport,
+)
 from rlhf.learning.anchors import Anchors
 from rlhf.problems import InputError
 from rlhf.records import Collected, Sampling
@@ -82,7 +88,8 @@ def start_rollout(
     config: Config, path: str, allotment: Allotment
 ) -> tuple[RolloutService, list[Worker]]:
     arguments = (path, config.model.dtype, config.rollout, transport(config), config.seed)
-    workers = start_workers(RolloutWorker, allotment, *arguments, sleeps(config))
+    lora = served_lora(config)
+    workers = start_workers(RolloutWorker, allotment, *arguments, sleeps(config), lora)
     calls, timeout_s = config.rollout.calls_per_worker, config.cluster.call_timeout_s
     return RolloutService(workers, calls_per_worker=calls, timeout_s=timeout_s), workers
 
@@ -134,7 +141,7 @@ def make_publisher(
 ) -> ProbedPublisher:
     probe = make_probe(inputs.data.train, inputs.vocabulary_size, PROBE_TOKENS, config.seed)
     carrier = _carrier(config, policy, rollout)
-    merges = config.policy.lora_rank > 0
+    merges = config.policy.lora is not None and served_lora(config) is None
     return ProbedPublisher(carrier, policy, rollout, probe, max_logprob_gap(config), merges)
 
 
@@ -144,6 +151,8 @@ def _carrier(config: Config, policy: PolicyService, rollout: RolloutService) -> 
 
 
 def _awake_carrier(config: Config, policy: PolicyService, rollout: RolloutService) -> Carrier:
+    if served_lora(config) is not None:
+        return AdapterCarrier(policy, rollout)
     chosen = transport(config)
     if chosen is Transport.object_store:
         return ObjectStoreCarrier(policy, rollout, config.rollout.reads_saved)

@@ -9,7 +9,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from rlhf.config.models import Transport
+from rlhf.config.models import LORA_RANKS, PublishedLora, Transport
 from rlhf.launching.configuration import Config
 from rlhf.launching.overrides import sections
 from rlhf.options import Fact, Option, unmet
@@ -71,6 +71,8 @@ def _contradictions(config: Config) -> Iterator[str]:
             f"weights.transport={config.weights.transport.value}: needs rollout=vllm and "
             f"placement={needed}; weights.transport=object_store works everywhere"
         )
+    yield from policy.problems()
+    yield from _adapter_problems(config)
     if config.placement.colocated and (
         rollout.num_workers != policy.num_ranks or rollout.gpus_per_worker != 1
     ):
@@ -92,6 +94,24 @@ def _contradictions(config: Config) -> Iterator[str]:
     yield from _round_problems(config)
     if not config.model.is_made:
         yield from _model_problems(config.model.path)
+
+
+def _adapter_problems(config: Config) -> Iterator[str]:
+    """Of a policy with LoRA whose adapter is published by itself."""
+    lora, chosen = config.policy.lora, config.weights.transport
+    if lora is None or config.weights.lora is PublishedLora.merged:
+        return
+    if chosen not in (Transport.auto, Transport.object_store):
+        yield (
+            f"weights.transport={chosen.value}: the adapter of policy.lora_rank={lora.rank} "
+            "travels by the object store; leave it out, or set weights.lora=merged to send every "
+            "weight"
+        )
+    if config.rollout.reads_saved and lora.rank > max(LORA_RANKS):
+        yield (
+            f"policy.lora_rank={lora.rank}: vLLM serves adapters of at most {max(LORA_RANKS)}; "
+            "lower it, or set weights.lora=merged"
+        )
 
 
 def _objective_problems(config: Config) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
@@ -19,6 +20,7 @@ from rlhf.launching.inputs import Inputs, read_inputs
 from rlhf.launching.judging import all_judges, start_judges
 from rlhf.launching.overrides import quoted
 from rlhf.launching.roles import allotments, paths_by_role, roles
+from rlhf.models.loading import read_config
 from rlhf.problems import InputError
 from rlhf.stages import Metrics
 from rlhf.storage.run_directory import OVERRIDES
@@ -30,7 +32,12 @@ def evaluate(directory: Path, overrides: list[str]) -> Metrics:
         raise InputError([f"run={directory}: not the directory of a finished run (no policy/)"])
     _require_whole_data(overrides)
     stored = yaml.safe_load((directory / OVERRIDES).read_text())
-    own = [quoted("run.dir", directory), quoted("model.path", directory / "policy")]
+    own = [
+        quoted("run.dir", directory),
+        quoted("model.path", directory / "policy"),
+        "policy.lora_rank=0",  # its adapter has been merged in
+        *_exported_dtype(directory / "policy"),
+    ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("train", [*stored, *own, *overrides])
     config = checked(composed)
@@ -45,6 +52,11 @@ def evaluate(directory: Path, overrides: list[str]) -> Metrics:
         require_shared(plan, paths_by_role(config, directory, inputs.model_path))
         allotted = allotments(plan, reservation.seats, cluster.threads_per_worker)
         return asyncio.run(_evaluate(config, inputs, allotted, directory))
+
+
+def _exported_dtype(policy: Path) -> list[str]:
+    """An adapter is merged in fp32, of which bf16 would lose the most."""
+    return ["model.dtype=float32"] if read_config(policy).dtype is torch.float32 else []
 
 
 def _require_whole_data(overrides: Sequence[str]) -> None:

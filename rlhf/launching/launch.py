@@ -34,7 +34,7 @@ from rlhf.launching.configuration import Config
 from rlhf.launching.fingerprints import fingerprints, require_same
 from rlhf.launching.inputs import Inputs, open_feed, read_inputs, try_out
 from rlhf.launching.judging import start_judges
-from rlhf.launching.roles import allotments, paths_by_role, roles, sleeps
+from rlhf.launching.roles import allotments, paths_by_role, roles, served_lora, sleeps
 from rlhf.launching.stopping import StopRequest
 from rlhf.learning.warmup import warm_up
 from rlhf.loop import Run, train
@@ -174,7 +174,13 @@ async def _prepare(
     wait_s = config.cluster.start_timeout_s
     policy = start_policy(config, allotted["policy"])
     schedule = make_schedule(config, inputs, feed, policy)
-    rollout, rollout_workers = start_rollout(config, inputs.model_path, allotted["rollout"])
+    initial_path = None
+    if served_lora(config) is not None and config.warmup.steps:
+        # What rollout workers start from stays in them, so they start from what this leaves.
+        initial_path = await _initial_policy(config, directory, inputs, checkpoint, policy, tracker)
+        await policy.rest()
+    path = initial_path or inputs.model_path
+    rollout, rollout_workers = start_rollout(config, path, allotted["rollout"])
     judges = start_judges(config, allotted, rollout, inputs.model_path)
     reference_workers = start_reference(config, allotted)
     tracker.note("starting workers")
@@ -183,8 +189,8 @@ async def _prepare(
     if sleeps(config):  # vLLM measures what is free of a GPU, so nothing else may start there
         await wait_ready(rollout_workers, wait_s)
         await rollout.each("sleep")
-    await policy.connect()
-    initial_path = await _initial_policy(config, directory, inputs, checkpoint, policy, tracker)
+    if initial_path is None:
+        initial_path = await _initial_policy(config, directory, inputs, checkpoint, policy, tracker)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_bring_policy(initial_path, checkpoint, policy, tracker))
         tasks.create_task(_bring_reference(initial_path, reference_workers, wait_s))
@@ -241,7 +247,9 @@ async def _initial_policy(
     policy: PolicyService,
     tracker: RunTracker,
 ) -> str:
-    """Where the weights from before round 0 are; a warm start makes them, in a run's first life."""
+    """Connects the ranks, and says where the weights from before round 0 are; a warm start makes
+    them, in a run's first life."""
+    await policy.connect()
     if not config.warmup.steps:
         return inputs.model_path
     initial = directory / "initial_policy"

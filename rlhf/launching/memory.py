@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 
 from cluster.placement import format_bytes
-from rlhf.config.models import DType, Optimizer, PolicyConfig
+from rlhf.config.models import DType, Offload, Optimizer, PolicyConfig
 from rlhf.models.files import find_directory
 from rlhf.models.loading import read_config
 
@@ -101,12 +101,18 @@ def policy_memory(shape: ModelShape, dtype: DType, config: PolicyConfig) -> Memo
     # Without ZeRO in fp32 the weights are their own masters.
     num_masters = 0 if stage == 0 and dtype is DType.float32 else 1
     optimizer = trained * 4 * (num_masters + NUM_MOMENTS[config.optimizer])
+    parts = {
+        "weights": _split((frozen + trained) * size, ranks if stage == 3 else 1),
+        "gradients": _split(trained * size, ranks if stage >= 2 else 1),
+        "optimizer": _split(optimizer, ranks if stage >= 1 else 1),
+    }
+    away = {
+        Offload.none: (),
+        Offload.optimizer: ("optimizer",),
+        Offload.parameters: ("weights", "optimizer"),
+    }[config.offload]
     return Memory(
-        {
-            "weights": _split((frozen + trained) * size, ranks if stage == 3 else 1),
-            "gradients": _split(trained * size, ranks if stage >= 2 else 1),
-            "optimizer": _split(optimizer, ranks if stage >= 1 else 1),
-        }
+        {f"{name} (offloaded)" if name in away else name: size for name, size in parts.items()}
     )
 
 

@@ -27,12 +27,12 @@ def as_saved(model: Any, named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[
     if not getattr(model, "_weight_conversions", None):
         yield from named
         return
-    for _, layer in groupby(named, key=lambda one: _layer(one[0])):
+    for _, layer in groupby(named, key=lambda one: layer_name(one[0])):
         kept = {name: value.clone() for name, value in layer}  # gathered values do not last
         yield from revert_weight_conversion(model, kept).items()
 
 
-def _layer(name: str) -> str:
+def layer_name(name: str) -> str:
     """Up to the first number, with it: experts have numbers too, and belong together."""
     parts = name.split(".")
     first = next((i for i, part in enumerate(parts) if part.isdigit()), None)

@@ -65,8 +65,8 @@ class Alerts:
                 "weights/merge_lost",
                 0.5,
                 "Rollout workers hardly get what is learnt",
-                "the adapter's changes are too small for bfloat16 weights; set "
-                "model.dtype=float32, raise policy.learning_rate, or train all weights "
+                "the adapter's changes are too small for bfloat16 weights; publish the adapter by "
+                "itself (weights.lora=adapter), set model.dtype=float32, or train all weights "
                 "(policy.lora_rank=0)",
             ),
         )

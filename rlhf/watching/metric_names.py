@@ -139,7 +139,7 @@ _POLICY = {name: one.metric for name, one in PAIR_METRICS.items()} | {
 
 _WEIGHTS = {
     "version": Metric("policy version that was published", good="a line with slope 1"),
-    "bytes": Metric("size of the weights", "bytes", "flat"),
+    "bytes": Metric("size of what was published: weights, or an adapter", "bytes", "flat"),
     "logprob_gap": Metric(
         "how far the worst rollout worker is from the policy",
         "nats/token",
@@ -147,11 +147,10 @@ _WEIGHTS = {
         "`weights.max_logprob_gap`",
     ),
     "merge_lost": Metric(
-        "of a LoRA adapter's change, what rounding takes of it when it is merged into the "
-        "published weights",
+        "with `weights.lora=merged`: of the adapter's change, what rounding takes of it",
         "share",
         "well below 0.5, at which people are alerted: above, sampling hardly sees what is learnt; "
-        "`model.dtype=float32` loses nothing",
+        "`weights.lora=adapter` and `model.dtype=float32` lose nothing",
     ),
 }
 

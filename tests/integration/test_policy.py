@@ -12,7 +12,7 @@ from actors.group import Allotment, WorkerFailed, call_all, start_workers, stop_
 from actors.policy import InitialPolicy, PolicyService
 from actors.policy_rank import PolicyPlan, PolicyRank
 from rlhf.collecting.dispatch import WorkerDied
-from rlhf.config.models import DType, Optimizer, PolicyConfig
+from rlhf.config.models import Attention, DType, Offload, Optimizer, PolicyConfig
 from rlhf.learning.reading import sum_logprobs
 from rlhf.objectives.base import ObjectiveConfig
 from rlhf.objectives.dpo import DPOConfig
@@ -83,9 +83,16 @@ async def train_and_save(service: PolicyService, directory: Path, rounds: range)
 
 async def test_every_zero_stage_and_number_of_ranks_learns_the_same(tiny_model, tmp_path):
     found = {}
-    for stage, ranks in [(0, 1), (1, 2), (2, 2), (3, 2)]:
+    further = {"zero_optimization": {"reduce_bucket_size": 5000}, "steps_per_print": 7}
+    kinds = [
+        (0, 1, {}),
+        (1, 2, {"attention": Attention.eager, "offload": Offload.optimizer}),
+        (2, 2, {"deepspeed": further}),
+        (3, 2, {"offload": Offload.parameters}),
+    ]
+    for stage, ranks, others in kinds:
         name = f"stage{stage}x{ranks}"
-        async with policy(tiny_model, zero_stage=stage, num_ranks=ranks) as service:
+        async with policy(tiny_model, zero_stage=stage, num_ranks=ranks, **others) as service:
             metrics = await train_and_save(service, tmp_path / name, range(3))
         found[name] = metrics, tensors(tmp_path / name)
     expected, weights = found.pop("stage0x1")

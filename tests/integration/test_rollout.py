@@ -5,13 +5,12 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import ray
-import safetensors.torch
 import torch
 from transformers import AutoModelForCausalLM
 
+from actors.buckets import pack
 from actors.group import (
     Allotment,
     Worker,
@@ -21,7 +20,7 @@ from actors.group import (
     wait_ready,
 )
 from actors.rollout import RolloutService, RolloutWorker
-from actors.weight_sync import ProbedPublisher, WeightsDiffer, pack
+from actors.weight_sync import ProbedPublisher, WeightsDiffer
 from rlhf.config.models import DType, TransformersRolloutConfig, Transport, VllmRolloutConfig
 from rlhf.learning.reading import row_logprobs
 from rlhf.records import Prompt, Sampling, Tokens
@@ -200,12 +199,6 @@ async def test_a_killed_worker_s_prompts_are_asked_of_the_other(tiny_model):
         groups = await asyncio.gather(*asked)
         assert [group[0].prompt_id for group in groups] == [p.id for p in prompts(40)]
         assert set(await service.each("ready")) == {"rollout-1"}
-
-
-def test_weights_travel_as_safetensors():
-    blob = pack({"a": torch.arange(3.0), "b": torch.ones(2, dtype=torch.bfloat16)})
-    assert blob.dtype == np.uint8
-    assert safetensors.torch.load(blob.tobytes())["a"].tolist() == [0.0, 1.0, 2.0]
 
 
 async def test_a_mixture_with_the_initial_policy_is_drawn_from_token_by_token(tiny_model):

@@ -1,6 +1,8 @@
-"""`python tests/models/on_vllm.py NAME`: a tiny model of it on vLLM, published to.
+"""`python tests/models/on_vllm.py NAME [adapter]`: a tiny model of it on vLLM, published
+to: all its weights, or a LoRA adapter alone.
 
-Prints in JSON the mean gap in nats per token before, after, and had it not been published.
+Prints in JSON the mean gap in nats per token before, after, and had it not been published; and what
+became of an argument of vLLM's own.
 
 On a GPU the engine is in bf16 and the weights go by CUDA IPC; on CPUs it is in float32.
 """
@@ -24,9 +26,11 @@ import torch
 from test_architectures import build, named
 
 from actors import cuda_ipc, vllm_engine
+from actors.buckets import pack
 from actors.vllm_engine import VllmEngine
-from rlhf.config.models import DType, Transport, VllmRolloutConfig
+from rlhf.config.models import DType, Lora, Transport, VllmRolloutConfig
 from rlhf.learning.reading import row_logprobs
+from rlhf.models.adapters import adapter_parameters, with_adapter
 from rlhf.models.loading import load_causal, quietly, read_generation_config, read_tokenizer
 from rlhf.models.saving import as_saved
 from rlhf.models.turns import end_token_ids
@@ -40,19 +44,27 @@ DTYPE = DType.bfloat16 if ON_GPU else DType.float32
 TRANSPORT = Transport.ipc if ON_GPU else Transport.object_store
 
 
-async def published(name: str, directory: Path) -> dict[str, float]:
+async def published(name: str, directory: Path, lora: Lora | None) -> dict[str, float]:
     with quietly():
         folder = build(name, directory / "model")
         policy = as_sent(load_causal(folder, torch.float32).eval())
-    config = VllmRolloutConfig(1, 32, 32, gpu_memory_utilization=0.05, enforce_eager=True)
+    further = {"max_num_seqs": 3}
+    config = VllmRolloutConfig(1, 32, 32, further, gpu_memory_utilization=0.05, enforce_eager=True)
     ends = end_token_ids(read_tokenizer(folder), read_generation_config(folder))
     if ON_GPU:
         # Several of these share a GPU, and vLLM would take each other's memory for its own.
         arguments = functools.partial(vllm_engine.AsyncEngineArgs, kv_cache_memory_bytes=1 << 28)
         vllm_engine.AsyncEngineArgs = arguments  # type: ignore[misc]
-    engine = VllmEngine(str(folder), DTYPE, config, ends, TRANSPORT, 1)
+    engine = VllmEngine(str(folder), DTYPE, config, ends, TRANSPORT, 1, lora=lora)
     try:
-        found = {"before": await gap(engine, policy)}
+        found = {"max_num_seqs": engine._engine.vllm_config.scheduler_config.max_num_seqs}
+        found |= {"before": await gap(engine, policy)}
+        if lora is not None:
+            policy = with_adapter(policy, lora).eval()
+            weights = moved_adapter(policy)
+            found["unpublished"] = await gap(engine, policy)
+            await engine.load_adapter(weights, 1)
+            return found | {"after": await gap(engine, policy)}
         with torch.no_grad():
             for parameter in policy.parameters():
                 parameter.add_(0.03 * torch.randn_like(parameter))
@@ -66,27 +78,31 @@ async def published(name: str, directory: Path) -> dict[str, float]:
         engine._engine.shutdown()
 
 
+def moved_adapter(policy) -> dict[str, torch.Tensor]:
+    """A random adapter in the engine's type, which the policy computes too."""
+    with torch.no_grad():
+        for _, parameter in adapter_parameters(policy):
+            parameter.copy_((0.3 * torch.randn_like(parameter)).to(getattr(torch, DTYPE.value)))
+    return {name: value.detach().clone() for name, value in adapter_parameters(policy)}
+
+
 def as_sent(policy):
     """Its weights rounded to the engine's type, so that only the arithmetic differs."""
     return policy.to(getattr(torch, DTYPE.value)).float()
 
 
 async def load(engine: VllmEngine, weights: dict[str, torch.Tensor]) -> None:
-    await engine.load_weights([weights], 1)
+    await engine.load_weights([pack(weights)], 1)
 
 
 async def send(engine: VllmEngine, weights: dict[str, torch.Tensor]) -> None:
-    shared, tensors, end = [], [], 0
-    for name, value in weights.items():
-        raw = value.to("cuda", torch.bfloat16).contiguous().flatten().view(torch.uint8)
-        raw = torch.nn.functional.pad(raw, (0, -len(raw) % cuda_ipc.ALIGNMENT))
-        tensors.append([name, "bfloat16", list(value.shape), end])
-        shared.append(raw)
-        end += len(raw)
-    buffer = torch.cat(shared)
+    rounded = {name: value.to(torch.bfloat16) for name, value in weights.items()}
+    bucket = pack(rounded)
+    buffer = torch.from_numpy(bucket.data).to("cuda")
+    places = [list(place) for place in bucket.places]
     handles = {cuda_ipc._gpu(buffer.device): cuda_ipc.export(buffer)}
     await engine.weight_transfer("start")
-    await engine.weight_transfer("update", {"handles": handles, "tensors": tensors})
+    await engine.weight_transfer("update", {"handles": handles, "places": places})
     await engine.weight_transfer("finish", 1)
 
 
@@ -101,4 +117,5 @@ async def gap(engine: VllmEngine, policy) -> float:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        print(json.dumps(asyncio.run(published(sys.argv[1], Path(scratch)))), flush=True)
+        lora = Lora(4, 4) if sys.argv[2:] == ["adapter"] else None
+        print(json.dumps(asyncio.run(published(sys.argv[1], Path(scratch), lora))), flush=True)

@@ -13,6 +13,7 @@ import torch
 from architectures import ARCHITECTURES, engines, table
 from transformers import AutoModel, AutoModelForCausalLM
 
+from actors.buckets import pack
 from actors.engine import GenerationRequest
 from actors.transformers_engine import TransformersEngine
 from rlhf.config.models import (
@@ -111,7 +112,7 @@ async def test_from_its_folder_and_back(name: str, tmp_path: Path):
             if parameter.grad is not None:
                 parameter.add_(0.03 * torch.randn_like(parameter))
     policy.eval()
-    await engine.load_weights([named(policy)], 1)
+    await engine.load_weights([pack(named(policy))], 1)
     assert gap(logprobs, row_logprobs(policy, rows, 1000, CPU)) > 1e-2
     again, published = await sampled()
     assert gap(published, row_logprobs(policy, again, 1000, CPU)) < 1e-4

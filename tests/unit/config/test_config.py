@@ -221,6 +221,28 @@ def test_keys_that_are_added_by_force_and_that_nothing_reads_are_told():
     ]
 
 
+def test_further_arguments_of_the_engine_come_by_their_own_names():
+    added = ("+rollout.engine.max_num_seqs=4", "+rollout.engine.speculative_config={method: ngram}")
+    config = typed(composed("experiment=demo", "rollout=vllm", *added))
+    assert config.rollout.engine == {"max_num_seqs": 4, "speculative_config": {"method": "ngram"}}
+    assert problems("rollout=vllm", "+rollout.engine.max_num_seq=4") == [
+        "rollout.engine.max_num_seq=4: vLLM has no such argument; did you mean "
+        "rollout.engine.max_num_seqs?"
+    ]
+
+
+def test_an_adapter_does_not_travel_as_weights_do():
+    colocated = ("rollout=vllm", "placement=colocated", "max_staleness=0")
+    lora = ("policy.lora_rank=600", "weights.transport=ipc")
+    assert problems(*colocated, *lora) == [
+        "weights.transport=ipc: the adapter of policy.lora_rank=600 travels by the object store; "
+        "leave it out, or set weights.lora=merged to send every weight",
+        "policy.lora_rank=600: vLLM serves adapters of at most 512; lower it, or set "
+        "weights.lora=merged",
+    ]
+    assert problems(*colocated, *lora, "weights.lora=merged") == []
+
+
 def test_what_is_not_a_number_is_in_no_range(demo):
     demo.policy.learning_rate = math.nan
     assert config_problems(demo) == ["policy.learning_rate=nan: must be above 0"]
