@@ -307,6 +307,27 @@ class Tokens(NamedTuple):
         """Without those that are only observed."""
         return len(self.completion) - sum(end - start for start, end in self.observed)
 
+    @property
+    def unmarked(self) -> "Tokens":
+        """With every token counted once."""
+        return self._replace(emphasis=())
+
+    @property
+    def own(self) -> list[bool]:
+        """Of each completion token, whether it is more than observed."""
+        own = [True] * len(self.completion)
+        for start, end in self.observed:
+            own[start:end] = [False] * (end - start)
+        return own
+
+    @property
+    def weights(self) -> list[float]:
+        """How many times each completion token counts; of places that overlap the last."""
+        weights = [1.0] * len(self.completion)
+        for start, end, factor in self.emphasis:
+            weights[start:end] = [factor] * (end - start)
+        return weights
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -435,6 +456,13 @@ class SidePair(NamedTuple):
     rejected: float
 
 
+class SideTokens(NamedTuple):
+    """Nats of every completion token of either side, each counted once."""
+
+    chosen: Sequence[float]
+    rejected: Sequence[float]
+
+
 @dataclass(frozen=True, slots=True)
 class PreferenceBatch:
     """What one round trains on."""
@@ -444,9 +472,11 @@ class PreferenceBatch:
     anchors: Mapping[str, Sequence[SidePair]]
     """By anchor name (`initial`, `previous`): summed log-probabilities, in the same order. Those of
     `previous` are the policy's own after `round` rounds, and of no use to any other version."""
+    tokens: Mapping[str, Sequence[SideTokens]] = field(default_factory=dict)
+    """Likewise, token by token, where the objective needs it; else empty."""
 
     def __post_init__(self) -> None:
-        for name, pairs in self.anchors.items():
+        for name, pairs in (*self.anchors.items(), *self.tokens.items()):
             if len(pairs) != len(self.preferences):
                 raise ValueError(
                     f"anchor {name!r} has {len(pairs)} values for {len(self.preferences)} pairs"

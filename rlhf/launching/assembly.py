@@ -106,7 +106,7 @@ def make_anchors(config: Config, policy: PolicyService, reference: Sequence[Work
             sources[name] = ReferenceService(reference, config.cluster.call_timeout_s)
         else:
             sources[name] = InitialPolicy(policy)
-    return Anchors(sources)
+    return Anchors(sources, config.objective)
 
 
 # --- what runs on them ---------------------------------------------------------------------------
