@@ -41,6 +41,7 @@ from rlhf.loop import Run, train
 from rlhf.problems import InputError, Stopped
 from rlhf.stages import Metrics
 from rlhf.storage.checkpoint import Checkpoint, RoundCheckpoints
+from rlhf.storage.ledger import Ledger
 from rlhf.storage.run_directory import (
     CHECKPOINTS,
     CONFIG,
@@ -170,7 +171,8 @@ async def _prepare(
     """Starts the workers, and brings everything to where the first round begins."""
     for note in (*cautions(config), *inputs.notes(config.eval.num_prompts)):
         tracker.note(note)
-    feed = open_feed(config, inputs, directory, tracker.note)
+    ledger = Ledger(directory, checkpoint.directory if checkpoint else None)
+    feed = open_feed(config, inputs, ledger, tracker.note)
     wait_s = config.cluster.start_timeout_s
     policy = start_policy(config, allotted["policy"])
     schedule = make_schedule(config, inputs, feed, policy)
@@ -211,6 +213,7 @@ async def _prepare(
     checkpoints = RoundCheckpoints(
         directory / CHECKPOINTS,
         policy,
+        ledger,
         keep=config.run.keep_checkpoints,
         state={"wandb_id": tracker.wandb_id},
     )

@@ -21,6 +21,7 @@ from rlhf.objectives.dpo import DPOConfig
 from rlhf.objectives.simpo import SimPOConfig
 from rlhf.problems import InputError
 from rlhf.storage.checkpoint import RoundCheckpoints
+from rlhf.storage.ledger import Ledger
 from rlhf.storage.run_directory import begin_or_resume, claimed, last_of_finished
 
 
@@ -70,7 +71,9 @@ def begun(tmp_path: Path) -> Path:
 @pytest.fixture
 def saved(begun: Path) -> Path:
     """With checkpoints after 4 and 8 rounds."""
-    checkpoints = RoundCheckpoints(begun / "checkpoints", FakePolicy(), keep=2, state={})
+    checkpoints = RoundCheckpoints(
+        begun / "checkpoints", FakePolicy(), Ledger(begun), keep=2, state={}
+    )
     for num_rounds in (4, 8):
         asyncio.run(checkpoints.save(num_rounds))
     return begun
