@@ -274,6 +274,7 @@ class DropReason(StrEnum):
         "identical", "same text", "#009e73", "both sides have the same text",
         "likewise 0 for those five",
     )  # fmt: skip
+    DISPUTED = "disputed", "disputed", "#b2df8a", "too few of the judges agree with the label"
     TRUNCATED = "truncated", "cut off", "#c8382e", "a side met the token limit"
     SHORT_GROUP = (
         "short_group", "too few answers", "#8a5fbf", "too few completions to make a pair"

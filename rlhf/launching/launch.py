@@ -218,7 +218,9 @@ async def _prepare(
         state={"wandb_id": tracker.wandb_id},
     )
     run = Run(
-        collector=make_collector(config, inputs, schedule, rollout, answers, judges.judge, stores),
+        collector=make_collector(
+            config, inputs, schedule, rollout, answers, judges.judge, stores, ledger
+        ),
         anchors=anchors,
         policy=policy,
         publisher=publisher,

@@ -27,6 +27,10 @@ class Page:
         """In place of what is noted of that round, if anything is."""
         self._notes[round] = json.loads(json.dumps(value))
 
+    def forget(self, before: int) -> None:
+        """What is noted of rounds before that one."""
+        self._notes = {round: note for round, note in self._notes.items() if round >= before}
+
 
 class Journal(Page):
     """A page of what cannot be found again: each note is on disk when `note` returns, and there
