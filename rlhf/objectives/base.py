@@ -95,7 +95,8 @@ class ObjectiveConfig(Option):
 
     def mark(self, pair: Preference) -> Preference:
         """The pair with its tokens marked (`Side.emphasis`): policy and anchors alike count each
-        as many times as its mark says. Before anchors are asked, and once per round."""
+        as many times as its mark says, in metrics too. Before anchors are asked, and once per
+        round."""
         return pair
 
     def loss(self, pairs: Pairs) -> Tensor:
