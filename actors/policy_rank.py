@@ -166,7 +166,7 @@ class PolicyRank:
             norms += [result.grad_norm] if result.applied else []
             self._check_finite(result.applied)
             if result.applied and self._memory:
-                self._remember(losses.noticed)
+                self._memory = losses.remembered(self._memory, self._over_ranks)
         if plan.shares_gpu:
             torch.cuda.empty_cache()
         if not steps:
@@ -180,12 +180,6 @@ class PolicyRank:
             means["policy/anchor_gap"] = gap
         counts = {"policy/num_steps": float(len(steps)), "policy/skipped_steps": float(skipped)}
         return means | counts | {"policy/lr": rate}
-
-    def _remember(self, noticed: Mapping[str, Tensor]) -> None:
-        """What the objective keeps of a step that was taken, alike on all ranks."""
-        totals = {name: self._over_ranks(sums) for name, sums in noticed.items()}
-        means = {name: total / weight for name, (total, weight) in totals.items()}
-        self._memory = dict(self._plan.objective.after_step(self._memory, means))
 
     def _step(self, shapes: Sequence[Shape], loss: Callable, rate: float) -> Any:
         budget = self._plan.policy.micro_batch_tokens

@@ -80,6 +80,14 @@ class PairLosses:
 
         return loss
 
+    def remembered(
+        self, memory: Memory, over_ranks: Callable[[Tensor], Sequence[float]]
+    ) -> dict[str, float]:
+        """The memory after the step at hand, alike on all ranks, over which sums are taken."""
+        totals = {name: over_ranks(sums) for name, sums in self.noticed.items()}
+        means = {name: total / weight for name, (total, weight) in totals.items()}
+        return dict(self._objective.after_step(memory, means))
+
     def _loss(self, step: _Step, places: Sequence[int]) -> Tensor:
         pairs = [self._batch.preferences[i] for i in places]
         if not pairs:

@@ -127,6 +127,9 @@ async def test_what_is_noticed_is_of_the_step_alone_and_by_weight():
     expected = [torch.tensor(0.1 * margin).sigmoid().item() for margin in (-0.25, 0.75)]
     assert weight == 1.5
     assert confidence == pytest.approx(0.5 * expected[0] + expected[1])
+    # Another rank has as much of the step, so that sums are twice those of this one.
+    after = losses.remembered({RELIABILITY: 0.5}, lambda sums: (2 * sums).tolist())
+    assert after == {RELIABILITY: pytest.approx(0.9 * 0.5 + 0.1 * confidence / 1.5)}
 
 
 async def test_a_rank_without_pairs_still_computes_something():
