@@ -91,5 +91,7 @@ class InitialPolicy:
     policy: PolicyService
 
     async def logprobs(self, sequences: Sequence[Tokens]) -> list[float]:
-        values = await self.policy.token_logprobs(sequences, initial=True)
-        return [sum(row) for row in values]
+        return [sum(values) for values in await self.token_logprobs(sequences)]
+
+    async def token_logprobs(self, sequences: Sequence[Tokens]) -> list[list[float]]:
+        return await self.policy.token_logprobs(sequences, initial=True)

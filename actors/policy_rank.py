@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +15,16 @@ import torch
 from torch import Tensor
 
 from rlhf.config.models import LOGPROB_NOISE, DType, Optimizer, PolicyConfig, Transport
-from rlhf.diagnostics import TrainedPairs, names_for, pair_metrics
 from rlhf.learning.packing import Packing
+from rlhf.learning.pair_losses import PairLosses, sides_of, units_of
 from rlhf.learning.reading import CannotPack, RowReader, find_packing
 from rlhf.learning.schedules import learning_rate, step_progress
 from rlhf.models.adapters import adapted_layers, write_adapter
-from rlhf.models.batching import (
-    Shape,
-    halved,
-    optimizer_steps,
-    rank_micro_batches,
-    together,
-    unique,
-)
+from rlhf.models.batching import Shape, optimizer_steps, rank_micro_batches
 from rlhf.models.saving import save_causal
-from rlhf.objectives import (
-    Judged,
-    PairLogprobs,
-    Pairs,
-    Peers,
-    SideLogprobs,
-)
 from rlhf.objectives.base import ObjectiveConfig
 from rlhf.problems import RunFailed
-from rlhf.records import Preference, PreferenceBatch, Tokens
+from rlhf.records import PreferenceBatch, Tokens
 from rlhf.seeds import derive_seed
 from rlhf.stages import Metrics
 from rlhf.storage.tensor_files import TensorReader, TensorWriter
@@ -77,6 +64,8 @@ class PolicyRank:
         self._skipped_in_a_row = 0
         self._version = 0
         """Rounds that the policy has been trained for."""
+        self._memory = dict(plan.objective.first_memory())
+        """The objective's, of the steps so far."""
         self._engine: Any = None
         self._sender: Any = None
 
@@ -170,106 +159,37 @@ class PolicyRank:
         epochs = plan.epochs if batch.round else plan.first_epochs
         whole = plan.objective.needs_whole_lists
         steps = optimizer_steps(prompts, plan.policy.batch_size, epochs, order_seed, whole)
-        names = names_for(plan.objective)
-        sums = torch.zeros(len(names) + 1, dtype=torch.float64)
-        drift = torch.zeros(1, dtype=torch.float64)
+        noise, device = LOGPROB_NOISE[plan.dtype], self._engine.device
+        losses = PairLosses(plan.objective, batch, noise, device)
         norms, skipped, rate = [], 0, 0.0
         for k, indices in enumerate(steps):
             done = step_progress(plan.policy, batch.round, plan.num_rounds, k, len(steps))
             rate = learning_rate(plan.policy, done)
             chosen = [pairs[i] for i in indices]
-            anchors = {name: [sides[i] for i in indices] for name, sides in batch.anchors.items()}
-            reader = self._reader.fitting(_sides(chosen))
-            units = self._units(chosen, reader)
-            loss = self._pair_loss(chosen, anchors, units, reader, sums, drift if k == 0 else None)
-            shapes = [reader.shape(_sides([chosen[i] for i in unit])) for unit in units]
+            reader = self._reader.fitting(sides_of(chosen))
+            units = units_of(chosen, reader, whole, plan.policy.micro_batch_tokens)
+            logprobs = partial(self._logprobs_BC, reader)
+            loss = losses.of_step(indices, units, logprobs, self._memory, is_first=k == 0)
+            shapes = [reader.shape(sides_of([chosen[i] for i in unit])) for unit in units]
             result = self._step(shapes, loss, rate)
             skipped += not result.applied
             norms += [result.grad_norm] if result.applied else []
             self._check_finite(result.applied)
+            if result.applied and self._memory:
+                self._memory = losses.remembered(self._memory, self._over_ranks)
         if plan.shares_gpu:
             torch.cuda.empty_cache()
         if not steps:
             return {"policy/num_steps": 0.0}
-        *values, weight = self._over_ranks(sums)
-        means = {f"policy/{k}": v / weight for k, v in zip(names, values, strict=True)}
+        *values, weight = self._over_ranks(losses.sums)
+        means = {f"policy/{k}": v / weight for k, v in zip(losses.names, values, strict=True)}
         if norms:
             means["policy/grad_norm"] = sum(norms) / len(norms)
         if "previous" in batch.anchors:
-            means["policy/anchor_gap"] = self._over_ranks(drift, torch.distributed.ReduceOp.MAX)[0]
+            (gap,) = self._over_ranks(losses.gap, torch.distributed.ReduceOp.MAX)
+            means["policy/anchor_gap"] = gap
         counts = {"policy/num_steps": float(len(steps)), "policy/skipped_steps": float(skipped)}
         return means | counts | {"policy/lr": rate}
-
-    def _units(self, pairs: Sequence[Preference], reader: RowReader) -> list[list[int]]:
-        """Pairs that share a forward pass: each by itself, or all of a prompt.
-
-        Where rows are packed, as many of a prompt as the budget allows, since they begin alike.
-        """
-        whole = self._plan.objective.needs_whole_lists
-        if not whole and reader.packing is None:
-            return [[i] for i in range(len(pairs))]
-        units = together([pair.prompt.id for pair in pairs])
-        if whole:
-            return units
-        budget = self._plan.policy.micro_batch_tokens
-
-        def too_large(unit: list[int]) -> bool:
-            shape = reader.shape(_sides([pairs[i] for i in unit]))
-            return len(unit) > 1 and shape.num_rows * shape.width > budget
-
-        return [part for unit in units for part in halved(unit, too_large)]
-
-    def _pair_loss(
-        self,
-        pairs: Sequence[Preference],
-        anchors: Mapping[str, Sequence],
-        units: Sequence[Sequence[int]],
-        reader: RowReader,
-        sums: Tensor,
-        drift: Tensor | None,
-    ) -> Callable[[Sequence[int]], Tensor]:
-        """The loss of some of one step's `units`, which also adds their numbers to `sums`.
-
-        `drift` gets the largest distance in nats from the `previous` anchor, which before a
-        round's first step is the policy itself: anything but 0 is an error in masks or templates.
-        """
-        total_weight = sum(pair.weight for pair in pairs)
-        device, objective = self._engine.device, self._plan.objective
-        distance = objective.statistic(pairs, anchors)
-
-        def loss(chosen: Sequence[int]) -> Tensor:
-            indices = [i for unit in chosen for i in units[unit]]
-            mine = [pairs[i] for i in indices]
-            sides = [pair.chosen.tokens for pair in mine] + [pair.rejected.tokens for pair in mine]
-            rows, places = unique(sides)
-            logprobs_RC = self._logprobs_BC(reader, rows)
-            if not rows:
-                return logprobs_RC.sum()
-            chosen_B, rejected_B = logprobs_RC.sum(1)[places].chunk(2)
-            lengths_B = torch.tensor([side.num_own_tokens for side in sides], device=device)
-            policy = PairLogprobs(chosen_B, rejected_B, *lengths_B.chunk(2))
-            others = {
-                name: SideLogprobs(*torch.tensor([values[i] for i in indices], device=device).T)
-                for name, values in anchors.items()
-            }
-            weight_B = torch.tensor([pair.weight for pair in mine], device=device)
-            noise = LOGPROB_NOISE[self._plan.dtype]
-            judged = _judged(mine, _peers(mine, places, distance, noise, device), device)
-            given = Pairs(policy, others, judged)
-            loss_B = objective.loss(given)
-            with torch.no_grad():
-                if drift is not None and "previous" in others:
-                    ratios = given.log_ratios("previous")
-                    furthest = torch.cat([ratios.chosen_B, ratios.rejected_B]).abs().max()
-                    drift.clamp_(min=furthest.item())
-                trained = TrainedPairs(objective, loss_B, given)
-                numbers = [*pair_metrics(trained).values(), torch.ones_like(loss_B)]
-                # Each by itself: a matrix product rounds a row by how many others there are.
-                weighted = [(number_B * weight_B).sum() for number_B in numbers]
-                sums.add_(torch.stack(weighted).cpu())
-            return (loss_B * weight_B).sum() / total_weight
-
-        return loss
 
     def _step(self, shapes: Sequence[Shape], loss: Callable, rate: float) -> Any:
         budget = self._plan.policy.micro_batch_tokens
@@ -386,6 +306,8 @@ class PolicyRank:
                 writer.write(name, value)
             writer.note("num_steps", self._engine.num_steps)
             writer.note("version", self._version)
+            writer.note("memory", self._memory)
+            writer.note("skipped_in_a_row", self._skipped_in_a_row)
         with TensorWriter(Path(directory) / f"rng_rank_{self._rank}") as writer:
             writer.write("torch", torch.get_rng_state())
             if torch.cuda.is_available():
@@ -395,47 +317,10 @@ class PolicyRank:
         reader = TensorReader(Path(directory) / "policy")
         self._engine.load_state(reader.read, reader.notes["num_steps"])
         self._version = reader.notes["version"]
+        self._memory = reader.notes.get("memory", {})  # older checkpoints had nothing to keep
+        self._skipped_in_a_row = reader.notes.get("skipped_in_a_row", 0)
         own = Path(directory) / f"rng_rank_{self._rank}"
         if own.exists():  # more ranks than when it was saved start with their own seed
             torch.set_rng_state(TensorReader(own).read("torch"))
             if torch.cuda.is_available():
                 torch.cuda.set_rng_state(TensorReader(own).read("cuda"))
-
-
-def _sides(pairs: Sequence[Preference]) -> list[Tokens]:
-    """The distinct rows of some pairs."""
-    return unique([side.tokens for pair in pairs for side in pair.sides])[0]
-
-
-def _peers(
-    pairs: Sequence[Preference],
-    places: Sequence[int],
-    distance: float,
-    noise: float,
-    device: torch.device,
-) -> Peers:
-    """`places`: which distinct row a side is, all chosen sides before all rejected ones."""
-    _, lists = unique([pair.prompt.id for pair in pairs])
-    return Peers(
-        torch.tensor(lists, device=device),
-        torch.tensor(places, device=device).view(2, -1),
-        distance,
-        noise,
-    )
-
-
-def _judged(pairs: Sequence[Preference], peers: Peers, device: torch.device) -> Judged:
-    columns = zip(
-        *(
-            (
-                pair.win_prob,
-                pair.chosen.score,
-                pair.rejected.score,
-                pair.chosen.completion.mixture,
-                pair.rejected.completion.mixture,
-            )
-            for pair in pairs
-        ),
-        strict=True,
-    )
-    return Judged(*(torch.tensor(column, device=device) for column in columns), peers=peers)

@@ -1,6 +1,7 @@
 """Reference workers: the frozen policy before the first round, for log-probabilities alone."""
 
 import asyncio
+from array import array
 from collections.abc import AsyncIterator, Sequence
 
 import ray
@@ -34,17 +35,21 @@ class ReferenceWorker:
             packing = None
         self._reader = RowReader(model, self._device, packing)
 
-    async def serve(self, rows: Sequence[Tokens]) -> AsyncIterator[list[tuple[int, float]]]:
-        values = self._reader.each(rows, self._config.micro_batch_tokens)
-        yield [(i, sum(row)) for i, row in enumerate(values)]
+    async def serve(self, rows: Sequence[Tokens]) -> AsyncIterator[list[tuple[int, array]]]:
+        """Of every row its completion's tokens, in fp32 as they are computed."""
+        found = self._reader.each(rows, self._config.micro_batch_tokens)
+        yield [(i, array("f", values)) for i, values in enumerate(found)]
 
 
 class ReferenceService:
     """`rlhf.stages.Logprobs` of the `initial` anchor, on Ray."""
 
     def __init__(self, workers: Sequence[Worker], timeout_s: float) -> None:
-        self._dispatcher: Dispatcher[Tokens, float] = Dispatcher(workers, timeout_s=timeout_s)
+        self._dispatcher: Dispatcher[Tokens, array] = Dispatcher(workers, timeout_s=timeout_s)
 
     async def logprobs(self, sequences: Sequence[Tokens]) -> list[float]:
+        return [sum(values) for values in await self.token_logprobs(sequences)]
+
+    async def token_logprobs(self, sequences: Sequence[Tokens]) -> list[array]:
         asked = (self._dispatcher.submit((i,), row) for i, row in enumerate(sequences))
         return list(await asyncio.gather(*asked))

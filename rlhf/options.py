@@ -20,6 +20,7 @@ class Fact(Enum):
     praised_replies = "the log has replies that satisfied, of whatever is in it"
     verdicts = "somebody judges completions"
     outcomes = "whole answers are right or wrong"
+    parts = "pairs come with what each of several judges said of their sides"
     partial_scores = "a number for how an answer begins"
     matrix = "win probabilities of every two completions"
     games = "completions play each other, so that there are win probabilities to learn from"

@@ -48,6 +48,10 @@ class Logprobs(Protocol):
         """Nats, summed over each completion's tokens, in order."""
         ...
 
+    async def token_logprobs(self, sequences: Sequence[Tokens]) -> Sequence[Sequence[float]]:
+        """The same token by token: a number per completion token, as many times as it counts."""
+        ...
+
 
 class Schedule(Protocol):
     """Says which prompts belong to which round; always the same, so that a resumed run asks them

@@ -1,7 +1,7 @@
 """Your own algorithm: a coroutine function that turns one prompt into preferences."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -47,6 +47,9 @@ class FunctionAlgorithmConfig(AlgorithmConfig):
     @property
     def samples_initial_policy(self) -> bool:
         return self.samples_initial
+
+    def gives(self) -> Set[Fact]:
+        return {Fact.parts}
 
     def needs(self) -> Mapping[Fact, str]:
         if not self.samples_initial:

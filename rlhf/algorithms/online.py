@@ -1,10 +1,12 @@
 """Online DPO: n completions from the policy, a judge, and pairs of better and worse."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import ClassVar
 
 from rlhf.algorithms.base import AlgorithmConfig, Services
 from rlhf.collecting.pairing import Pairing, pair
+from rlhf.options import Fact
 from rlhf.records import Asked, Collected, Sampling
 from rlhf.stages import Judge, Rollout
 
@@ -12,6 +14,9 @@ from rlhf.stages import Judge, Rollout
 @dataclass
 class OnlineDPOConfig(Pairing, AlgorithmConfig):
     name: ClassVar[str] = "online_dpo"
+
+    def gives(self) -> Set[Fact]:
+        return {Fact.parts}
 
     def make(self, services: Services) -> "OnlineDPO":
         assert services.judge is not None

@@ -43,7 +43,7 @@ class SelfPlayConfig(Matching, AlgorithmConfig):
         return None
 
     def gives(self) -> Set[Fact]:
-        return {Fact.games}
+        return {Fact.games, Fact.parts}
 
     def needs(self) -> Mapping[Fact, str]:
         needed = dict(super().needs())

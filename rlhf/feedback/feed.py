@@ -1,7 +1,5 @@
 """New log files in a folder, picked up between rounds; each conversation is used once."""
 
-import json
-import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from rlhf.feedback import rules
 from rlhf.problems import InputError
 from rlhf.records import Message, Prompt
 from rlhf.stages import Schedule
+from rlhf.storage.ledger import Page
 
 
 class Feed:
@@ -95,7 +94,7 @@ class Feed:
 class FeedSchedule:
     """`Schedule`: what has arrived comes first, and the log that the run began with fills up.
 
-    Every round's arrivals are in `ledger`, one JSON object per line, before they are used: a
+    Every round's arrivals are in `ledger`, which is to keep them at once, before they are used: a
     resumed run repeats them, whatever has arrived since, and provenance is kept.
     """
 
@@ -104,7 +103,7 @@ class FeedSchedule:
         log: Schedule,
         num_per_round: int,
         feed: Feed,
-        ledger: "Ledger",
+        ledger: Page,
         prepare: Callable[[Row], Prompt | None],
         instruction: str,
         tell: Callable[[str], None],
@@ -119,10 +118,10 @@ class FeedSchedule:
         self._tell = tell
 
     async def round(self, index: int) -> list[Prompt]:
-        records = self._ledger.rounds.get(index)
+        records = self._ledger.notes.get(index)
         if records is None:
             records = self._feed.take(self._num_per_round)
-            self._ledger.add(index, records)
+            self._ledger.note(index, records)
         rows = [_row(record, self._instruction) for record in records]
         arrived = [prompt for row in rows if (prompt := self._prepare(row))]
         if num_unfit := len(rows) - len(arrived):
@@ -131,34 +130,10 @@ class FeedSchedule:
         return [*arrived, *filling[: max(0, self._num_per_round - len(arrived))]]
 
 
-class Ledger:
-    """Which complaints were taken in which round."""
-
-    def __init__(self, file: Path) -> None:
-        """A last line without its end, which a killed run may leave, is cut off."""
-        self._file = file
-        self.rounds: dict[int, list[dict[str, Any]]] = {}
-        if file.exists():
-            # In bytes, since a line may end inside a character.
-            content = file.read_bytes()
-            *lines, rest = content.split(b"\n")
-            for line in map(json.loads, lines):
-                self.rounds[line["round"]] = line["complaints"]
-            if rest:
-                os.truncate(file, len(content) - len(rest))
-
-    def add(self, round: int, complaints: list[dict[str, Any]]) -> None:
-        self.rounds[round] = complaints
-        line = json.dumps({"round": round, "complaints": complaints}, ensure_ascii=False)
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def conversations(self) -> Iterator[str]:
-        """Ids of those that were taken."""
-        for taken in self.rounds.values():
-            yield from (complaint["conversation_id"] for complaint in taken)
+def conversations(ledger: Page) -> Iterator[str]:
+    """Ids of those that were taken."""
+    for taken in ledger.notes.values():
+        yield from (complaint["conversation_id"] for complaint in taken)
 
 
 def _is_labelled(conversation: Conversation) -> bool:

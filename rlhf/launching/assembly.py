@@ -29,6 +29,7 @@ from actors.weight_sync import (
 from rlhf.algorithms.base import Services
 from rlhf.asking.selection import HardestSchedule
 from rlhf.collecting.collector import OneRound, RoundCollector, WarmStarted
+from rlhf.collecting.curators.base import Curated
 from rlhf.config.models import MAX_LOGPROB_GAP, Transport
 from rlhf.data.rendering import Renderer
 from rlhf.judges.base import JudgeConfig, Measure
@@ -46,6 +47,7 @@ from rlhf.learning.anchors import Anchors
 from rlhf.problems import InputError
 from rlhf.records import Collected, Sampling
 from rlhf.stages import Collector, Evaluation, Judge, Logprobs, Rollout, Schedule, Store
+from rlhf.storage.ledger import Ledger
 from rlhf.storage.store import PreferenceStore, read_metrics
 from rlhf.tools.rollout import with_tools
 from rlhf.toys.games import read_game
@@ -113,7 +115,7 @@ def make_anchors(config: Config, policy: PolicyService, reference: Sequence[Work
             sources[name] = ReferenceService(reference, config.cluster.call_timeout_s)
         else:
             sources[name] = InitialPolicy(policy)
-    return Anchors(sources)
+    return Anchors(sources, config.objective)
 
 
 # --- what runs on them ---------------------------------------------------------------------------
@@ -247,8 +249,9 @@ def make_collector(
     answers: Rollout,
     judge: Judge | None,
     stores: RunStores,
+    ledger: Ledger,
 ) -> Collector:
-    """`answers` are those of `answering`, by this rollout service."""
+    """`answers` are those of `answering`, by this rollout service; `ledger` is the run's."""
     offered = services(config, inputs, rollout, answers, judge, stores)
     algorithm = config.algorithm.make(offered)
     limits = dict(failure_limits(config.judge))
@@ -257,6 +260,9 @@ def make_collector(
     if inputs.seeds:
         first = config.algorithm.warm_start().make(offered)
         collector = WarmStarted(RoundCollector(first, OneRound(inputs.seeds), *last), collector)
+    curator = config.curator.make(ledger.page("curator"), config.max_staleness)
+    if curator is not None:
+        collector = Curated(collector, curator)
     return SleepingCollector(collector, rollout) if sleeps(config) else collector
 
 

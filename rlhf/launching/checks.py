@@ -115,14 +115,16 @@ def _adapter_problems(config: Config) -> Iterator[str]:
 
 
 def _objective_problems(config: Config) -> Iterator[str]:
-    """Between the keys of objective and algorithm."""
-    objective, algorithm = config.objective, config.algorithm
-    if objective.takes_certain_labels and algorithm.soft_labels:
-        key, instead = algorithm.soft_labels
-        yield (
-            f"{key}: objective={objective.name} takes the chosen side to be better for certain; "
-            f"{instead}"
-        )
+    """Between the keys of objective, algorithm, curator and judge."""
+    objective, algorithm, curator = config.objective, config.algorithm, config.curator
+    for soft in (algorithm.soft_labels, curator.soft_labels):
+        if objective.takes_certain_labels and soft:
+            key, instead = soft
+            yield (
+                f"{key}: objective={objective.name} takes the chosen side to be better for "
+                f"certain; {instead}"
+            )
+    yield from curator.problems_with(config.judge.asks().keys())
     if Fact.games in algorithm.gives():
         yield from objective.problems_with(algorithm)
 

@@ -12,6 +12,7 @@ from omegaconf import MISSING
 
 from rlhf.algorithms.base import AlgorithmConfig
 from rlhf.asking.sources.base import DataConfig
+from rlhf.collecting.curators.base import CuratorConfig
 from rlhf.config.models import (
     ModelConfig,
     PolicyConfig,
@@ -45,6 +46,7 @@ class Config:
 
     algorithm: AlgorithmConfig = MISSING
     objective: ObjectiveConfig = MISSING
+    curator: CuratorConfig = field(default_factory=CuratorConfig)
     judge: JudgeConfig = MISSING
     model: ModelConfig = MISSING
     data: DataConfig = MISSING
@@ -74,6 +76,7 @@ class Config:
 SCHEMAS: dict[str, dict[str, type]] = {
     "algorithm": found_in("rlhf.algorithms", AlgorithmConfig),
     "objective": dict(OBJECTIVES),
+    "curator": found_in("rlhf.collecting.curators", CuratorConfig),
     "judge": found_in("rlhf.judges", JudgeConfig),
     "model": found_in("rlhf.config", ModelConfig),
     "data": found_in("rlhf.asking.sources", DataConfig),

@@ -15,7 +15,7 @@ from rlhf.asking.sources.feedback import FeedbackDataConfig, open_folder
 from rlhf.config.models import TinyModelConfig, Transport
 from rlhf.config.texts import from_anywhere
 from rlhf.data.rendering import Renderer
-from rlhf.feedback.feed import Feed, FeedSchedule, Ledger
+from rlhf.feedback.feed import Feed, FeedSchedule, conversations
 from rlhf.launching.configuration import Config
 from rlhf.launching.judging import judge_problems, need_answers, read_rows, rehearse
 from rlhf.launching.roles import transport
@@ -24,6 +24,7 @@ from rlhf.models.loading import read_config, read_tokenizer
 from rlhf.problems import InputError, some
 from rlhf.records import Prompt
 from rlhf.stages import Schedule
+from rlhf.storage.ledger import Ledger
 from rlhf.tools.probe import SandboxLevel
 from rlhf.toys.tiny import build_tiny_model
 from rlhf.watching import tracking_function
@@ -152,13 +153,13 @@ def _schedule(config: Config, data: Data, prompts: Sequence[Prompt]) -> PromptSc
 
 
 def open_feed(
-    config: Config, inputs: Inputs, directory: Path, tell: Callable[[str], None]
+    config: Config, inputs: Inputs, ledger: Ledger, tell: Callable[[str], None]
 ) -> Schedule:
-    """The run's schedule, with what arrives in `data.feed` before it; `directory` is the run's."""
+    """The run's schedule, with what arrives in `data.feed` before it; `ledger` is the run's."""
     if not isinstance(config.data, FeedbackDataConfig) or config.data.feed is None:
         return inputs.schedule
-    ledger = Ledger(directory / "feed.jsonl")
-    used = {id.rpartition(":")[0] for id in inputs.data.feedback} | set(ledger.conversations())
+    taken = ledger.journal("feed", "complaints")
+    used = {id.rpartition(":")[0] for id in inputs.data.feedback} | set(conversations(taken))
     heldout_share = open_folder(config.data).heldout_share
     feed = Feed(Path(config.data.feed), config.data.label, heldout_share, used, tell)
     preparation = Preparation(
@@ -171,7 +172,7 @@ def open_feed(
         inputs.schedule,
         config.round.prompts,
         feed,
-        ledger,
+        taken,
         preparation.prompt,
         config.data.instruction,
         tell,

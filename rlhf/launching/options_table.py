@@ -5,7 +5,9 @@ from pathlib import Path
 
 from rlhf.launching.configuration import CONF
 
-GROUPS = ("algorithm", "objective", "judge", "data", "tools", "environment", "rollout", "model")
+GROUPS = (
+    "algorithm", "objective", "judge", "curator", "data", "tools", "environment", "rollout", "model"
+)  # fmt: skip
 
 
 def lines() -> Iterator[str]:

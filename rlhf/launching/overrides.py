@@ -102,24 +102,30 @@ def _fits(key: str, name: str) -> bool:
     return key == name or ("*" in key and fnmatchcase(name, key))
 
 
-def _fields(schema: type, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
-    """Keys that hold no section, their types and what is said of them."""
+def _fields(
+    schema: type, prefix: str = "", around: tuple[type, ...] = ()
+) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """Keys that hold no section, their types and what is said of them; `around`: what it is in."""
     hints = get_type_hints(schema)
+    around = (*around, schema)
     for field in dataclasses.fields(schema):
         key, hint = f"{prefix}{field.name}", hints[field.name]
         (*_, inner) = [one for one in get_args(hint) if one is not type(None)] or [hint]
         if not (isinstance(inner, type) and dataclasses.is_dataclass(inner)):
             yield key, hint, field.metadata
         elif get_origin(hint) is not dict:
-            yield from _of_variants(inner, key)
+            yield from _of_variants(inner, key, around)
         elif "*" not in key:  # one stands for those within it too
-            yield from _of_variants(inner, f"{key}.*")
+            yield from _of_variants(inner, f"{key}.*", ())
 
 
-def _of_variants(schema: type, key: str) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+def _of_variants(
+    schema: type, key: str, around: tuple[type, ...]
+) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
     options = [option for group in SCHEMAS.values() for option in group.values()]
     for variant in (schema, *(option for option in options if schema in option.__mro__[1:])):
-        yield from _fields(variant, f"{key}.")
+        if variant not in around:  # one that takes another of its kind takes none like itself
+            yield from _fields(variant, f"{key}.", around)
 
 
 def _is_text(hint: Any) -> bool:

@@ -1,10 +1,12 @@
 """Frozen policies that the loss compares with, looked up before the first update of a round."""
 
+from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rlhf.models.batching import unique
-from rlhf.records import Collected, PreferenceBatch, SidePair
+from rlhf.objectives.base import ObjectiveConfig
+from rlhf.records import Collected, PreferenceBatch, SidePair, SideTokens, Tokens
 from rlhf.stages import Logprobs
 
 
@@ -17,19 +19,51 @@ class Anchors:
     """
 
     sources: Mapping[str, Logprobs]
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """What marks tokens, and says whether it needs them one by one."""
 
     async def attach(self, round: int, collected: Sequence[Collected]) -> PreferenceBatch:
-        """The round's preferences with each anchor's log-probabilities beside them."""
-        preferences = [preference for one in collected for preference in one.preferences]
-        tokens = [side.tokens for preference in preferences for side in preference.sides]
-        rows, places = unique(tokens)
-        anchors = {}
+        """The round's preferences, marked, with each anchor's log-probabilities beside them."""
+        objective = self.objective
+        preferences = [objective.mark(pair) for one in collected for pair in one.preferences]
+        sides = [side.tokens for preference in preferences for side in preference.sides]
+        anchors, tokens = {}, {}
         for name, source in self.sources.items():
-            found = await source.logprobs(rows)
-            if len(found) != len(rows):
-                raise ValueError(f"anchor {name!r} gave {len(found)} numbers for {len(rows)} rows")
-            values = [found[place] for place in places]
-            anchors[name] = [
-                SidePair(*both) for both in zip(values[::2], values[1::2], strict=True)
-            ]
-        return PreferenceBatch(round, preferences, anchors)
+            if objective.needs_tokens:
+                values = await _of_each_token(name, source, sides)
+                tokens[name] = [SideTokens(*both) for both in _in_twos(values)]
+                sums = [_sum(*one) for one in zip(values, sides, strict=True)]
+            else:
+                sums = await _summed(name, source, sides)
+            anchors[name] = [SidePair(*both) for both in _in_twos(sums)]
+        return PreferenceBatch(round, preferences, anchors, tokens)
+
+
+async def _summed(name: str, source: Logprobs, sides: Sequence[Tokens]) -> list[float]:
+    rows, places = unique(sides)
+    found = await source.logprobs(rows)
+    _check(name, found, rows)
+    return [found[place] for place in places]
+
+
+async def _of_each_token(name: str, source: Logprobs, sides: Sequence[Tokens]) -> list[array]:
+    """Each token once, so that a side is one row however it is marked."""
+    rows, places = unique([side.unmarked for side in sides])
+    found = await source.token_logprobs(rows)
+    _check(name, found, rows)
+    kept = [array("f", values) for values in found]
+    return [kept[place] for place in places]
+
+
+def _sum(values: array, side: Tokens) -> float:
+    return sum(value * weight for value, weight in zip(values, side.weights, strict=True))
+
+
+def _in_twos(values: Sequence) -> zip:
+    """Chosen and rejected side of each pair."""
+    return zip(values[::2], values[1::2], strict=True)
+
+
+def _check(name: str, found: Sequence, rows: Sequence[Tokens]) -> None:
+    if len(found) != len(rows):
+        raise ValueError(f"anchor {name!r} gave {len(found)} numbers for {len(rows)} rows")

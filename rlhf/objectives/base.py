@@ -33,6 +33,8 @@ class ObjectiveConfig(Option):
     """What a side's score must be: `algorithm.score`."""
     needs_whole_lists: ClassVar[bool] = False
     """The loss of a pair depends on the other completions of its prompt."""
+    needs_tokens: ClassVar[bool] = False
+    """The loss looks at the log-probabilities of single tokens: `Pairs.every_token`."""
     game: ClassVar[str | None] = None
     """Its name, if it follows its game's gradient on completions of the policy of the moment alone,
     and nothing corrects for others."""
@@ -91,6 +93,12 @@ class ObjectiveConfig(Option):
         """The probability with which the loss takes a label to be right, `(B,)`."""
         return win_prob_B
 
+    def mark(self, pair: Preference) -> Preference:
+        """The pair with its tokens marked (`Side.emphasis`): policy and anchors alike count each
+        as many times as its mark says, in metrics too. Before anchors are asked, and once per
+        round."""
+        return pair
+
     def loss(self, pairs: Pairs) -> Tensor:
         """Per pair, `(B,)`, in nats unless it says otherwise; to be minimised."""
         raise NotImplementedError
@@ -100,3 +108,20 @@ class ObjectiveConfig(Option):
     ) -> float:
         """One number of a whole step's pairs, which the loss of each finds in `Peers.distance`."""
         return 0.0
+
+    def first_memory(self) -> Mapping[str, float]:
+        """What it knows of earlier steps before the first one: numbers by name, which the loss
+        finds in `Pairs.memory`, and which are saved with the policy. Empty without such."""
+        return {}
+
+    def noticed(self, pairs: Pairs) -> Mapping[str, Tensor]:
+        """A number per pair, `(B,)`, for each name of the memory, of which `after_step` gets the
+        means; no gradient flows through them."""
+        return {}
+
+    def after_step(
+        self, memory: Mapping[str, float], means: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        """The memory once a step was taken, from that before it and the means of `noticed` over all
+        of the step's pairs, by their weights; with the names of before."""
+        return memory

@@ -17,6 +17,7 @@ from rlhf.functions.source import (
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.late import Tensor, torch
 from rlhf.objectives.pairs import Judged, PairLogprobs, Pairs, Peers, SideLogprobs
+from rlhf.objectives.tokens import TokenLogprobs
 from rlhf.problems import InputError
 
 PARAMETERS = ("pairs",)
@@ -39,13 +40,16 @@ class FunctionObjectiveConfig(ObjectiveConfig):
     diagnostics measure from the first."""
     learns_from_ties: bool = False  # type: ignore[misc]
     """Give it pairs that nobody wins too."""
+    needs_tokens: bool = False  # type: ignore[misc]
+    """Give it the log-probabilities of single tokens too, in `pairs.every_token`."""
 
     @property
     def anchor_names(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(anchor.value for anchor in self.anchors))
 
     def shipped(self) -> "ShippedFunction":
-        own = {name: getattr(self, name) for name in ("function", "anchors", "learns_from_ties")}
+        names = ("function", "anchors", "learns_from_ties", "needs_tokens")
+        own = {name: getattr(self, name) for name in names}
         return ShippedFunction(**own, source=read_source(KEY, self.function))
 
     def try_out(self) -> None:
@@ -78,9 +82,10 @@ class ShippedFunction(FunctionObjectiveConfig):
 
     def rehearse(self) -> None:
         """Raises InputError if it fails on pairs that are made up, or has no gradient there."""
-        pairs = _made_up(self.anchor_names)
+        pairs = _made_up(self.anchor_names, self.needs_tokens)
         loss_B = self.loss(pairs)
-        given = (pairs.policy.chosen_B, pairs.policy.rejected_B)
+        given = [pairs.policy.chosen_B, pairs.policy.rejected_B]
+        given += [pairs.tokens.policy_SBC] if pairs.tokens else []
         slopes = torch.autograd.grad(loss_B.sum(), given, allow_unused=True)
         if not all(slope is None or slope.isfinite().all() for slope in slopes):
             raise self._refused(f"its gradient is not finite: {shown(slopes)}")
@@ -106,15 +111,21 @@ def _fault(loss_B: Any, pairs: Pairs) -> str | None:
     return None
 
 
-def _made_up(anchors: tuple[str, ...]) -> Pairs:
+def _made_up(anchors: tuple[str, ...], by_token: bool = False) -> Pairs:
     """Four pairs of two prompts, as a rank has them."""
     chosen_B = torch.tensor([-10.0, -25.0, -3.0, -8.0], requires_grad=True)
     rejected_B = torch.tensor([-12.0, -20.0, -3.5, -9.0], requires_grad=True)
-    policy = PairLogprobs(
-        chosen_B, rejected_B, torch.tensor([5, 9, 2, 4]), torch.tensor([8, 7, 2, 5])
-    )
+    lengths_SB = torch.tensor([[5, 9, 2, 4], [8, 7, 2, 5]])
+    policy = PairLogprobs(chosen_B, rejected_B, *lengths_SB)
     anchor = SideLogprobs(chosen_B.detach() - 0.5, rejected_B.detach() + 0.25)
     ones_B, zeros_B = torch.ones(4), torch.zeros(4)
     peers = Peers(torch.tensor([0, 0, 1, 1]), torch.tensor([[0, 0, 3, 3], [1, 2, 4, 5]]))
     judged = Judged(ones_B, ones_B, zeros_B, zeros_B, zeros_B, peers)
-    return Pairs(policy, dict.fromkeys(anchors, anchor), judged)
+    tokens = None
+    if by_token:
+        own_SBC = torch.arange(9) < lengths_SB[..., None]
+        mean_SB = torch.stack((chosen_B, rejected_B)) / lengths_SB
+        values_SBC = mean_SB[..., None] * own_SBC
+        given = dict.fromkeys(anchors, values_SBC.detach() - 0.1 * own_SBC)
+        tokens = TokenLogprobs(values_SBC, given, own_SBC)
+    return Pairs(policy, dict.fromkeys(anchors, anchor), judged, tokens)

@@ -5,9 +5,10 @@ Log-probabilities are nats, summed over a completion's tokens unless said to be 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from rlhf.objectives.late import Tensor, torch
+from rlhf.objectives.tokens import TokenLogprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,9 @@ class SideLogprobs:
     @property
     def both_SB(self) -> Tensor:
         return torch.stack((self.chosen_B, self.rejected_B))
+
+    def reversed(self) -> "SideLogprobs":
+        return SideLogprobs(self.rejected_B, self.chosen_B)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,11 @@ class PairLogprobs:
     @property
     def both_SB(self) -> Tensor:
         return torch.stack((self.chosen_B, self.rejected_B))
+
+    def reversed(self) -> "PairLogprobs":
+        return PairLogprobs(
+            self.rejected_B, self.chosen_B, self.rejected_tokens_B, self.chosen_tokens_B
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,17 @@ class Judged:
     def mixtures_SB(self) -> Tensor:
         return torch.stack((self.chosen_mixture_B, self.rejected_mixture_B))
 
+    def reversed(self) -> "Judged":
+        """The other side wins, with the probability with which the chosen one did."""
+        return Judged(
+            self.win_prob_B,
+            self.rejected_score_B,
+            self.chosen_score_B,
+            self.rejected_mixture_B,
+            self.chosen_mixture_B,
+            self.peers and replace(self.peers, side_SB=self.peers.side_SB.flip(0)),
+        )
+
     @property
     def others(self) -> Peers:
         """Raises ValueError where there are none."""
@@ -117,11 +137,14 @@ def log_ratios(policy: PairLogprobs, anchor: SideLogprobs) -> SideLogprobs:
 @dataclass(frozen=True, slots=True)
 class Pairs:
     """What a loss is given of some pairs. Parts that objectives declare are there where they do:
-    anchors by `anchors`, peers that are whole by `needs_whole_lists`."""
+    anchors by `anchors`, peers that are whole by `needs_whole_lists`, tokens by `needs_tokens`."""
 
     policy: PairLogprobs
     anchors: Anchors
     judged: Judged
+    tokens: TokenLogprobs | None = None
+    memory: Mapping[str, float] = field(default_factory=dict)
+    """What the objective knows of earlier steps: `ObjectiveConfig.after_step`."""
 
     def __post_init__(self) -> None:
         if self.judged.win_prob_B.shape != self.policy.chosen_B.shape:
@@ -133,6 +156,23 @@ class Pairs:
     def log_ratios(self, anchor: str) -> SideLogprobs:
         """To one of the anchors, for either side, summed over tokens."""
         return log_ratios(self.policy, self.anchors[anchor])
+
+    @property
+    def every_token(self) -> TokenLogprobs:
+        """Raises ValueError where they were not asked for."""
+        if self.tokens is None:
+            raise ValueError("this loss looks at tokens, and is given sums alone")
+        return self.tokens
+
+    def reversed(self) -> "Pairs":
+        """The same pairs under the opposite labels: what was rejected is chosen."""
+        return Pairs(
+            self.policy.reversed(),
+            {name: anchor.reversed() for name, anchor in self.anchors.items()},
+            self.judged.reversed(),
+            self.tokens and self.tokens.reversed(),
+            self.memory,
+        )
 
 
 def per_token(sides: SideLogprobs | PairLogprobs, lengths: PairLogprobs) -> SideLogprobs:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from rlhf.storage.ledger import Ledger
+
 MANIFEST = "manifest.json"
 STATE = "state.json"
 LATEST = "LATEST"
@@ -40,11 +42,18 @@ class RoundCheckpoints:
     """Writes `checkpoints/round_NNNNNN`, keeping the newest few."""
 
     def __init__(
-        self, directory: Path, policy: SavesState, *, keep: int, state: dict[str, Any]
+        self,
+        directory: Path,
+        policy: SavesState,
+        ledger: Ledger,
+        *,
+        keep: int,
+        state: dict[str, Any],
     ) -> None:
         """`state`: what every checkpoint of the run notes besides its round, as JSON."""
         self._directory = directory
         self._policy = policy
+        self._ledger = ledger
         self._keep = keep
         self._state = state
 
@@ -59,6 +68,7 @@ class RoundCheckpoints:
             shutil.rmtree(leftover)
         temporary.mkdir(parents=True)
         await self._policy.save(temporary)
+        self._ledger.save(temporary, num_rounds)
         state = {"num_rounds": num_rounds, "policy_version": num_rounds, **self._state}
         (temporary / STATE).write_text(json.dumps(state, indent=1))
         _write_manifest(temporary)

@@ -150,8 +150,9 @@ def _refuse_other_content(directory: Path) -> None:
 def _refuse_other_config(directory: Path, config: dict[str, Any]) -> None:
     stored = yaml.safe_load((directory / CONFIG).read_text())
     before, now = (
-        flat({k: v for k, v in c.items() if k not in MAY_CHANGE}) for c in (stored, config)
-    )
+        flat({k: v for k, v in c.items() if k not in MAY_CHANGE and v != {}})
+        for c in (stored, config)
+    )  # without options that have no keys, of which an earlier version may not have known
     problems = [
         f"{key}={now.get(key)}: the run in {directory} has {before.get(key)}; set it back, or "
         "choose another run.dir"

@@ -9,6 +9,8 @@ import torch
 from commands import SMALL, finish, run, start
 from transformers import AutoModelForSequenceClassification, LlamaConfig
 
+from rlhf.collecting.curators.strength import FLIPPED
+from rlhf.storage.ledger import LEDGER
 from rlhf.storage.store import read, read_metrics
 
 FUNCTION = """
@@ -43,6 +45,7 @@ def words(tmp_path_factory: pytest.TempPathFactory, byte_model: Path) -> list[st
         "judge.members.even.max_failure_rate=0.9",
         f"judge.weights={{{weights}}}",
         "+judge@eval.gold=reward_model", f"eval.gold.path={folder / 'gold'}",
+        "curator=strength", "curator.members=[taste,length]",
     ]  # fmt: skip
 
 
@@ -70,6 +73,23 @@ def test_parts_times_weights_are_the_score_and_a_member_that_fails_has_no_part(f
     assert failed and all("even: ValueError: no sevens" in reason for _, reason in failed)
     assert {parts["even"] for _, parts, _ in sides} >= {None, 0.0}
     assert "0.1 taste=reward_model/taste@" in rows[0]["judge"]
+
+
+def test_members_that_are_against_a_label_turn_it_round_and_the_run_remembers(finished: Path):
+    rows = [row for row in read(finished).to_pylist() if row["dropped"] is None]
+    leads = []
+    for row in rows:
+        chosen, rejected = (json.loads(row[f"{side}_parts"]) for side in ("chosen", "rejected"))
+        of_members = [chosen[name] - rejected[name] for name in ("taste", "length")]
+        leads.append((row["round"], sum(of_members) / 2, row["judge"].endswith(FLIPPED)))
+        assert row["win_prob"] in (1.0, 0.9) and (row["margin"] < 0) == leads[-1][-1]
+    assert 0 < sum(is_flipped for *_, is_flipped in leads) < len(leads)
+    assert all(lead > 0 for _, lead, is_flipped in leads if is_flipped)
+    (checkpoint,) = (finished / "checkpoints").glob("round_000002")
+    noted = json.loads((checkpoint / LEDGER).read_text())["curator"]
+    for round in range(2):
+        expected = [-lead if turned else lead for at, lead, turned in leads if at == round]
+        assert noted[str(round)] == pytest.approx(expected, abs=1e-9)
 
 
 def test_each_member_has_workers_and_a_curve(finished: Path):

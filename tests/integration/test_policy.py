@@ -17,8 +17,18 @@ from rlhf.learning.reading import sum_logprobs
 from rlhf.objectives.base import ObjectiveConfig
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.objectives.kto import KTOConfig
+from rlhf.objectives.lcpo import LCPOConfig
+from rlhf.objectives.rrpo import RRPOConfig
 from rlhf.objectives.tpo import TPOConfig
-from rlhf.records import Completion, Preference, PreferenceBatch, Prompt, SidePair, Tokens
+from rlhf.records import (
+    Completion,
+    Preference,
+    PreferenceBatch,
+    Prompt,
+    SidePair,
+    SideTokens,
+    Tokens,
+)
 from rlhf.storage.tensor_files import TensorReader
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -173,6 +183,29 @@ async def test_a_resumed_policy_ends_bit_for_bit_where_an_unbroken_one_does(
     assert len(unbroken) == len(resumed)
 
 
+async def test_what_an_objective_remembers_is_of_all_ranks_and_resumed_bit_for_bit(
+    tiny_model, tmp_path
+):
+    settings = {"objective": LCPOConfig(of=DPOConfig()), "num_ranks": 2, "batch_size": 2}
+    async with policy(tiny_model, **settings) as service:
+        await train_and_save(service, tmp_path / "middle", range(1))
+        metrics = await train_and_save(service, tmp_path / "unbroken", range(1, 2))
+    async with policy(tiny_model, **settings) as service:
+        await service.load(tmp_path / "middle")
+        await train_and_save(service, tmp_path / "resumed", range(1, 2))
+    async with policy(tiny_model, **settings | {"num_ranks": 1}) as service:
+        await train_and_save(service, tmp_path / "alone", range(2))
+    known = {
+        name: TensorReader(tmp_path / name / "policy").notes["memory"]["reliability"]
+        for name in ("middle", "unbroken", "resumed", "alone")
+    }
+    assert known["resumed"] == known["unbroken"] != known["middle"] != 0.9
+    assert known["alone"] == pytest.approx(known["unbroken"], abs=1e-5)
+    assert 0 < metrics["policy/label_confidence"] < 1
+    unbroken, resumed = tensors(tmp_path / "unbroken"), tensors(tmp_path / "resumed")
+    assert all(torch.equal(value, resumed[name]) for name, value in unbroken.items())
+
+
 @pytest.mark.parametrize(
     "dtype, least, most", [(DType.bfloat16, 0.5, 1.0), (DType.float32, 0.0, 1e-3)]
 )
@@ -281,10 +314,14 @@ def lists() -> PreferenceBatch:
             )  # fmt: skip
     anchor = [SidePair(-9.0 - i, -8.0 + i) for i in range(len(pairs))]
     nearer = [SidePair(-8.5 - i, -8.0 + i) for i in range(len(pairs))]
-    return PreferenceBatch(0, pairs, {"initial": anchor, "previous": nearer})
+    tokens = [
+        SideTokens(*([-1.0] * len(side.completion.token_ids) for side in pair.sides))
+        for pair in pairs
+    ]
+    return PreferenceBatch(0, pairs, {"initial": anchor, "previous": nearer}, {"initial": tokens})
 
 
-@pytest.mark.parametrize("objective", [TPOConfig(), KTOConfig()])
+@pytest.mark.parametrize("objective", [TPOConfig(), KTOConfig(), RRPOConfig()])
 async def test_a_loss_beyond_pairs_is_the_same_however_its_step_is_split(
     tiny_model, tmp_path, objective
 ):

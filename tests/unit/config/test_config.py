@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlhf.asking.sources.arithmetic import ArithmeticConfig
 from rlhf.asking.sources.files import FilesConfig
+from rlhf.collecting.curators.strength import StrengthConfig
 from rlhf.config.models import (
     ModelConfig,
     PolicyConfig,
@@ -24,12 +25,15 @@ from rlhf.config.models import (
     WeightsConfig,
 )
 from rlhf.config.run import PlacementConfig, RoundConfig, WarmupConfig
+from rlhf.judges.panel import PanelConfig
+from rlhf.judges.verifier import VerifierConfig
 from rlhf.launching.checks import config_problems, plain
 from rlhf.launching.command_line import hydra_problem, typed
 from rlhf.launching.configuration import SCHEMAS, Config, register_schemas
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.objectives.gpo import GPOConfig
 from rlhf.objectives.ipo import IPOConfig
+from rlhf.objectives.kto import KTOConfig
 from rlhf.problems import InputError
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -246,6 +250,19 @@ def test_an_adapter_does_not_travel_as_weights_do():
 def test_what_is_not_a_number_is_in_no_range(demo):
     demo.policy.learning_rate = math.nan
     assert config_problems(demo) == ["policy.learning_rate=nan: must be above 0"]
+
+
+def test_a_curator_needs_several_judges_and_a_loss_that_takes_its_labels(demo):
+    demo.curator = StrengthConfig()
+    (line,) = config_problems(demo)
+    assert line.startswith("curator=strength: needs a judge that asks others")
+    demo.judge = PanelConfig(members={"a": VerifierConfig(), "b": VerifierConfig()})
+    assert config_problems(demo) == []
+    demo.objective = KTOConfig()
+    (line,) = config_problems(demo)
+    assert line.startswith("curator.right=0.9: objective=kto takes the chosen side")
+    demo.curator.right = 1.0
+    assert config_problems(demo) == []
 
 
 @pytest.mark.parametrize(

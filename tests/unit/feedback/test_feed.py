@@ -12,9 +12,10 @@ from rlhf.asking.preparation import Preparation
 from rlhf.collecting.collector import OneRound
 from rlhf.config.data import LabelSource
 from rlhf.conversations.pairs import is_heldout
-from rlhf.feedback.feed import Feed, FeedSchedule, Ledger
+from rlhf.feedback.feed import Feed, FeedSchedule, conversations
 from rlhf.problems import InputError
 from rlhf.records import Prompt
+from rlhf.storage.ledger import Journal
 
 LOG = [Prompt(f"log-{n}", conversation("?"), (1,)) for n in range(4)]
 
@@ -51,8 +52,8 @@ class Folder:
 
     def schedule(self, num_per_round: int = 2, max_tokens: int = 512) -> FeedSchedule:
         """As a run that begins, or goes on after a crash."""
-        ledger = Ledger(self.ledger)
-        feed = self.feed(used=set(ledger.conversations()))
+        ledger = Journal(self.ledger, "complaints")
+        feed = self.feed(used=set(conversations(ledger)))
         self.preparation = Preparation(renderer(), max_tokens, 64)
         prepare, log = self.preparation.prompt, OneRound(LOG)
         return FeedSchedule(log, num_per_round, feed, ledger, prepare, "Again.", self.told.append)
@@ -241,4 +242,4 @@ async def test_a_ledger_s_last_line_may_be_half_written(folder, num_lost):
     assert await resumed.round(0) == first
     # The round that was not written down is taken anew, and it is written once.
     assert [await asked(resumed, n) for n in (1, 2)] == [["1:2"], ["2:2"]]
-    assert list(Ledger(folder.ledger).rounds) == [0, 1, 2]
+    assert list(Journal(folder.ledger, "complaints").notes) == [0, 1, 2]

@@ -27,6 +27,7 @@ from rlhf.launching.inputs import Inputs, open_feed, read_inputs
 from rlhf.launching.judging import Judges
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.problems import InputError
+from rlhf.storage.ledger import Ledger
 from rlhf.tools.probe import SandboxLevel
 from rlhf.tools.python import PythonConfig
 from rlhf.tools.rollout import ToolRollout
@@ -230,7 +231,7 @@ def arrive(feed: Path, *ids: str) -> None:
 
 
 async def taken(config: Config, inputs: Inputs, directory: Path, index: int) -> list[str]:
-    prompts = await open_feed(config, inputs, directory, lambda line: None).round(index)
+    prompts = await open_feed(config, inputs, Ledger(directory), lambda line: None).round(index)
     assert len(prompts) == config.round.prompts
     assert all(prompt.id in inputs.data.feedback for prompt in prompts)
     return [p.id for p in prompts if p.id not in {old.id for old in inputs.data.train}]
@@ -239,10 +240,10 @@ async def taken(config: Config, inputs: Inputs, directory: Path, index: int) -> 
 async def test_what_arrives_is_used_once_and_not_if_the_log_has_it(config, tmp_path):
     feed = tmp_path / "feed"
     inputs = read_inputs(config, tmp_path)
-    assert open_feed(config, inputs, tmp_path, print) is inputs.schedule
+    assert open_feed(config, inputs, Ledger(tmp_path), print) is inputs.schedule
     config.data.feed, config.data.label = str(feed), LabelSource.rules
     with pytest.raises(InputError, match=r"data\.feed=.*: no such folder"):
-        open_feed(config, inputs, tmp_path, print)
+        open_feed(config, inputs, Ledger(tmp_path), print)
     known = inputs.data.train[0].id.rpartition(":")[0]
     held = inputs.data.heldout[0].id.rpartition(":")[0]
     arrive(feed, "n1", known, held, "n2")
@@ -266,7 +267,7 @@ async def test_the_log_s_share_of_conversations_is_held_out_of_what_arrives_too(
     ids = [f"new{n}" for n in range(200)]
     arrive(tmp_path / "feed", *ids)
     told: list[str] = []
-    await open_feed(config, inputs, tmp_path, told.append).round(1)
+    await open_feed(config, inputs, Ledger(tmp_path), told.append).round(1)
     (line,) = told
     num_held = int(line.split(" held out")[0].rsplit(" ", 1)[1])
     assert num_held / 200 == pytest.approx(SHARE, abs=0.08)

@@ -1,6 +1,7 @@
 """objective=function: your own loss, where it runs and what is told of a wrong one."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from rlhf.objectives.base import Anchor
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.objectives.function import FunctionObjectiveConfig
 from rlhf.objectives.pairs import Judged, PairLogprobs, Pairs, SideLogprobs
+from rlhf.objectives.tokens import TokenLogprobs
 from rlhf.problems import InputError
 
 LOSS = Path(__file__).parents[3] / "examples" / "own_loss" / "loss.py"
@@ -85,3 +87,28 @@ def test_an_async_loss_is_refused(tmp_path):
     (tmp_path / "loss.py").write_text("async def loss(pairs): pass")
     with pytest.raises(InputError, match="is async, and a loss is computed at once"):
         FunctionObjectiveConfig(function=f"{tmp_path}/loss.py:loss").try_out()
+
+
+BY_TOKEN = """
+def loss(pairs):
+    tokens = pairs.every_token
+    gaps = (tokens.policy_SBC - tokens.anchors["initial"]) * tokens.own_SBC
+    return gaps[1].max(1).values - gaps[0].min(1).values
+"""
+
+
+def test_a_loss_of_one_s_own_looks_at_tokens_where_it_says_so(tmp_path):
+    (tmp_path / "loss.py").write_text(BY_TOKEN)
+    own = FunctionObjectiveConfig(function=f"{tmp_path}/loss.py:loss", needs_tokens=True)
+    own.try_out()
+    shipped = own.shipped()
+    assert shipped.needs_tokens
+    policy_SBC = torch.tensor([[[-1.0, -2.0]] * 2, [[-1.0, 0.0]] * 2])
+    anchor_SBC = torch.tensor([[[-2.0, -2.5]] * 2, [[-3.0, 0.0]] * 2])
+    own_SBC = torch.tensor([[[True, True]] * 2, [[True, False]] * 2])
+    tokens = TokenLogprobs(policy_SBC, {"initial": anchor_SBC}, own_SBC)
+    given = replace(pairs(), tokens=tokens)
+    given = replace(given, policy=PairLogprobs(*policy_SBC.sum(2), *own_SBC.sum(2)))
+    assert shipped.loss(given).tolist() == [1.5, 1.5]  # 2 of the rejected side less 0.5
+    with pytest.raises(InputError, match="looks at tokens"):
+        FunctionObjectiveConfig(function=own.function).try_out()

@@ -24,6 +24,7 @@ from rlhf.storage.checkpoint import (
     newest_checkpoint,
     verify,
 )
+from rlhf.storage.ledger import Ledger
 from rlhf.storage.tensor_files import TensorReader, TensorWriter
 
 # --- tensors ------------------------------------------------------------------------------------
@@ -112,7 +113,9 @@ class FakePolicy:
 
 def save(directory: Path, *rounds: int, keep: int = 2, fails: bool = False) -> None:
     policy = FakePolicy()
-    checkpoints = RoundCheckpoints(directory, policy, keep=keep, state={"wandb_id": "x1"})
+    checkpoints = RoundCheckpoints(
+        directory, policy, Ledger(directory), keep=keep, state={"wandb_id": "x1"}
+    )
     for policy.num_rounds in rounds:
         policy.fails = fails
         path = asyncio.run(checkpoints.save(policy.num_rounds))
@@ -231,6 +234,7 @@ SAVER = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from rlhf.storage.checkpoint import RoundCheckpoints, newest_checkpoint
+from rlhf.storage.ledger import Ledger
 
 directory = Path(sys.argv[1])
 
@@ -244,7 +248,8 @@ policy = Policy()
 
 def save(directory, num_rounds):
     policy.num_rounds = num_rounds
-    asyncio.run(RoundCheckpoints(directory, policy, keep=2, state={}).save(num_rounds))
+    checkpoints = RoundCheckpoints(directory, policy, Ledger(directory), keep=2, state={})
+    asyncio.run(checkpoints.save(num_rounds))
 """
 
 FOREVER = """

@@ -12,6 +12,7 @@ import yaml
 
 from rlhf.algorithms.online import OnlineDPOConfig
 from rlhf.asking.sources.arithmetic import ArithmeticConfig
+from rlhf.collecting.curators.agreement import AgreementConfig
 from rlhf.config.models import TinyModelConfig, TransformersRolloutConfig
 from rlhf.config.run import Resume
 from rlhf.judges.verifier import VerifierConfig
@@ -21,6 +22,7 @@ from rlhf.objectives.dpo import DPOConfig
 from rlhf.objectives.simpo import SimPOConfig
 from rlhf.problems import InputError
 from rlhf.storage.checkpoint import RoundCheckpoints
+from rlhf.storage.ledger import Ledger
 from rlhf.storage.run_directory import begin_or_resume, claimed, last_of_finished
 
 
@@ -70,7 +72,9 @@ def begun(tmp_path: Path) -> Path:
 @pytest.fixture
 def saved(begun: Path) -> Path:
     """With checkpoints after 4 and 8 rounds."""
-    checkpoints = RoundCheckpoints(begun / "checkpoints", FakePolicy(), keep=2, state={})
+    checkpoints = RoundCheckpoints(
+        begun / "checkpoints", FakePolicy(), Ledger(begun), keep=2, state={}
+    )
     for num_rounds in (4, 8):
         asyncio.run(checkpoints.save(num_rounds))
     return begun
@@ -219,6 +223,16 @@ def test_every_changed_key_is_refused_by_name_with_both_values(saved):
         "seed=7",
     ]
     assert "has 0.1;" in problems[1] and "has 1;" in problems[2]
+
+
+def test_a_group_that_the_run_did_not_know_matters_once_something_is_chosen_of_it(saved):
+    stored = yaml.safe_load((saved / "config.yaml").read_text())
+    assert stored.pop("curator") == {}
+    (saved / "config.yaml").write_text(yaml.safe_dump(stored))
+    assert begin_or_resume(saved, Resume.must, config()) is not None
+    with pytest.raises(InputError) as caught:
+        begin_or_resume(saved, Resume.must, config(curator=AgreementConfig()))
+    assert any(line.startswith("curator.min_share=0.7: ") for line in caught.value.problems)
 
 
 def test_another_choice_of_a_group_is_refused(saved):

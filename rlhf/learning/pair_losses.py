@@ -1,0 +1,206 @@
+"""The losses of a round's optimizer steps on one rank, and what is added up of their pairs.
+
+Dimensions: B pairs, S the two sides, L the sides of all pairs, chosen before rejected, R distinct
+rows, C completion tokens.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf.diagnostics import TrainedPairs, names_for, pair_metrics
+from rlhf.learning.reading import RowReader
+from rlhf.models.batching import halved, together, unique
+from rlhf.objectives import Judged, PairLogprobs, Pairs, Peers, SideLogprobs
+from rlhf.objectives.base import ObjectiveConfig
+from rlhf.objectives.tokens import TokenLogprobs
+from rlhf.records import Preference, PreferenceBatch, SideTokens, Tokens
+
+Memory = Mapping[str, float]
+Logprobs = Callable[[Sequence[Tokens]], Tensor]
+"""Of rows, per completion token `(R, C)`; of no rows 0, computed by the whole model."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What holds for all pairs of one optimizer step."""
+
+    weight: float
+    """Of them all together."""
+    distance: float
+    logprobs: Logprobs
+    memory: Memory
+    is_first: bool
+
+
+class PairLosses:
+    """One round's, whose sums grow as the losses of its steps are computed."""
+
+    def __init__(
+        self,
+        objective: ObjectiveConfig,
+        batch: PreferenceBatch,
+        noise: float,
+        device: torch.device,
+    ) -> None:
+        """`noise`: as in `Peers`."""
+        self._objective, self._batch = objective, batch
+        self._noise, self._device = noise, device
+        self.names = names_for(objective)
+        self.sums = torch.zeros(len(self.names) + 1, dtype=torch.float64)
+        """Of every number by `names`, times the pair's weight, and of the weights."""
+        self.gap = torch.zeros(1, dtype=torch.float64)
+        """Largest distance in nats from the `previous` anchor, which before a round's first step is
+        the policy itself: anything but 0 is an error in masks or templates."""
+        self.noticed: dict[str, Tensor] = {}
+        """By name, of the step at hand: the weighted sum over its pairs, and of their weights."""
+
+    def of_step(
+        self,
+        places: Sequence[int],
+        units: Sequence[Sequence[int]],
+        logprobs: Logprobs,
+        memory: Memory,
+        is_first: bool,
+    ) -> Callable[[Sequence[int]], Tensor]:
+        """The loss of some `units` of a step, as a share of the step's; `places`: of its pairs in
+        the batch, `units`: of what shares a forward pass, among the step's pairs."""
+        pairs = [self._batch.preferences[i] for i in places]
+        anchors = {name: [all[i] for i in places] for name, all in self._batch.anchors.items()}
+        distance = self._objective.statistic(pairs, anchors)
+        weight = sum(pair.weight for pair in pairs)
+        step = _Step(weight, distance, logprobs, memory, is_first)
+        self.noticed = {name: torch.zeros(2, dtype=torch.float64) for name in memory}
+
+        def loss(chosen: Sequence[int]) -> Tensor:
+            return self._loss(step, [places[i] for unit in chosen for i in units[unit]])
+
+        return loss
+
+    def remembered(
+        self, memory: Memory, over_ranks: Callable[[Tensor], Sequence[float]]
+    ) -> dict[str, float]:
+        """The memory after the step at hand, alike on all ranks, over which sums are taken."""
+        totals = {name: over_ranks(sums) for name, sums in self.noticed.items()}
+        means = {name: total / weight for name, (total, weight) in totals.items()}
+        return dict(self._objective.after_step(memory, means))
+
+    def _loss(self, step: _Step, places: Sequence[int]) -> Tensor:
+        pairs = [self._batch.preferences[i] for i in places]
+        if not pairs:
+            return step.logprobs([]).sum()
+        given = self._given(step, places, pairs)
+        loss_B = self._objective.loss(given)
+        weight_B = torch.tensor([pair.weight for pair in pairs], device=self._device)
+        with torch.no_grad():
+            self._add(step, given, loss_B, weight_B)
+        return (loss_B * weight_B).sum() / step.weight
+
+    def _given(self, step: _Step, places: Sequence[int], pairs: Sequence[Preference]) -> Pairs:
+        """What the loss is given of these pairs, by a forward pass over their distinct rows."""
+        device, objective = self._device, self._objective
+        sides = [pair.chosen.tokens for pair in pairs] + [pair.rejected.tokens for pair in pairs]
+        by_token = objective.needs_tokens
+        rows, row_of = unique([side.unmarked for side in sides] if by_token else sides)
+        values_RC = step.logprobs(rows)
+        tokens = None
+        if by_token:
+            values_LC = values_RC[row_of]
+            weight_LC = _padded([side.weights for side in sides], values_LC)
+            sum_L = (values_LC * weight_LC).sum(1)
+            tokens = self._tokens(places, sides, values_LC)
+        else:
+            sum_L = values_RC.sum(1)[row_of]
+        lengths_L = torch.tensor([side.num_own_tokens for side in sides], device=device)
+        policy = PairLogprobs(*sum_L.chunk(2), *lengths_L.chunk(2))
+        anchors = {
+            name: SideLogprobs(*torch.tensor([all[i] for i in places], device=device).T)
+            for name, all in self._batch.anchors.items()
+        }
+        _, lists = unique([pair.prompt.id for pair in pairs])
+        list_B = torch.tensor(lists, device=device)
+        side_SB = torch.tensor(row_of, device=device).view(2, -1)
+        peers = Peers(list_B, side_SB, step.distance, self._noise)
+        return Pairs(policy, anchors, _judged(pairs, peers, device), tokens, step.memory)
+
+    def _tokens(
+        self, places: Sequence[int], sides: Sequence[Tokens], values_LC: Tensor
+    ) -> TokenLogprobs:
+        def of_sides(values_LC: Tensor) -> Tensor:
+            return values_LC.view(2, len(places), -1)
+
+        def of_anchor(all: Sequence[SideTokens]) -> Tensor:
+            chosen, rejected = zip(*(all[i] for i in places), strict=True)
+            return of_sides(_padded([*chosen, *rejected], values_LC))
+
+        own_LC = _padded([side.own for side in sides], values_LC)
+        anchors = {name: of_anchor(all) for name, all in self._batch.tokens.items()}
+        return TokenLogprobs(of_sides(values_LC), anchors, of_sides(own_LC).bool())
+
+    def _add(self, step: _Step, given: Pairs, loss_B: Tensor, weight_B: Tensor) -> None:
+        if step.is_first and "previous" in given.anchors:
+            ratios = given.log_ratios("previous")
+            furthest = torch.cat([ratios.chosen_B, ratios.rejected_B]).abs().max()
+            self.gap.clamp_(min=furthest.item())
+        ones_B = torch.ones_like(loss_B)
+        trained = TrainedPairs(self._objective, loss_B, given)
+        numbers = [*pair_metrics(trained).values(), ones_B]
+        # Each by itself: a matrix product rounds a row by how many others there are.
+        self.sums.add_(torch.stack([(number_B * weight_B).sum() for number_B in numbers]).cpu())
+        for name, number_B in self._objective.noticed(given).items():
+            both = [(number_B * weight_B).sum(), weight_B.sum()]
+            self.noticed[name].add_(torch.stack(both).cpu())
+
+
+def sides_of(pairs: Sequence[Preference]) -> list[Tokens]:
+    """The distinct rows of some pairs."""
+    return unique([side.tokens for pair in pairs for side in pair.sides])[0]
+
+
+def units_of(
+    pairs: Sequence[Preference], reader: RowReader, whole: bool, budget_tokens: int
+) -> list[list[int]]:
+    """Pairs that share a forward pass: each by itself, or all of a prompt if those are to stay
+    `whole`.
+
+    Where rows are packed, as many of a prompt as the budget allows, since they begin alike.
+    """
+    if not whole and reader.packing is None:
+        return [[i] for i in range(len(pairs))]
+    units = together([pair.prompt.id for pair in pairs])
+    if whole:
+        return units
+
+    def too_large(unit: list[int]) -> bool:
+        shape = reader.shape(sides_of([pairs[i] for i in unit]))
+        return len(unit) > 1 and shape.num_rows * shape.width > budget_tokens
+
+    return [part for unit in units for part in halved(unit, too_large)]
+
+
+def _padded(values: Sequence[Sequence[float]], like_LC: Tensor) -> Tensor:
+    """As wide as the log-probabilities that they belong to, with 0 behind; `(L, C)`."""
+    padded = torch.zeros(like_LC.shape, dtype=like_LC.dtype)
+    for i, row in enumerate(values):
+        padded[i, : len(row)] = torch.tensor(row, dtype=like_LC.dtype)
+    return padded.to(like_LC.device)
+
+
+def _judged(pairs: Sequence[Preference], peers: Peers, device: torch.device) -> Judged:
+    columns: Any = zip(
+        *(
+            (
+                pair.win_prob,
+                pair.chosen.score,
+                pair.rejected.score,
+                pair.chosen.completion.mixture,
+                pair.rejected.completion.mixture,
+            )
+            for pair in pairs
+        ),
+        strict=True,
+    )
+    return Judged(*(torch.tensor(column, device=device) for column in columns), peers=peers)

@@ -1,0 +1,93 @@
+"""What a judge thinks of one group of completions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from math import isfinite
+
+Parts = Mapping[str, tuple[float | None, ...]]
+"""What a verdict is made of, by name: a number per completion, None where that part is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a judge thinks of one group of completions."""
+
+    scores: tuple[float | None, ...]
+    """One per completion, higher is better; None where the judge itself failed."""
+    judge: str
+    """Name and version, such as `verifier/integer@1`."""
+    parts: Parts = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    """Why, in a few words per completion, empty where there is nothing to say; or none at all."""
+
+    def __post_init__(self) -> None:
+        _check_parts(self.judge, len(self.scores), self.parts, self.reasons)
+
+    @property
+    def failed(self) -> tuple[bool, ...]:
+        """Of everything that the judge was asked, whether it failed to answer."""
+        return tuple(score is None or not isfinite(score) for score in self.scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a pairwise judge thinks of one group of completions."""
+
+    win_prob: tuple[tuple[float | None, ...], ...]
+    """[i][j]: the probability that completion i is preferred to j, so that [i][j] + [j][i] = 1 and
+    [i][i] = 1/2; None where the judge itself failed."""
+    judge: str
+    """Name and version."""
+    order_disagreement: float | None = None
+    """Mean distance between the two probabilities that one pair got in its two orders; None for a
+    judge that sees no order. 1 for a judge that always prefers what it reads first."""
+    parts: Parts = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    """As in `Judgement`."""
+
+    def __post_init__(self) -> None:
+        _check_parts(self.judge, len(self.win_prob), self.parts, self.reasons)
+        for i, row in enumerate(self.win_prob):
+            for j, value in enumerate(row):
+                other = self.win_prob[j][i]
+                if (value is None) != (other is None) or (
+                    value is not None and other is not None and abs(value + other - 1) > 1e-6
+                ):
+                    raise ValueError(
+                        f"{self.judge} prefers {i} to {j} with {value} and {j} to {i} with {other}"
+                    )
+
+    @property
+    def failed(self) -> tuple[bool, ...]:
+        """Of everything that the judge was asked, whether it failed to answer: once per pair."""
+        size = range(len(self.win_prob))
+        return tuple(self.win_prob[i][j] is None for i, j in combinations(size, 2))
+
+    @property
+    def scores(self) -> tuple[float | None, ...]:
+        """Each completion's mean win probability against the others; None if it has none."""
+        return self.scores_among(range(len(self.win_prob)))
+
+    def scores_among(self, playing: Sequence[int]) -> tuple[float | None, ...]:
+        """Each completion's score where only those at the places `playing` take part."""
+        played = [self.played(i, playing) for i in range(len(self.win_prob))]
+        return tuple(sum(values) / len(values) if values else None for values in played)
+
+    def played(self, place: int, playing: Sequence[int]) -> list[float]:
+        """A completion's win probabilities against the others at `playing`, as far as they are
+        known; 1/2, which it has against itself, if there are no others."""
+        others = [self.win_prob[place][j] for j in playing if j != place]
+        return [value for value in others if value is not None] if others else [0.5]
+
+
+def _check_parts(judge: str, size: int, parts: Parts, reasons: Sequence[str]) -> None:
+    for name, values in parts.items():
+        if len(values) != size:
+            raise ValueError(f"{judge} gives {len(values)} values of {name} for {size} completions")
+    if reasons and len(reasons) != size:
+        raise ValueError(f"{judge} gives {len(reasons)} reasons for {size} completions")
+
+
+Verdict = Judgement | Comparison
+"""What a judge gives: scores, or every two completions compared."""
