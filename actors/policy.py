@@ -1,15 +1,24 @@
 """The model in training, as the driver sees it: all policy ranks together."""
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from actors.group import Worker, call_all
+from actors.group import Worker, WorkerFailed, call_all
+from actors.supervision import start_anew
+from rlhf.collecting.dispatch import WorkerDied
+from rlhf.problems import PolicyLost
 from rlhf.records import PreferenceBatch, Tokens
 from rlhf.stages import Metrics
+
+GRACE_S = 10.0
+"""How long a rank has to say that it lives, when another has failed."""
+WATCH_S = 1.0
 
 
 class PolicyService:
@@ -24,11 +33,51 @@ class PolicyService:
         return list(self._ranks)
 
     async def _call(self, method: str, *arguments: Any) -> list[Any]:
-        return await call_all(self._ranks, method, *arguments, timeout_s=self._timeout_s)
+        """Raises PolicyLost if a rank is dead; of a group, what the others then raise of it."""
+        try:
+            return await call_all(self._ranks, method, *arguments, timeout_s=self._timeout_s)
+        except WorkerDied as death:
+            raise PolicyLost(str(death)) from death
+        except WorkerFailed as failure:
+            if lost := await self.loss():
+                raise lost from failure
+            raise
+
+    async def loss(self) -> PolicyLost | None:
+        """Of a rank that is dead; a rank that does not answer soon may be busy."""
+        try:
+            async with asyncio.timeout(GRACE_S):
+                await call_all(self._ranks, "ready", timeout_s=self._timeout_s)
+        except WorkerDied as death:
+            return PolicyLost(str(death))
+        except TimeoutError:
+            return None
+        return None
+
+    async def watch(self, done: asyncio.Event) -> None:
+        """Until it is done: raises PolicyLost once a rank is dead, though nobody asks it
+        anything."""
+        while not done.is_set():
+            try:  # without a deadline, since other calls may stand before it
+                await asyncio.gather(*(rank.ask("ready") for rank in self._ranks))
+            except WorkerDied as death:
+                raise PolicyLost(str(death)) from death
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_S):
+                    await done.wait()
+
+    def start_anew(self) -> None:
+        """A new group of ranks, which have yet to connect; the old ones end, if they live."""
+        for worker in self._ranks:
+            start_anew(worker)
+            worker.cause = None
 
     async def connect(self) -> None:
         """Rendezvous of the ranks."""
-        (address,) = await call_all(self._ranks[:1], "rendezvous", timeout_s=self._timeout_s)
+        try:
+            (address,) = await call_all(self._ranks[:1], "rendezvous", timeout_s=self._timeout_s)
+        except WorkerDied as death:
+            raise PolicyLost(str(death)) from death
         ranks = {worker.handle._actor_id.hex(): i for i, worker in enumerate(self._ranks)}
         nodes = await self._call("connect", ranks, address)
         for worker, node_id in zip(self._ranks, nodes, strict=True):

@@ -2,47 +2,25 @@
 
 import asyncio
 import tempfile
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
 
-from actors.group import Allotment, Worker, call_all, wait_ready
-from actors.policy import PolicyService
-from actors.usage import UsageMeter
 from cluster.placement import make_plan, table
 from cluster.session import find_nodes, session
 from cluster.shared_storage import refuse_throwaway, require_shared
-from rlhf.launching.assembly import (
-    RunStores,
-    answering,
-    make_anchors,
-    make_collector,
-    make_evaluation,
-    make_publisher,
-    make_schedule,
-    max_logprob_gap,
-    require_transport,
-    start_policy,
-    start_reference,
-    start_rollout,
-)
+from rlhf.launching.assembly import max_logprob_gap, require_transport
 from rlhf.launching.cautions import cautions
 from rlhf.launching.checks import plain
 from rlhf.launching.configuration import Config
 from rlhf.launching.fingerprints import fingerprints, require_same
-from rlhf.launching.inputs import Inputs, open_feed, read_inputs, try_out
-from rlhf.launching.judging import start_judges
-from rlhf.launching.roles import allotments, paths_by_role, roles, sleeps
-from rlhf.launching.stopping import StopRequest
-from rlhf.learning.warmup import warm_up
-from rlhf.loop import Run, train
+from rlhf.launching.inputs import read_inputs, try_out
+from rlhf.launching.roles import allotments, paths_by_role, roles
+from rlhf.launching.running import Setting, run
 from rlhf.problems import InputError, Stopped
 from rlhf.stages import Metrics
-from rlhf.storage.checkpoint import Checkpoint, RoundCheckpoints
 from rlhf.storage.run_directory import (
-    CHECKPOINTS,
     CONFIG,
     OVERRIDES,
     begin_or_resume,
@@ -98,7 +76,8 @@ def launch(config: Config, overrides: list[str], name: str | None = None) -> flo
             allotted = allotments(plan, reservation.seats, cluster.threads_per_worker)
             status = "failed"
             try:
-                asyncio.run(_run(config, directory, inputs, checkpoint, allotted, tracker))
+                setting = Setting(config, directory, inputs, allotted, tracker)
+                asyncio.run(run(setting, checkpoint))
                 status = "completed"
             except* (KeyboardInterrupt, Stopped):
                 status = "stopped"
@@ -140,137 +119,6 @@ def show_plan(config: Config) -> None:
         raise
     finally:
         print("per worker; memory without activations and what libraries take")
-
-
-async def _run(
-    config: Config,
-    directory: Path,
-    inputs: Inputs,
-    checkpoint: Checkpoint | None,
-    allotted: Mapping[str, Allotment],
-    tracker: RunTracker,
-) -> None:
-    stop = StopRequest(tracker.note)
-    with stop.listening():
-        ready = _prepare(config, directory, inputs, checkpoint, allotted, tracker, stop)
-        run, policy = await stop.unless_asked(ready)
-        await train(run)
-        await policy.export(directory / "policy")
-
-
-async def _prepare(
-    config: Config,
-    directory: Path,
-    inputs: Inputs,
-    checkpoint: Checkpoint | None,
-    allotted: Mapping[str, Allotment],
-    tracker: RunTracker,
-    stop: StopRequest,
-) -> tuple[Run, PolicyService]:
-    """Starts the workers, and brings everything to where the first round begins."""
-    for note in (*cautions(config), *inputs.notes(config.eval.num_prompts)):
-        tracker.note(note)
-    feed = open_feed(config, inputs, directory, tracker.note)
-    wait_s = config.cluster.start_timeout_s
-    policy = start_policy(config, allotted["policy"])
-    schedule = make_schedule(config, inputs, feed, policy)
-    rollout, rollout_workers = start_rollout(config, inputs.model_path, allotted["rollout"])
-    judges = start_judges(config, allotted, rollout, inputs.model_path)
-    reference_workers = start_reference(config, allotted)
-    tracker.note("starting workers")
-    if (target := config.objective.largest_target) is not None:
-        tracker.note(f"largest target of the objective: {target:g} nats")
-    if sleeps(config):  # vLLM measures what is free of a GPU, so nothing else may start there
-        await wait_ready(rollout_workers, wait_s)
-        await rollout.each("sleep")
-    await policy.connect()
-    initial_path = await _initial_policy(config, directory, inputs, checkpoint, policy, tracker)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_bring_policy(initial_path, checkpoint, policy, tracker))
-        tasks.create_task(_bring_reference(initial_path, reference_workers, wait_s))
-        tasks.create_task(wait_ready([*rollout_workers, *judges.all_workers], wait_s))
-    anchors = make_anchors(config, policy, reference_workers)
-    if config.algorithm.samples_initial_policy:
-        await rollout.each("load_initial", initial_path)
-
-    first_round = checkpoint.state["num_rounds"] if checkpoint else 0
-    workers = {
-        "policy": policy.ranks,
-        "rollout": rollout_workers,
-        "reference": reference_workers,
-        **judges.workers,
-    }
-    publisher = UsageMeter(make_publisher(config, inputs, policy, rollout), workers)
-    await publisher.publish(first_round)
-    stores = RunStores.of(config, directory, first_round)
-    answers = answering(config, inputs, rollout)
-    begins = first_round == 0
-    evaluation = make_evaluation(config, inputs, answers, judges, directory, begins=begins)
-    if begins:
-        tracker.log_eval(0, await evaluation.evaluate())
-    checkpoints = RoundCheckpoints(
-        directory / CHECKPOINTS,
-        policy,
-        keep=config.run.keep_checkpoints,
-        state={"wandb_id": tracker.wandb_id},
-    )
-    run = Run(
-        collector=make_collector(config, inputs, schedule, rollout, answers, judges.judge, stores),
-        anchors=anchors,
-        policy=policy,
-        publisher=publisher,
-        evaluation=evaluation,
-        checkpoints=checkpoints,
-        store=stores,
-        tracker=tracker,
-        stop=stop,
-        first_round=first_round,
-        num_rounds=config.num_rounds,
-        max_staleness=config.max_staleness,
-        evaluate_every=config.eval.every,
-        checkpoint_every=config.run.checkpoint_every,
-    )
-    return run, policy
-
-
-async def _initial_policy(
-    config: Config,
-    directory: Path,
-    inputs: Inputs,
-    checkpoint: Checkpoint | None,
-    policy: PolicyService,
-    tracker: RunTracker,
-) -> str:
-    """Where the weights from before round 0 are; a warm start makes them, in a run's first life."""
-    if not config.warmup.steps:
-        return inputs.model_path
-    initial = directory / "initial_policy"
-    if checkpoint is None:
-        await policy.start(inputs.model_path, warm_up=True)
-        await warm_up(
-            policy,
-            tuple(inputs.data.demonstrations.values()),
-            config.warmup,
-            config.seed,
-            tracker.warmup,
-        )
-        await policy.export(initial)
-    return str(initial)
-
-
-async def _bring_policy(
-    initial_path: str, checkpoint: Checkpoint | None, policy: PolicyService, tracker: RunTracker
-) -> None:
-    """Puts the policy where the run begins or goes on."""
-    await policy.start(initial_path)
-    if checkpoint is not None:
-        tracker.note(f"resuming from {checkpoint.directory}")
-        await policy.load(checkpoint.directory)
-
-
-async def _bring_reference(path: str, workers: Sequence[Worker], wait_s: float) -> None:
-    await wait_ready(workers, wait_s)
-    await call_all(workers, "load", path, timeout_s=wait_s)
 
 
 def objective_value(evaluation: Metrics) -> float:

@@ -91,10 +91,7 @@ def begin_or_resume(directory: Path, resume: Resume, config: dict[str, Any]) -> 
     refuse_other_run(directory, resume, config)
     checkpoint = None
     if resume is not Resume.never:
-        try:
-            checkpoint = newest_checkpoint(directory / CHECKPOINTS)
-        except CheckpointDamaged as error:
-            raise InputError([f"run.resume={resume.value}: {error}"]) from error
+        checkpoint = verified(directory / CHECKPOINTS, f"run.resume={resume.value}: ")
     if resume is Resume.must and checkpoint is None:
         raise InputError(
             [f"run.resume=must: {directory} has no complete checkpoint; run.resume=auto begins"]
@@ -105,6 +102,15 @@ def begin_or_resume(directory: Path, resume: Resume, config: dict[str, Any]) -> 
         _set_aside(directory, _LASTING if holds_run else ())
     (directory / _BEGUN).touch()
     return checkpoint
+
+
+def verified(checkpoints: Path, where: str = "") -> Checkpoint | None:
+    """The newest complete checkpoint; raises InputError, beginning with `where`, if it is
+    damaged."""
+    try:
+        return newest_checkpoint(checkpoints)
+    except CheckpointDamaged as error:
+        raise InputError([f"{where}{error}"]) from error
 
 
 def _set_aside(directory: Path, kept: Sequence[str]) -> None:

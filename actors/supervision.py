@@ -1,0 +1,99 @@
+"""Workers that come back: who is lost is started anew on its seat, brought to where the others of
+its role are, and only then asked.
+
+The driver decides, worker by worker, rather than Ray, whose restarted actors would serve with the
+weights that they were made with.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import ray
+
+from actors.group import Worker, wait_ready
+from rlhf.collecting.dispatch import WorkerDied
+from rlhf.problems import InputError, RunFailed, one_line
+from rlhf.watching.restarts import Restarts
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
+"""Before the second attempt in a row, doubled with each further one; the first is made at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often, and for how long, lost workers are waited for."""
+
+    max_restarts: int
+    """Of a role, without an answer of one of its workers between them."""
+    start_timeout_s: float
+
+
+class Supervisor:
+    """`actors.group.Keeper` of one role."""
+
+    def __init__(
+        self,
+        role: str,
+        workers: Sequence[Worker],
+        prepare: Callable[[Worker], Awaitable[object]],
+        patience: Patience,
+        restarts: Restarts,
+    ) -> None:
+        """`prepare` brings a worker that is ready to where the others are; what it raises is one
+        more death."""
+        self._role = role
+        self._prepare = prepare
+        self._patience = patience
+        self._restarts = restarts
+        self._in_a_row = 0
+        self._tasks: dict[Worker, asyncio.Task[None]] = {}
+        for worker in workers:
+            worker.keeper = self
+
+    def bring_back(self, worker: Worker) -> None:
+        task = asyncio.create_task(self._bring_back(worker))
+        task.add_done_callback(_seen)
+        self._tasks[worker] = task
+
+    async def is_back(self, worker: Worker) -> None:
+        await asyncio.shield(self._tasks[worker])
+
+    def has_answered(self) -> None:
+        self._in_a_row = 0
+
+    async def _bring_back(self, worker: Worker) -> None:
+        assert worker.cause is not None
+        while self._in_a_row < self._patience.max_restarts:
+            wait_s = min(FIRST_WAIT_S * 2 ** (self._in_a_row - 1), LONGEST_WAIT_S)
+            self._in_a_row += 1
+            self._restarts.begin(self._role, worker.name, worker.cause)
+            await asyncio.sleep(wait_s if self._in_a_row > 1 else 0)
+            start_anew(worker)
+            try:
+                await wait_ready([worker], self._patience.start_timeout_s)
+                await self._prepare(worker)
+            except (RunFailed, InputError) as error:
+                worker.cause = one_line(error) if isinstance(error, InputError) else str(error)
+            else:
+                worker.cause = None
+                return
+        worker.is_given_up = True
+        raise WorkerDied(
+            f"{worker.cause} (started anew {self._in_a_row} times in a row, "
+            f"cluster.max_restarts={self._patience.max_restarts})"
+        )
+
+
+def start_anew(worker: Worker) -> None:
+    """Another actor in the worker's place; the one that had it ends, if it has not."""
+    assert worker.again is not None
+    ray.kill(worker.handle)
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    worker.handle = worker.again(worker.node_id in alive)
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Nobody may wait for a worker that is not asked just then."""
+    if not task.cancelled():
+        task.exception()
