@@ -25,6 +25,8 @@ from rlhf.problems import InputError, RunFailed, one_line
 
 UNKNOWN = "unknown"
 """The node of a worker that has not said where it is."""
+BEAT = "beat"
+"""The concurrency group of what is asked apart from all work."""
 _ADDRESS = re.compile(r"\bip[:=] ?([^\s,)]+)")
 _FAILED_START = re.compile(r"^\S*\bCannotStart: (\{.*\})$", re.MULTILINE)
 
@@ -55,6 +57,10 @@ class Keeper(Protocol):
 
     def bring_back(self, worker: "Worker") -> None:
         """Begins to; the worker's `cause` says what it died of."""
+        ...
+
+    async def watch(self, worker: "Worker", done: asyncio.Event) -> None:
+        """Until it is done, finds out when the worker is silent."""
         ...
 
     async def is_back(self, worker: "Worker") -> None:
@@ -102,6 +108,14 @@ class Worker:
             raise self.failed(error, handle) from error
         self._has_answered()
         return answer
+
+    async def beat(self) -> None:
+        """Returns if the actor's process lives; raises WorkerDied if it does not."""
+        handle = self.handle
+        try:
+            await handle.beat.remote()
+        except RayError as error:
+            raise self.failed(error, handle) from error
 
     def _has_answered(self) -> None:
         if self.keeper is not None and self.cause is None:
@@ -179,7 +193,8 @@ class CannotStart(Exception):
 
 
 def telling(actor: type) -> type:
-    """The same actor, whose constructor says in one line where and why it failed."""
+    """The same actor, whose constructor says in one line where and why it failed, and which says
+    that it lives from a thread of its own."""
 
     class Telling(actor):
         def __init__(self, *arguments: Any) -> None:
@@ -193,6 +208,10 @@ def telling(actor: type) -> type:
                     "problems": error.problems if isinstance(error, InputError) else None,
                 }
                 raise CannotStart(json.dumps(told)) from error
+
+        @ray.method(concurrency_group=BEAT)
+        def beat(self) -> None:
+            """Says that the process lives, whatever else it does."""
 
     Telling.__name__ = Telling.__qualname__ = actor.__name__
     return Telling
@@ -220,7 +239,7 @@ def start_workers(
         "max_task_retries": 0,
         "runtime_env": {"env_vars": variables},
     }
-    remote = ray.remote(telling(actor))
+    remote = ray.remote(concurrency_groups={BEAT: 1})(telling(actor))
     workers = []
     for i, seat in enumerate(allotment.seats or [None] * allotment.count):
         again = partial(_start, remote, options, seat, arguments)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,23 +9,20 @@ from typing import Any
 import ray
 
 from actors.group import Worker, WorkerFailed, call_all
-from actors.supervision import start_anew
+from actors.supervision import beats, pause, start_anew
 from rlhf.collecting.dispatch import WorkerDied
 from rlhf.problems import PolicyLost
 from rlhf.records import PreferenceBatch, Tokens
 from rlhf.stages import Metrics
 
-GRACE_S = 10.0
-"""How long a rank has to say that it lives, when another has failed."""
-WATCH_S = 1.0
-
 
 class PolicyService:
     """`rlhf.stages.Policy` on Ray: every rank is called together."""
 
-    def __init__(self, ranks: Sequence[Worker], timeout_s: float) -> None:
+    def __init__(self, ranks: Sequence[Worker], timeout_s: float, silence_s: float = 60.0) -> None:
         self._ranks = ranks
         self._timeout_s = timeout_s
+        self._silence_s = silence_s
 
     @property
     def ranks(self) -> list[Worker]:
@@ -44,27 +40,20 @@ class PolicyService:
             raise
 
     async def loss(self) -> PolicyLost | None:
-        """Of a rank that is dead; a rank that does not answer soon may be busy."""
-        try:
-            async with asyncio.timeout(GRACE_S):
-                await call_all(self._ranks, "ready", timeout_s=self._timeout_s)
-        except WorkerDied as death:
-            return PolicyLost(str(death))
-        except TimeoutError:
-            return None
-        return None
+        """Of a rank that is dead, if one is."""
+        dead = await asyncio.gather(*map(self._beats, self._ranks), return_exceptions=True)
+        return next((PolicyLost(str(one)) for one in dead if isinstance(one, WorkerDied)), None)
 
     async def watch(self, done: asyncio.Event) -> None:
         """Until it is done: raises PolicyLost once a rank is dead, though nobody asks it
         anything."""
         while not done.is_set():
-            try:  # without a deadline, since other calls may stand before it
-                await asyncio.gather(*(rank.ask("ready") for rank in self._ranks))
-            except WorkerDied as death:
-                raise PolicyLost(str(death)) from death
-            with suppress(TimeoutError):
-                async with asyncio.timeout(WATCH_S):
-                    await done.wait()
+            if lost := await self.loss():
+                raise lost
+            await pause(done, self._silence_s)
+
+    async def _beats(self, rank: Worker) -> None:
+        await beats(rank, self._silence_s)
 
     def start_anew(self) -> None:
         """A new group of ranks, which have yet to connect; the old ones end, if they live."""

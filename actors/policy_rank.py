@@ -79,9 +79,6 @@ class PolicyRank:
         self._engine: Any = None
         self._sender: Any = None
 
-    def ready(self) -> str:
-        return ray.get_runtime_context().get_node_id()
-
     def rendezvous(self) -> tuple[str, int]:
         """An address of this node and a port that is free on it, for rank 0."""
         with socket.socket() as probe:

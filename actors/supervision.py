@@ -7,6 +7,7 @@ weights that they were made with.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import ray
@@ -19,6 +20,9 @@ from rlhf.watching.restarts import Restarts
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 """Before the second attempt in a row, doubled with each further one; the first is made at once."""
 
+LONGEST_PAUSE_S = 5.0
+"""Between two beats of a worker."""
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -27,6 +31,8 @@ class Patience:
     max_restarts: int
     """Of a role, without an answer of one of its workers between them."""
     start_timeout_s: float
+    silence_s: float
+    """Longest time in which a process does not even say that it lives."""
 
 
 class Supervisor:
@@ -56,6 +62,16 @@ class Supervisor:
         task.add_done_callback(_seen)
         self._tasks[worker] = task
 
+    async def watch(self, worker: Worker, done: asyncio.Event) -> None:
+        while not done.is_set():
+            if worker.cause is None:
+                handle = worker.handle
+                try:
+                    await beats(worker, self._patience.silence_s)
+                except WorkerDied as death:
+                    worker.lose(handle, str(death))
+            await pause(done, self._patience.silence_s)
+
     async def is_back(self, worker: Worker) -> None:
         await asyncio.shield(self._tasks[worker])
 
@@ -83,6 +99,25 @@ class Supervisor:
             f"{worker.cause} (started anew {self._in_a_row} times in a row, "
             f"cluster.max_restarts={self._patience.max_restarts})"
         )
+
+
+async def beats(worker: Worker, silence_s: float) -> None:
+    """Raises WorkerDied if the worker's process is dead, or does not say that it lives."""
+    try:
+        async with asyncio.timeout(silence_s):
+            await worker.beat()
+    except TimeoutError as error:
+        raise WorkerDied(
+            f"{worker.name} on node {worker.node_id[:8]}: for {silence_s:g} s its process has not "
+            "said that it lives (cluster.silence_s): it is stopped, or its machine hangs"
+        ) from error
+
+
+async def pause(done: asyncio.Event, silence_s: float) -> None:
+    """Between two beats; ends early once it is done."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(min(silence_s / 4, LONGEST_PAUSE_S)):
+            await done.wait()
 
 
 def start_anew(worker: Worker) -> None:

@@ -131,6 +131,9 @@ async def _live(
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(crew.policy.watch(done))
             begun = await stop.unless_asked(_begin(setting, crew, checkpoint, restarts, stop))
+            for worker in (worker for role in crew.by_role.values() for worker in role):
+                if worker.keeper is not None:
+                    tasks.create_task(worker.keeper.watch(worker, done))
             await train(begun)
             await crew.policy.export(setting.directory / "policy")
             done.set()
@@ -226,7 +229,7 @@ def _supervise(config: Config, crew: Crew, restarts: Restarts) -> None:
     """From now on, workers that are lost come back; before, what cannot start is wrong."""
     cluster = config.cluster
     timeout_s = cluster.call_timeout_s
-    patience = Patience(cluster.max_restarts, cluster.start_timeout_s)
+    patience = Patience(cluster.max_restarts, cluster.start_timeout_s, cluster.silence_s)
 
     async def bring_rollout(worker: Worker) -> None:
         if config.algorithm.samples_initial_policy:

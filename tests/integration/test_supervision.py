@@ -4,8 +4,11 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -48,6 +51,10 @@ class Brittle:
         for i, request in enumerate(requests):
             if request == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            first, _, flag = request.partition(" ")
+            if first == "slow" and not Path(flag).exists():  # and only once
+                Path(flag).touch()
+                time.sleep(4)
             if request.startswith("engine"):
                 raise EngineFailed("vLLM's engine has ended: it says why")
             yield [(i, f"{request} by one that was brought {self._brought}")]
@@ -56,13 +63,22 @@ class Brittle:
 class Watched:
     """Workers of a role, their supervisor, and what was told of them."""
 
-    def __init__(self, workers: list[Worker], fails: int = 0, max_restarts: int = 3) -> None:
+    def __init__(
+        self,
+        workers: list[Worker],
+        fails: int = 0,
+        max_restarts: int = 3,
+        silence_s: float = 60,
+        timeout_s: float = 60,
+    ) -> None:
         self.workers, self.told = workers, []
         self.restarts = Restarts(["role"], [], self.told.append)
         self._fails, self.brought = fails, 0
-        patience = Patience(max_restarts, 300)
-        Supervisor("role", workers, self._bring, patience, self.restarts)
-        self.dispatcher: Dispatcher[str, str] = Dispatcher(workers, timeout_s=60)
+        patience = Patience(max_restarts, 300, silence_s)
+        supervisor = Supervisor("role", workers, self._bring, patience, self.restarts)
+        self.dispatcher: Dispatcher[str, str] = Dispatcher(workers, timeout_s=timeout_s)
+        self.done = asyncio.Event()
+        self.watching = asyncio.gather(*(supervisor.watch(one, self.done) for one in workers))
 
     async def _bring(self, worker: Worker) -> None:
         self.brought += 1
@@ -80,11 +96,14 @@ class Watched:
 
 
 @asynccontextmanager
-async def watched(count: int = 1, **how: int) -> AsyncIterator[Watched]:
+async def watched(count: int = 1, **how: Any) -> AsyncIterator[Watched]:
     workers = start_workers(Brittle, Allotment("role", count, 1, 0, 1))
     try:
         await wait_ready(workers, 300)
-        yield Watched(workers, **how)
+        role = Watched(workers, **how)
+        yield role
+        role.done.set()
+        await role.watching
     finally:
         stop_workers(workers)
 
@@ -125,6 +144,26 @@ async def test_who_cannot_be_brought_along_is_tried_again_and_then_given_up():
         assert isinstance(error, StageFailed)
         assert "what it was brought does not fit (started anew 2 times in a row" in str(error)
         assert "cluster.max_restarts=2" in str(error)
+
+
+async def test_who_is_stopped_is_found_in_seconds_though_its_calls_have_hours():
+    async with watched(silence_s=2, timeout_s=3600) as role:
+        os.kill(await role.workers[0].ask("__ray_call__", _pid), signal.SIGSTOP)
+        assert await role.ask("a") == ["a by one that was brought weights"]
+        assert role.count() == 1 and "cluster.silence_s" in role.told[0].text
+
+
+async def test_a_long_call_that_is_alive_is_left_alone(tmp_path):
+    async with watched(silence_s=1, timeout_s=3600) as role:
+        (found,) = await role.ask(f"slow {tmp_path / 'flag'}")
+        assert str(found).endswith("brought nothing") and role.count() == 0
+
+
+async def test_who_was_slow_is_asked_again_once_it_answers(tmp_path):
+    async with watched(timeout_s=1) as role:
+        (found,) = await role.ask(f"slow {tmp_path / 'flag'}")
+        assert str(found).endswith("brought nothing") and role.count() == 0
+        assert await role.ask("a") == ["a by one that was brought nothing"]
 
 
 @pytest.mark.parametrize(
