@@ -81,6 +81,8 @@ class Worker:
     again: Callable[[bool], ActorHandle] | None = None
     """Starts another actor like the first: on its seat, or wherever there is room."""
     node_id: str = field(default=UNKNOWN)
+    home: str = field(default=UNKNOWN)
+    """The node of its seat, where its first actor ran."""
     keeper: Keeper | None = None
     """Without one, a worker that is lost stays so."""
     cause: str | None = None
@@ -108,6 +110,11 @@ class Worker:
             raise self.failed(error, handle) from error
         self._has_answered()
         return answer
+
+    def runs_on(self, node_id: str) -> None:
+        self.node_id = node_id
+        if self.home == UNKNOWN:
+            self.home = node_id
 
     async def beat(self) -> None:
         """Returns if the actor's process lives; raises WorkerDied if it does not."""
@@ -283,7 +290,7 @@ async def wait_ready(workers: Sequence[Worker], timeout_s: float) -> None:
     """Waits until every worker can serve, and learns where each runs."""
     nodes = await call_all(workers, "ready", timeout_s=timeout_s)
     for worker, node_id in zip(workers, nodes, strict=True):
-        worker.node_id = node_id
+        worker.runs_on(node_id)
 
 
 def stop_workers(workers: Sequence[Worker]) -> None:

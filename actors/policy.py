@@ -23,6 +23,8 @@ class PolicyService:
         self._ranks = ranks
         self._timeout_s = timeout_s
         self._silence_s = silence_s
+        self.is_connected = False
+        """The ranks have met each other."""
 
     @property
     def ranks(self) -> list[Worker]:
@@ -57,6 +59,7 @@ class PolicyService:
 
     def start_anew(self) -> None:
         """A new group of ranks, which have yet to connect; the old ones end, if they live."""
+        self.is_connected = False
         for worker in self._ranks:
             start_anew(worker)
             worker.cause = None
@@ -70,7 +73,8 @@ class PolicyService:
         ranks = {worker.handle._actor_id.hex(): i for i, worker in enumerate(self._ranks)}
         nodes = await self._call("connect", ranks, address)
         for worker, node_id in zip(self._ranks, nodes, strict=True):
-            worker.node_id = node_id
+            worker.runs_on(node_id)
+        self.is_connected = True
 
     async def start(self, path: str, warm_up: bool = False) -> None:
         """Training begins from the weights in `path`; called again, it begins anew."""

@@ -85,9 +85,8 @@ class Supervisor:
             self._in_a_row += 1
             self._restarts.begin(self._role, worker.name, worker.cause)
             await asyncio.sleep(wait_s if self._in_a_row > 1 else 0)
-            start_anew(worker)
             try:
-                await wait_ready([worker], self._patience.start_timeout_s)
+                await self._start(worker)
                 await self._prepare(worker)
             except (RunFailed, InputError) as error:
                 worker.cause = one_line(error) if isinstance(error, InputError) else str(error)
@@ -99,6 +98,19 @@ class Supervisor:
             f"{worker.cause} (started anew {self._in_a_row} times in a row, "
             f"cluster.max_restarts={self._patience.max_restarts})"
         )
+
+    async def _start(self, worker: Worker) -> None:
+        """Until it is ready; raises WorkerDied if its node goes meanwhile, for which Ray waits."""
+        is_at_home = start_anew(worker)
+        ready = asyncio.create_task(wait_ready([worker], self._patience.start_timeout_s))
+        try:
+            while not ready.done():
+                await asyncio.wait([ready], timeout=LONGEST_PAUSE_S)
+                if is_at_home and not ready.done() and worker.home not in _living_nodes():
+                    raise WorkerDied(f"{worker.name} on node {worker.home[:8]}: the node is gone")
+            await ready
+        finally:
+            ready.cancel()
 
 
 async def beats(worker: Worker, silence_s: float) -> None:
@@ -120,12 +132,18 @@ async def pause(done: asyncio.Event, silence_s: float) -> None:
             await done.wait()
 
 
-def start_anew(worker: Worker) -> None:
-    """Another actor in the worker's place; the one that had it ends, if it has not."""
+def start_anew(worker: Worker) -> bool:
+    """Another actor in the worker's place; the one that had it ends, if it has not. Whether it
+    starts on its seat, rather than wherever there is room since that node is gone."""
     assert worker.again is not None
     ray.kill(worker.handle)
-    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    worker.handle = worker.again(worker.node_id in alive)
+    is_at_home = worker.home in _living_nodes()
+    worker.handle = worker.again(is_at_home)
+    return is_at_home
+
+
+def _living_nodes() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def _seen(task: asyncio.Task[None]) -> None:

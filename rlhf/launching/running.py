@@ -95,9 +95,6 @@ async def run(setting: Setting, checkpoint: Checkpoint | None) -> None:
             restarts.begin("policy", "its group", cause)
             tracker.set_back(checkpoint.state["num_rounds"] if checkpoint else 0)
             crew.policy.start_anew()
-            await stop.unless_asked(
-                _bring_policy(setting, crew.policy, crew.initial_path, checkpoint)
-            )
 
 
 class _Lives:
@@ -128,6 +125,8 @@ async def _live(
     failed: BaseExceptionGroup[RunFailed] | None = None
     done = asyncio.Event()
     try:
+        if not crew.policy.is_connected:
+            await stop.unless_asked(_bring_policy(setting, crew, checkpoint))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(crew.policy.watch(done))
             begun = await stop.unless_asked(_begin(setting, crew, checkpoint, restarts, stop))
@@ -274,12 +273,10 @@ async def _initial_policy(
     return str(initial)
 
 
-async def _bring_policy(
-    setting: Setting, policy: PolicyService, initial_path: str, checkpoint: Checkpoint | None
-) -> None:
+async def _bring_policy(setting: Setting, crew: Crew, checkpoint: Checkpoint | None) -> None:
     """A new group of ranks, to where the run goes on."""
-    await policy.connect()
-    await _load_policy(setting, policy, initial_path, checkpoint)
+    await crew.policy.connect()
+    await _load_policy(setting, crew.policy, crew.initial_path, checkpoint)
 
 
 async def _load_policy(
