@@ -3,32 +3,40 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import (
     GetTimeoutError,
+    ObjectLostError,
     RayActorError,
     RayError,
     RayTaskError,
-    UnserializableException,
 )
 
+from actors.deaths import is_death
 from rlhf import imports
 from rlhf.collecting.dispatch import WorkerDied
 from rlhf.problems import InputError, RunFailed, one_line
 
 UNKNOWN = "unknown"
 """The node of a worker that has not said where it is."""
+BEAT = "beat"
+"""The concurrency group of what is asked apart from all work."""
 _ADDRESS = re.compile(r"\bip[:=] ?([^\s,)]+)")
 _FAILED_START = re.compile(r"^\S*\bCannotStart: (\{.*\})$", re.MULTILINE)
 
 
 class WorkerFailed(RunFailed):
     """A worker raised an error of its own. Names worker, node and cause."""
+
+
+class GivenLost(RunFailed):
+    """What a worker was to read is gone, with the process or the node that held it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,32 +52,131 @@ class Allotment:
     """A Ray scheduling strategy for each worker; without them, Ray chooses."""
 
 
-@dataclass(slots=True)
+class Keeper(Protocol):
+    """Brings the lost workers of a role back; `actors.supervision.Supervisor` is such."""
+
+    def bring_back(self, worker: "Worker") -> None:
+        """Begins to; the worker's `cause` says what it died of."""
+        ...
+
+    async def watch(self, worker: "Worker", done: asyncio.Event) -> None:
+        """Until it is done, finds out when the worker is silent."""
+        ...
+
+    async def is_back(self, worker: "Worker") -> None:
+        """Waits until it can be asked again; raises WorkerDied if it never will."""
+        ...
+
+    def has_answered(self) -> None:
+        """One of the workers has done what it was asked."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
 class Worker:
-    """One Ray actor and its name in messages."""
+    """One place for a Ray actor, its name in messages, and the actor that has the place now."""
 
     name: str
     handle: ActorHandle
+    again: Callable[[bool], ActorHandle] | None = None
+    """Starts another actor like the first: on its seat, or wherever there is room."""
     node_id: str = field(default=UNKNOWN)
+    home: str = field(default=UNKNOWN)
+    """The node of its seat, where its first actor ran."""
+    keeper: Keeper | None = None
+    """Without one, a worker that is lost stays so."""
+    cause: str | None = None
+    """Why the actor is lost, while it is."""
+    is_given_up: bool = False
 
     async def call(self, requests: Sequence[Any]) -> AsyncIterator[list[tuple[int, Any]]]:
         """Serves the dispatcher: streams the actor's `serve(requests)`."""
+        handle = self.handle
         try:
-            async for chunk in self.handle.serve.remote(requests):
+            async for chunk in handle.serve.remote(requests):
                 yield await chunk
-        except (RayActorError, RayTaskError, UnserializableException) as error:
-            raise self.described(error) from error
+        except RayError as error:
+            raise self.failed(error, handle) from error
+        self._has_answered()
+
+    async def ask(self, method: str, *arguments: Any) -> Any:
+        """What one method of the actor returns."""
+        handle = self.handle
+        try:
+            answer = await getattr(handle, method).remote(*arguments)
+        except GetTimeoutError:
+            raise
+        except RayError as error:
+            raise self.failed(error, handle) from error
+        self._has_answered()
+        return answer
+
+    def runs_on(self, node_id: str) -> None:
+        self.node_id = node_id
+        if self.home == UNKNOWN:
+            self.home = node_id
+
+    async def beat(self) -> None:
+        """Returns if the actor's process lives; raises WorkerDied if it does not."""
+        handle = self.handle
+        try:
+            await handle.beat.remote()
+        except RayError as error:
+            raise self.failed(error, handle) from error
+
+    def _has_answered(self) -> None:
+        if self.keeper is not None and self.cause is None:
+            self.keeper.has_answered()
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether somebody sees to it that the place is taken again."""
+        return self.keeper is not None and not self.is_given_up
+
+    async def is_back(self) -> None:
+        """Waits until it can be asked again; raises WorkerDied if it never will."""
+        while True:
+            if self.cause is not None:
+                assert self.keeper is not None
+                await self.keeper.is_back(self)
+            handle = self.handle
+            try:  # it may have been slow, and have other things to do still
+                await handle.ready.remote()
+            except RayError as error:
+                if not isinstance(told := self.failed(error, handle), WorkerDied):
+                    raise told from error
+            else:
+                return
+
+    def failed(self, error: RayError, handle: ActorHandle) -> Exception:
+        """What to raise instead of an error of that actor; its death is known from then on."""
+        told = self.described(error)
+        if isinstance(told, WorkerDied):
+            self.lose(handle, str(told))
+        return told
+
+    def lose(self, handle: ActorHandle, cause: str) -> None:
+        """That actor is of no more use, unless another has its place already."""
+        if handle is self.handle and self.cause is None:
+            self.cause = cause
+            if self.keeper is not None:
+                self.keeper.bring_back(self)
 
     def described(self, error: RayError) -> Exception:
         """What to raise instead: the worker's name, its node, and the cause."""
-        if isinstance(error, RayActorError):
+        cause = error.cause if isinstance(error, RayTaskError) else None
+        if isinstance(error, RayActorError) and cause is None:
             return self._lost(str(error))
-        cause = getattr(error, "cause", None)
         if isinstance(cause, InputError):
             return cause
         # Of an error that cannot be sent, there is the text alone.
         told = one_line(cause) if cause else str(error).strip().splitlines()[-1].strip()
-        return WorkerFailed(f"{self.name} on node {self.node_id[:8]}: {told}\n{error}")
+        where = f"{self.name} on node {self.node_id[:8]}"
+        if is_death(error):
+            return WorkerDied(f"{where}: {told}")
+        if isinstance(cause, ObjectLostError):
+            return GivenLost(f"{where}: what it was given is lost: {told}")
+        return WorkerFailed(f"{where}: {told}\n{error}")
 
     def _lost(self, text: str) -> Exception:
         """By what Ray says of the actor."""
@@ -93,7 +200,8 @@ class CannotStart(Exception):
 
 
 def telling(actor: type) -> type:
-    """The same actor, whose constructor says in one line where and why it failed."""
+    """The same actor, whose constructor says in one line where and why it failed, and which says
+    that it lives from a thread of its own."""
 
     class Telling(actor):
         def __init__(self, *arguments: Any) -> None:
@@ -107,6 +215,10 @@ def telling(actor: type) -> type:
                     "problems": error.problems if isinstance(error, InputError) else None,
                 }
                 raise CannotStart(json.dumps(told)) from error
+
+        @ray.method(concurrency_group=BEAT)
+        def beat(self) -> None:
+            """Says that the process lives, whatever else it does."""
 
     Telling.__name__ = Telling.__qualname__ = actor.__name__
     return Telling
@@ -126,7 +238,6 @@ def start_workers(
         imports.STARTING: "1",
         **(env or {}),
     }
-    remote = ray.remote(telling(actor))
     options = {
         "num_cpus": allotment.num_cpus,
         "num_gpus": allotment.num_gpus,
@@ -135,14 +246,23 @@ def start_workers(
         "max_task_retries": 0,
         "runtime_env": {"env_vars": variables},
     }
-    seats = allotment.seats or [None] * allotment.count
-    return [
-        Worker(
-            f"{allotment.role}-{i}",
-            remote.options(**options, scheduling_strategy=seat).remote(*arguments),
-        )
-        for i, seat in enumerate(seats)
-    ]
+    remote = ray.remote(concurrency_groups={BEAT: 1})(telling(actor))
+    workers = []
+    for i, seat in enumerate(allotment.seats or [None] * allotment.count):
+        again = partial(_start, remote, options, seat, arguments)
+        workers.append(Worker(f"{allotment.role}-{i}", again(True), again))
+    return workers
+
+
+def _start(
+    remote: Any,
+    options: Mapping[str, Any],
+    seat: Any,
+    arguments: Sequence[Any],
+    on_its_seat: bool,
+) -> ActorHandle:
+    strategy = seat if on_its_seat else "SPREAD"
+    return remote.options(**options, scheduling_strategy=strategy).remote(*arguments)
 
 
 async def call_all(
@@ -154,13 +274,13 @@ async def call_all(
     """
 
     async def one(worker: Worker) -> Any:
+        handle = worker.handle
         try:
             async with asyncio.timeout(timeout_s):
-                return await getattr(worker.handle, method).remote(*arguments)
-        except (RayActorError, RayTaskError, UnserializableException) as error:
-            raise worker.described(error) from error
+                return await worker.ask(method, *arguments)
         except (TimeoutError, GetTimeoutError) as error:
             cause = f"{worker.name} did not finish `{method}` within {timeout_s:g} s"
+            worker.lose(handle, cause)
             raise WorkerDied(cause) from error
 
     return list(await asyncio.gather(*(one(worker) for worker in workers)))
@@ -170,7 +290,7 @@ async def wait_ready(workers: Sequence[Worker], timeout_s: float) -> None:
     """Waits until every worker can serve, and learns where each runs."""
     nodes = await call_all(workers, "ready", timeout_s=timeout_s)
     for worker, node_id in zip(workers, nodes, strict=True):
-        worker.node_id = node_id
+        worker.runs_on(node_id)
 
 
 def stop_workers(workers: Sequence[Worker]) -> None:

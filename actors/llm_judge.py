@@ -44,6 +44,13 @@ class LabelScorer:
         self._worker = worker
         self._timeout_s = timeout_s
 
+    @property
+    def comes_back(self) -> bool:
+        return self._worker.comes_back
+
+    async def is_back(self) -> None:
+        await self._worker.is_back()
+
     async def call(
         self, requests: Sequence[Labelled]
     ) -> AsyncGenerator[list[tuple[int, tuple[float, ...]]], None]:

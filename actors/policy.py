@@ -1,5 +1,6 @@
 """The model in training, as the driver sees it: all policy ranks together."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,10 @@ from typing import Any
 
 import ray
 
-from actors.group import Worker, call_all
+from actors.group import Worker, WorkerFailed, call_all
+from actors.supervision import beats, pause, start_anew
+from rlhf.collecting.dispatch import WorkerDied
+from rlhf.problems import PolicyLost
 from rlhf.records import PreferenceBatch, Tokens
 from rlhf.stages import Metrics
 
@@ -15,24 +19,62 @@ from rlhf.stages import Metrics
 class PolicyService:
     """`rlhf.stages.Policy` on Ray: every rank is called together."""
 
-    def __init__(self, ranks: Sequence[Worker], timeout_s: float) -> None:
+    def __init__(self, ranks: Sequence[Worker], timeout_s: float, silence_s: float = 60.0) -> None:
         self._ranks = ranks
         self._timeout_s = timeout_s
+        self._silence_s = silence_s
+        self.is_connected = False
+        """The ranks have met each other."""
 
     @property
     def ranks(self) -> list[Worker]:
         return list(self._ranks)
 
     async def _call(self, method: str, *arguments: Any) -> list[Any]:
-        return await call_all(self._ranks, method, *arguments, timeout_s=self._timeout_s)
+        """Raises PolicyLost if a rank is dead; of a group, what the others then raise of it."""
+        try:
+            return await call_all(self._ranks, method, *arguments, timeout_s=self._timeout_s)
+        except WorkerDied as death:
+            raise PolicyLost(str(death)) from death
+        except WorkerFailed as failure:
+            if lost := await self.loss():
+                raise lost from failure
+            raise
+
+    async def loss(self) -> PolicyLost | None:
+        """Of a rank that is dead, if one is."""
+        dead = await asyncio.gather(*map(self._beats, self._ranks), return_exceptions=True)
+        return next((PolicyLost(str(one)) for one in dead if isinstance(one, WorkerDied)), None)
+
+    async def watch(self, done: asyncio.Event) -> None:
+        """Until it is done: raises PolicyLost once a rank is dead, though nobody asks it
+        anything."""
+        while not done.is_set():
+            if lost := await self.loss():
+                raise lost
+            await pause(done, self._silence_s)
+
+    async def _beats(self, rank: Worker) -> None:
+        await beats(rank, self._silence_s)
+
+    def start_anew(self) -> None:
+        """A new group of ranks, which have yet to connect; the old ones end, if they live."""
+        self.is_connected = False
+        for worker in self._ranks:
+            start_anew(worker)
+            worker.cause = None
 
     async def connect(self) -> None:
         """Rendezvous of the ranks."""
-        (address,) = await call_all(self._ranks[:1], "rendezvous", timeout_s=self._timeout_s)
+        try:
+            (address,) = await call_all(self._ranks[:1], "rendezvous", timeout_s=self._timeout_s)
+        except WorkerDied as death:
+            raise PolicyLost(str(death)) from death
         ranks = {worker.handle._actor_id.hex(): i for i, worker in enumerate(self._ranks)}
         nodes = await self._call("connect", ranks, address)
         for worker, node_id in zip(self._ranks, nodes, strict=True):
-            worker.node_id = node_id
+            worker.runs_on(node_id)
+        self.is_connected = True
 
     async def start(self, path: str, warm_up: bool = False) -> None:
         """Training begins from the weights in `path`; called again, it begins anew."""

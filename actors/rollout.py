@@ -144,7 +144,7 @@ class RolloutService:
 
     @property
     def workers(self) -> list[Worker]:
-        """Those that live."""
+        """Those that live, or come back."""
         return list(self._workers)
 
     @property
@@ -154,23 +154,40 @@ class RolloutService:
     async def each(self, method: str, *arguments: Any) -> dict[str, Any]:
         """Calls a method on every living worker; results by worker name.
 
-        A worker that is lost on the way is given up, unless it was the last.
+        A worker that is lost, or is lost on the way, is left out. Raises WorkerDied where none is
+        left and none comes back.
         """
-        workers = list(self._workers)
+        workers = [worker for worker in self._workers if worker.cause is None]
         calls = (call_all([w], method, *arguments, timeout_s=self._timeout_s) for w in workers)
         results = await asyncio.gather(*calls, return_exceptions=True)
         answers: dict[str, Any] = {}
         for worker, result in zip(workers, results, strict=True):
             if isinstance(result, WorkerDied):
-                self._workers.remove(worker)
                 self._dispatcher.give_up(worker, str(result))
-                if not self._workers:
-                    raise result
             elif isinstance(result, BaseException):
                 raise result
             else:
                 answers[worker.name] = result[0]
+        left = [worker for worker in self._workers if worker.cause is None or worker.comes_back]
+        if not left:
+            raise WorkerDied(str(self._workers[0].cause))
+        self._workers = left
         return answers
+
+    async def until_one_is_back(self) -> None:
+        """Waits until a worker lives; raises WorkerDied if none comes back."""
+        waiting = [asyncio.create_task(worker.is_back()) for worker in self._workers]
+        deaths = []
+        try:
+            for one in asyncio.as_completed(waiting):
+                try:
+                    return await one
+                except WorkerDied as death:
+                    deaths.append(death)
+        finally:
+            for task in waiting:
+                task.cancel()
+        raise deaths[-1]
 
 
 def _build_engine(

@@ -5,11 +5,12 @@ the classic), so after every publish each rollout worker's log-probabilities on 
 compared with the policy's own.
 """
 
+import asyncio
 import math
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import ray
 import torch
@@ -17,6 +18,7 @@ from ray.actor import ActorHandle
 from torch import Tensor
 
 from actors.buckets import Bucket, fill
+from actors.group import GivenLost, Worker, call_all
 from actors.policy import PolicyService
 from actors.rollout import RolloutService
 from rlhf.config.models import Transport
@@ -46,31 +48,47 @@ class Carrier(Protocol):
 
 
 class ObjectStoreCarrier:
-    """By Ray's object store: shared memory within a node, the network between nodes."""
+    """By Ray's object store: shared memory within a node, the network between nodes.
+
+    What was carried last stays there, for workers that come back meanwhile: at any time the store
+    holds the weights once, and while they are being published, twice.
+    """
 
     def __init__(self, policy: PolicyService, rollout: RolloutService, as_saved: bool) -> None:
         """`as_saved`: the engine reads weights as they stand in files, as vLLM does."""
         self._policy = policy
         self._rollout = rollout
         self._as_saved = as_saved
+        self._carried: tuple[Any, ...] = ()
 
     async def carry(self, version: int) -> int:
         buckets, num_bytes = await self._policy.put_weights(self._as_saved)
-        await self._rollout.each("load_weights", buckets, version)
+        self._carried = (buckets, version)
+        await self._rollout.each("load_weights", *self._carried)
         return num_bytes
 
+    async def carry_to(self, worker: Worker, timeout_s: float) -> None:
+        """What was carried last."""
+        await call_all([worker], "load_weights", *self._carried, timeout_s=timeout_s)
 
-@dataclass(frozen=True, slots=True)
+
 class AdapterCarrier:
     """Of a policy with LoRA the adapter alone: rollout workers have its base, which stays."""
 
-    policy: PolicyService
-    rollout: RolloutService
+    def __init__(self, policy: PolicyService, rollout: RolloutService) -> None:
+        self._policy = policy
+        self._rollout = rollout
+        self._carried: tuple[Any, ...] = ()
 
     async def carry(self, version: int) -> int:
-        buckets, num_bytes = await self.policy.put_adapter()
-        await self.rollout.each("load_adapter", buckets, version)
+        buckets, num_bytes = await self._policy.put_adapter()
+        self._carried = (buckets, version)
+        await self._rollout.each("load_adapter", *self._carried)
         return num_bytes
+
+    async def carry_to(self, worker: Worker, timeout_s: float) -> None:
+        """What was carried last."""
+        await call_all([worker], "load_adapter", *self._carried, timeout_s=timeout_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +131,10 @@ class ProbedPublisher:
         self._rollout = rollout
         self._probe = list(probe)
         self._max_logprob_gap = max_logprob_gap
+        self._published: _Published | None = None
 
     async def publish(self, version: int) -> Metrics:
+        begun = self._begin(version)
         num_bytes = await self._carrier.carry(version)
         expected = await self._policy.token_logprobs(self._probe)
         if not all(math.isfinite(value) for row in expected for value in row):
@@ -123,23 +143,78 @@ class ProbedPublisher:
                 "training has diverged; lower policy.learning_rate or policy.max_grad_norm, and "
                 "go on from an earlier checkpoint"
             )
+        begun.expected.set_result(expected)
         answers = await self._rollout.each("logprobs", self._probe)
-        gaps = {name: _mean_gap(expected, found) for name, found in answers.items()}
-        worst = max(gaps, key=lambda name: gaps[name])
-        if not gaps[worst] <= self._max_logprob_gap:  # nan is a difference too
-            raise WeightsDiffer(
-                f"{worst} differs from the policy by {gaps[worst]:.3g} nats per token after "
-                f"version {version} was published (limit {self._max_logprob_gap:g}, "
-                "weights.max_logprob_gap): its weights are not the policy's"
-            )
+        begun.gaps.update({name: _mean_gap(expected, found) for name, found in answers.items()})
+        begun.check(begun.gaps, self._max_logprob_gap)
+        while not begun.gaps:  # all are lost, and who comes back is brought here by `bring`
+            await self._rollout.until_one_is_back()
         metrics = {
             "weights/version": float(version),
             "weights/bytes": float(num_bytes),
-            "weights/logprob_gap": gaps[worst],
+            "weights/logprob_gap": max(begun.gaps.values()),
         }
         if self._merges and (lost := await self._policy.merge_lost()) is not None:
             metrics["weights/merge_lost"] = lost
         return metrics
+
+    def _begin(self, version: int) -> "_Published":
+        """From now on, who comes back waits for these weights."""
+        if self._published is not None:
+            self._published.expected.cancel()
+            self._published.is_old.set()
+        expected = asyncio.get_running_loop().create_future()
+        self._published = _Published(version, expected, asyncio.Event())
+        return self._published
+
+    async def bring(self, worker: Worker, timeout_s: float) -> None:
+        """Gives the newest published weights to a worker that no publish reaches yet, and proves
+        that they arrived; what is published meanwhile, it gets too.
+
+        Raises what publishing raises.
+        """
+        assert isinstance(self._carrier, ObjectStoreCarrier | AdapterCarrier)
+        while True:
+            published = self._published
+            assert published is not None
+            await asyncio.wait([published.expected], timeout=timeout_s)
+            if published is not self._published or not published.expected.done():
+                continue
+            try:
+                await self._carrier.carry_to(worker, timeout_s)
+                (found,) = await call_all([worker], "logprobs", self._probe, timeout_s=timeout_s)
+            except GivenLost:
+                # With the policy, which will be started anew and publish again.
+                async with asyncio.timeout(timeout_s):
+                    await published.is_old.wait()
+                continue
+            if published is self._published:
+                gap = {worker.name: _mean_gap(published.expected.result(), found)}
+                published.check(gap, self._max_logprob_gap)
+                published.gaps.update(gap)
+                return
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """One version, and how far workers were from it."""
+
+    version: int
+    expected: asyncio.Future[list[list[float]]]
+    """The policy's own log-probabilities; cancelled if it was lost before it gave them."""
+    is_old: asyncio.Event
+    """Another is published in its place."""
+    gaps: dict[str, float] = field(default_factory=dict)
+
+    def check(self, gaps: Mapping[str, float], limit: float) -> None:
+        beyond = {name: gap for name, gap in gaps.items() if not gap <= limit}  # nan is so too
+        if beyond:
+            worst = max(beyond, key=lambda name: beyond[name])
+            raise WeightsDiffer(
+                f"{worst} differs from the policy by {beyond[worst]:.3g} nats per token after "
+                f"version {self.version} was published (limit {limit:g}, weights.max_logprob_gap): "
+                "its weights are not the policy's"
+            )
 
 
 def make_probe(

@@ -30,6 +30,10 @@ class PolicyBroken(RunFailed):
     """What the policy has become is of no use, so it is not kept; an earlier checkpoint is."""
 
 
+class PolicyLost(RunFailed):
+    """A rank of the policy is dead, and with it what it had learnt since the newest checkpoint."""
+
+
 class Stopped(BaseException):
     """The run was asked to stop, and has; says where. Starting it again goes on from there.
 

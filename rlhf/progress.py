@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from rlhf.problems import PolicyBroken, RunFailed, Stopped
+from rlhf.problems import PolicyBroken, PolicyLost, RunFailed, Stopped
 from rlhf.stages import Checkpoints
 
 
@@ -35,11 +35,11 @@ async def kept(
     checkpoints: Checkpoints, first_round: int, num_rounds: int
 ) -> AsyncIterator[Progress]:
     """Within it, the rounds that were done are kept when a worker is lost or another fails, unless
-    the policy itself is of no more use; and when it is left early, which raises Stopped."""
+    the policy itself is lost or of no more use; and when it is left early, which raises Stopped."""
     progress = Progress(first_round)
     try:
         yield progress
-    except* PolicyBroken:
+    except* (PolicyBroken, PolicyLost):
         raise
     except* RunFailed:
         if progress.between:

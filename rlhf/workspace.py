@@ -106,6 +106,7 @@ SECTIONS: dict[str, list[Panel]] = {
         Panel("Resident memory", [f"system/{role}_memory_bytes" for role in ROLES]),
         Panel("GPU memory", ["system/*_gpu_memory_bytes"]),
         Panel("GPUs at work", ["system/*_gpu_utilization"]),
+        Panel("Workers that were lost and started anew", ["cluster/restarts_*"]),
     ],
     "Weights": [
         Panel("Gap between policy and rollout workers", ["weights/logprob_gap"], log=True),

@@ -7,7 +7,7 @@ hands results back as they finish.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,6 +44,15 @@ class Worker(Protocol[Asked, Result]):
 
     name: str
 
+    @property
+    def comes_back(self) -> bool:
+        """Whether somebody sees to it that it can be asked again once it is lost."""
+        ...
+
+    async def is_back(self) -> None:
+        """Waits until then; raises WorkerDied if it never will."""
+        ...
+
     def call(self, requests: Sequence[Asked]) -> AsyncGenerator[list[tuple[int, Result]], None]:
         """Yields lists of (index into `requests`, result or Failure), each index once.
 
@@ -70,7 +79,8 @@ class _Seat(Generic[Request]):
 
 
 class Dispatcher(Generic[Request, Result]):
-    """Spreads requests over workers by load; asks again elsewhere when a worker dies."""
+    """Spreads requests over workers by load; asks again when a worker dies: another, or, where
+    lost workers come back, whoever is back first."""
 
     def __init__(
         self,
@@ -83,6 +93,8 @@ class Dispatcher(Generic[Request, Result]):
         """`calls_per_worker`: calls under way at a worker before further requests wait here and
         gather; `timeout_s`: longest silence of a call, after which its worker counts as dead."""
         self._seats = [_Seat(worker) for worker in workers]
+        self._num_awaited = 0
+        """Seats whose workers are lost, and come back."""
         self._calls_per_worker = calls_per_worker
         self._timeout_s = timeout_s
         self._max_attempts = max_attempts
@@ -109,7 +121,7 @@ class Dispatcher(Generic[Request, Result]):
         self._scheduled = False
         waiting = sorted((t for t in self._waiting if not t.future.done()), key=lambda t: t.key)
         self._waiting = waiting
-        if not self._seats:
+        if not self._seats and not self._num_awaited:
             self._fail(waiting, f"no worker is left: {self._last_loss}")
             self._waiting = []
             return
@@ -123,15 +135,19 @@ class Dispatcher(Generic[Request, Result]):
             shares[i].append(ticket)
         for i, share in shares.items():
             if share:
-                task = asyncio.create_task(self._serve(free[i], share))
-                self._running.add(task)
-                task.add_done_callback(partial(self._finished, share))
+                self._run(self._serve(free[i], share), share)
+
+    def _run(self, work: Coroutine[None, None, None], tickets: Sequence[_Ticket] = ()) -> None:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(partial(self._finished, tickets))
 
     def _finished(self, tickets: Sequence[_Ticket], task: asyncio.Task) -> None:
-        """Hands an unforeseen error on to every coroutine that waits for this call."""
+        """Hands an unforeseen error on to every coroutine that waits for this call, or, if that
+        was none, for any."""
         self._running.discard(task)
         error = StageFailed("the call was cancelled") if task.cancelled() else task.exception()
-        for ticket in tickets:
+        for ticket in tickets or self._waiting:
             if error is not None and not ticket.future.done():
                 ticket.future.set_exception(error)
 
@@ -173,16 +189,36 @@ class Dispatcher(Generic[Request, Result]):
             ticket.future.set_result(result)
 
     def give_up(self, worker: Worker[Request, Result], cause: str | None = None) -> None:
-        """Asks this worker no more; what it is doing now may still finish."""
+        """Asks this worker no more, unless it comes back; what it is doing now may still finish."""
         self._last_loss = cause or f"{worker.name} was given up"
-        self._seats = [seat for seat in self._seats if seat.worker is not worker]
+        for seat in [seat for seat in self._seats if seat.worker is worker]:
+            self._leave(seat)
+
+    def _leave(self, seat: _Seat) -> None:
+        if seat in self._seats:
+            self._seats.remove(seat)
+            if seat.worker.comes_back:
+                self._num_awaited += 1
+                self._run(self._await(seat.worker))
+
+    async def _await(self, worker: Worker[Request, Result]) -> None:
+        try:
+            await worker.is_back()
+        except WorkerDied as death:
+            self._last_loss = str(death)
+        else:
+            self._seats.append(_Seat(worker))
+        finally:
+            self._num_awaited -= 1
+            self._enqueue([])
 
     def _retry_elsewhere(self, seat: _Seat, tickets: Sequence[_Ticket], cause: str) -> None:
-        self.give_up(seat.worker, cause)
+        self._last_loss = cause
+        self._leave(seat)
         unfinished = [t for t in tickets if not t.future.done()]
         for ticket in unfinished:
             ticket.attempts += 1
-        allowed = self._max_attempts if self._seats else 0
+        allowed = self._max_attempts if self._seats or self._num_awaited else 0
         self._fail([t for t in unfinished if t.attempts >= allowed], cause)
         self._enqueue([t for t in unfinished if t.attempts < allowed])
 

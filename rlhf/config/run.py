@@ -71,6 +71,11 @@ class ClusterConfig:
     """Longest wait for any worker to be ready."""
     call_timeout_s: float = number(1800.0, above=0)
     """Longest wait for any single call to a worker."""
+    silence_s: float = number(60.0, above=0)
+    """Longest time in which a worker's process does not say that it lives, whatever it does."""
+    max_restarts: int = number(3, at_least=0)
+    """Times in a row that a role's lost workers are started anew, without an answer in between;
+    for the policy, without a new checkpoint. 0: who is lost stays lost."""
 
 
 @dataclass

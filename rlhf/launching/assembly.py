@@ -83,7 +83,7 @@ def start_policy(config: Config, allotment: Allotment) -> PolicyService:
     )
     env = {} if config.placement.gpus else {"DS_ACCELERATOR": "cpu"}
     ranks = start_workers(PolicyRank, allotment, plan, env=env)
-    return PolicyService(ranks, config.cluster.call_timeout_s)
+    return PolicyService(ranks, config.cluster.call_timeout_s, config.cluster.silence_s)
 
 
 def start_rollout(

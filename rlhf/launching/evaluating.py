@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import yaml
 from hydra import compose, initialize_config_dir
 
 from actors.group import Allotment, wait_ready
@@ -23,6 +22,7 @@ from rlhf.launching.roles import allotments, paths_by_role, roles
 from rlhf.models.loading import read_config
 from rlhf.problems import InputError
 from rlhf.stages import Metrics
+from rlhf.storage.reading import read_yaml_list
 from rlhf.storage.run_directory import OVERRIDES
 
 
@@ -31,7 +31,7 @@ def evaluate(directory: Path, overrides: list[str]) -> Metrics:
     if not (directory / OVERRIDES).exists() or not (directory / "policy").is_dir():
         raise InputError([f"run={directory}: not the directory of a finished run (no policy/)"])
     _require_whole_data(overrides)
-    stored = yaml.safe_load((directory / OVERRIDES).read_text())
+    stored = read_yaml_list(directory / OVERRIDES, "put it back as the run wrote it")
     own = [
         quoted("run.dir", directory),
         quoted("model.path", directory / "policy"),

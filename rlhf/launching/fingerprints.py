@@ -9,6 +9,7 @@ from typing import Any
 from rlhf.functions.source import located
 from rlhf.models.files import fingerprint
 from rlhf.problems import InputError
+from rlhf.storage.reading import read_json
 from rlhf.storage.run_directory import flat
 from rlhf.storage.store import write_atomically
 
@@ -47,7 +48,8 @@ def require_same(
     """Writes what a run begins with; of one that `resumes`, raises InputError for each input that
     has changed since and is not `allowed` by its key."""
     file = directory / INPUTS
-    before = json.loads(file.read_text()) if resumes and file.exists() else {}
+    advice = "delete it, and what the run began with is not compared with what there is now"
+    before = read_json(file, {}, advice) if resumes and file.exists() else {}
     problems = [
         f"{key}: what it names has changed since the run in {directory} began; put it back, choose "
         f"another run.dir, or go on with run.allow_changed=[{key}]"

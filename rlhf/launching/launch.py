@@ -2,13 +2,11 @@
 
 import asyncio
 import tempfile
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
 
-from actors.group import Allotment
 from cluster.placement import make_plan, table
 from cluster.session import find_nodes, session
 from cluster.shared_storage import refuse_throwaway, require_shared
@@ -18,10 +16,8 @@ from rlhf.launching.checks import plain
 from rlhf.launching.configuration import Config
 from rlhf.launching.fingerprints import fingerprints, require_same
 from rlhf.launching.inputs import read_inputs, try_out
-from rlhf.launching.preparing import Beginning, prepare
 from rlhf.launching.roles import allotments, paths_by_role, roles
-from rlhf.launching.stopping import StopRequest
-from rlhf.loop import train
+from rlhf.launching.running import Setting, run
 from rlhf.problems import InputError, Stopped
 from rlhf.stages import Metrics
 from rlhf.storage.run_directory import (
@@ -80,8 +76,8 @@ def launch(config: Config, overrides: list[str], name: str | None = None) -> flo
             allotted = allotments(plan, reservation.seats, cluster.threads_per_worker)
             status = "failed"
             try:
-                beginning = Beginning(config, directory, inputs, checkpoint, tracker)
-                asyncio.run(_run(beginning, allotted))
+                setting = Setting(config, directory, inputs, allotted, tracker)
+                asyncio.run(run(setting, checkpoint))
                 status = "completed"
             except* (KeyboardInterrupt, Stopped):
                 status = "stopped"
@@ -123,14 +119,6 @@ def show_plan(config: Config) -> None:
         raise
     finally:
         print("per worker; memory without activations and what libraries take")
-
-
-async def _run(beginning: Beginning, allotted: Mapping[str, Allotment]) -> None:
-    stop = StopRequest(beginning.tracker.note)
-    with stop.listening():
-        run, policy = await stop.unless_asked(prepare(beginning, allotted, stop))
-        await train(run)
-        await policy.export(beginning.directory / "policy")
 
 
 def objective_value(evaluation: Metrics) -> float:

@@ -24,6 +24,7 @@ from rlhf.problems import InputError
 from rlhf.report.plots import sections
 from rlhf.report.recipe import Recipe, read_recipe
 from rlhf.report.sample import sample_preferences
+from rlhf.storage.run_directory import read_summary
 from rlhf.storage.store import read_metrics
 from rlhf.watching.metric_names import describe
 from rlhf.watching.metrics import run_summary
@@ -142,10 +143,7 @@ def thinned(curve: Curve) -> dict[str, list[float]]:
 
 
 def _records(metrics_jsonl: Path) -> Records:
-    try:
-        records = read_metrics(metrics_jsonl)
-    except json.JSONDecodeError as error:
-        raise InputError([f"{metrics_jsonl}: is damaged ({error})"]) from error
+    records = read_metrics(metrics_jsonl)
     if not read_curves(records):
         hint = "wait for the first round to end" if metrics_jsonl.exists() else "name another run"
         raise InputError([f"{metrics_jsonl}: has no numbers yet; {hint}"])
@@ -156,7 +154,7 @@ def _status(directory: Path, records: Records) -> str:
     file = directory / "summary.json"
     if not file.exists():
         return UNFINISHED
-    summary = json.loads(file.read_text(encoding="utf-8"))
+    summary = read_summary(directory)
     # A resumed run has the summary of its first part until it ends.
     is_whole = summary["rounds"] == sum(record["round"] >= 0 for record in records)
     return summary["status"] if is_whole else UNFINISHED

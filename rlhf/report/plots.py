@@ -7,6 +7,7 @@ from typing import Any, Literal
 from rlhf.diagnostics import DIAGNOSTICS
 from rlhf.diagnostics.base import Metric
 from rlhf.watching.metric_names import ROLES, describe
+from rlhf.watching.metrics import RESTARTS
 from rlhf.watching.panels import (
     BLUE,
     EVALUATIONS,
@@ -161,6 +162,8 @@ def _system(curves: Curves) -> Iterator[Plot]:
         title = what.removesuffix("_bytes").replace("_", " ").replace("gpu", "GPU")
         axis = "share of the time" if share else what.rpartition("_")[2]
         yield plot(title[0].upper() + title[1:], axis, labels, scale="share" if share else "linear")
+    roles = {f"{RESTARTS}{role}": role for role in ROLES}
+    yield plot("Workers that were lost and started anew", "times so far", roles)
 
 
 EVALUATION = [

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from rlhf.problems import InputError
 from rlhf.storage.ledger import Ledger
+from rlhf.storage.reading import read_json
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -58,7 +60,7 @@ class RoundCheckpoints:
         self._state = state
 
     async def save(self, num_rounds: int) -> Path:
-        name = f"round_{num_rounds:06d}"
+        name = _name(num_rounds)
         final = self._directory / name
         if final.exists():  # renamed when it was complete
             _replace(self._directory / LATEST, name)
@@ -83,14 +85,39 @@ class RoundCheckpoints:
 def newest_checkpoint(directory: Path) -> Checkpoint | None:
     """The newest complete checkpoint, verified; None if there is none.
 
-    Raises CheckpointDamaged rather than silently going further back.
+    Raises CheckpointDamaged rather than silently going further back, and says how to.
     """
     names = complete_names(directory)
     if not names:
         return None
     path = directory / names[-1]
+    try:
+        return _verified(path)
+    except CheckpointDamaged as damage:
+        older = (directory / name for name in reversed(names[:-1]))
+        sound = next((one.name for one in older if _is_sound(one)), None)
+        then = f"go on from {sound}, which is complete" if sound else "begin anew: none is complete"
+        raise CheckpointDamaged(f"{damage}: delete {path} to {then}") from damage
+
+
+def _verified(path: Path) -> Checkpoint:
     verify(path)
-    return Checkpoint(path, json.loads((path / STATE).read_text()))
+    state = _read_object(path / STATE)
+    if type(num_rounds := state.get("num_rounds")) is not int or path.name != _name(num_rounds):
+        raise CheckpointDamaged(f"{path / STATE} is not of {path.name}: it has {num_rounds} rounds")
+    return Checkpoint(path, state)
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        _verified(path)
+    except CheckpointDamaged:
+        return False
+    return True
+
+
+def _name(num_rounds: int) -> str:
+    return f"round_{num_rounds:06d}"
 
 
 def complete_names(directory: Path) -> list[str]:
@@ -99,21 +126,21 @@ def complete_names(directory: Path) -> list[str]:
 
 
 def verify(directory: Path) -> None:
-    """Compares every file with the manifest."""
-    advice = f"delete {directory} to go on from an older checkpoint"
-    try:
-        manifest = json.loads((directory / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointDamaged(
-            f"{directory / MANIFEST} cannot be read ({error}): {advice}"
-        ) from error
-    for name, expected in manifest.items():
+    """Compares every file with the manifest; raises CheckpointDamaged."""
+    manifest = _read_object(directory / MANIFEST)
+    for name in sorted(manifest.keys() | {STATE}):
         file = directory / name
         found = _describe(file) if file.is_file() else "missing"
+        expected = manifest.get(name, "nothing of it")
         if found != expected:
-            raise CheckpointDamaged(
-                f"{file} is {found}, and the manifest says {expected}: {advice}"
-            )
+            raise CheckpointDamaged(f"{file} is {found}, and the manifest says {expected}")
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    try:
+        return read_json(file, {}, "")
+    except InputError as error:
+        raise CheckpointDamaged(str(error).rstrip("; ")) from error
 
 
 def _write_manifest(directory: Path) -> None:

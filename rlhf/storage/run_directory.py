@@ -1,7 +1,6 @@
 """Who may use a run directory, and whether a run goes on or begins."""
 
 import fcntl
-import json
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,11 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rlhf.config.run import Resume
 from rlhf.problems import InputError
 from rlhf.storage.checkpoint import Checkpoint, CheckpointDamaged, newest_checkpoint
+from rlhf.storage.reading import read_json, read_yaml
 
 CONFIG = "config.yaml"
 OVERRIDES = "overrides.yaml"
@@ -26,6 +24,7 @@ _LASTING = ("trees",)
 """What a run that begins again keeps: equal configurations search equal trees."""
 _ASIDE = "earlier"
 """With a number behind it, where what an earlier start left is set aside."""
+_WITHOUT_SUMMARY = "delete it, and the run goes on from its newest checkpoint"
 
 _BEGUN = ".agon"
 """Marks a directory that a run began in: only there is what has those names known to be ours."""
@@ -68,16 +67,25 @@ def last_of_finished(
     summary_file = directory / SUMMARY
     if resume is Resume.never or not (directory / CONFIG).exists() or not summary_file.exists():
         return None
-    summary = json.loads(summary_file.read_text())
+    summary = read_summary(directory)
     if summary["status"] != "completed" or summary["rounds"] < config["num_rounds"]:
         return None
     _refuse_other_config(directory, config)
-    return summary["eval"]["after"]
+    return last_evaluation(directory)
 
 
 def last_evaluation(directory: Path) -> dict[str, float]:
-    """That of the run that has ended there."""
-    return json.loads((directory / SUMMARY).read_text())["eval"]["after"]
+    """That of the run that has ended there; raises InputError if its summary is damaged."""
+    evaluations = read_summary(directory).get("eval")
+    if not isinstance(evaluations, dict) or not isinstance(evaluations.get("after"), dict):
+        raise InputError([f"{directory / SUMMARY}: is damaged (no eval.after); {_WITHOUT_SUMMARY}"])
+    return evaluations["after"]
+
+
+def read_summary(directory: Path) -> dict[str, Any]:
+    """What `summary.json` says of the run; raises InputError if it is damaged."""
+    needed = {"status": str, "rounds": int}
+    return read_json(directory / SUMMARY, needed, _WITHOUT_SUMMARY)
 
 
 def begin_or_resume(directory: Path, resume: Resume, config: dict[str, Any]) -> Checkpoint | None:
@@ -91,10 +99,7 @@ def begin_or_resume(directory: Path, resume: Resume, config: dict[str, Any]) -> 
     refuse_other_run(directory, resume, config)
     checkpoint = None
     if resume is not Resume.never:
-        try:
-            checkpoint = newest_checkpoint(directory / CHECKPOINTS)
-        except CheckpointDamaged as error:
-            raise InputError([f"run.resume={resume.value}: {error}"]) from error
+        checkpoint = verified(directory / CHECKPOINTS, f"run.resume={resume.value}: ")
     if resume is Resume.must and checkpoint is None:
         raise InputError(
             [f"run.resume=must: {directory} has no complete checkpoint; run.resume=auto begins"]
@@ -105,6 +110,15 @@ def begin_or_resume(directory: Path, resume: Resume, config: dict[str, Any]) -> 
         _set_aside(directory, _LASTING if holds_run else ())
     (directory / _BEGUN).touch()
     return checkpoint
+
+
+def verified(checkpoints: Path, where: str = "") -> Checkpoint | None:
+    """The newest complete checkpoint; raises InputError, beginning with `where`, if it is
+    damaged."""
+    try:
+        return newest_checkpoint(checkpoints)
+    except CheckpointDamaged as error:
+        raise InputError([f"{where}{error}"]) from error
 
 
 def _set_aside(directory: Path, kept: Sequence[str]) -> None:
@@ -148,7 +162,9 @@ def _refuse_other_content(directory: Path) -> None:
 
 
 def _refuse_other_config(directory: Path, config: dict[str, Any]) -> None:
-    stored = yaml.safe_load((directory / CONFIG).read_text())
+    needed = {"run": dict, "objective": dict, "data": dict}
+    advice = "put it back as the run wrote it, or choose another run.dir"
+    stored = read_yaml(directory / CONFIG, needed, advice)
     before, now = (
         flat({k: v for k, v in c.items() if k not in MAY_CHANGE and v != {}})
         for c in (stored, config)

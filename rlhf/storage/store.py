@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rlhf.problems import InputError, one_line
 from rlhf.records import PROMPT_MESSAGES, USER, Collected, Completion
 
 _SIDE_TYPES = {
@@ -207,12 +208,23 @@ class MetricsLog:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl`; none if there is no file yet.
 
-    A last line without its end, which a killed run may leave, is passed over.
+    A last line without its end, which a killed run may leave, is passed over. Raises InputError
+    for a line that is none of ours.
     """
     if not path.exists():
         return []
-    *lines, _ = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines]
+    *lines, _ = path.read_bytes().split(b"\n")
+    return [_record(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError([f"{path}: is damaged in line {number} ({one_line(error)})"]) from error
+    if not isinstance(record, dict) or type(record.get("round")) is not int:
+        raise InputError([f"{path}: is damaged in line {number} (no round of a run)"])
+    return record
 
 
 def write_atomically(path: Path, text: str) -> None:

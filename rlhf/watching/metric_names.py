@@ -10,7 +10,7 @@ from itertools import groupby
 from rlhf.diagnostics import PAIR_METRICS
 from rlhf.diagnostics.base import Metric
 from rlhf.records import DropReason
-from rlhf.watching.metrics import GOLD_PREFIX
+from rlhf.watching.metrics import GOLD_PREFIX, RESTARTS
 
 ROLES = ("policy", "rollout", "judge", "reference", "gold")
 
@@ -273,11 +273,18 @@ _SYSTEM = {
 }
 
 
+_RESTARTS = Metric(
+    "times so far that a worker of the {} was lost and started anew",
+    "count",
+    "0; rises when one is lost",
+)
+
+
 def _of_role(role: str, called: str) -> dict[str, Metric]:
     return {
         f"system/{role}_{name}": metric._replace(meaning=metric.meaning.format(called))
         for name, metric in _SYSTEM.items()
-    }
+    } | {f"{RESTARTS}{role}": _RESTARTS._replace(meaning=_RESTARTS.meaning.format(called))}
 
 
 METRICS: Mapping[str, Metric] = {
@@ -307,12 +314,13 @@ def describe(name: str) -> Metric | None:
 
 def is_repeatable(name: str) -> bool:
     """Whether equal runs have equal values; what depends on the machine's clock has not."""
-    return not name.startswith(("time/", "system/")) and name != "rollout/tokens_per_s"
+    return not name.startswith(("time/", "system/", "cluster/")) and name != "rollout/tokens_per_s"
 
 
 def rows() -> list[str]:
     """The tables of `docs/metrics.md`, a line per metric."""
-    written = {name: one for name, one in METRICS.items() if not name.startswith("system/")}
+    by_role = ("system/", "cluster/")
+    written = {name: one for name, one in METRICS.items() if not name.startswith(by_role)}
     written |= _of_role("<role>", "role")
     return [f"| `{name}` | {' | '.join(metric)} |" for name, metric in written.items()]
 

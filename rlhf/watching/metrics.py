@@ -44,6 +44,9 @@ judge says, so that it says what a run is worth."""
 
 LOWER_IS_BETTER = frozenset({"exploitability", f"{GOLD_PREFIX}exploitability"})
 
+RESTARTS = "cluster/restarts_"
+"""With a role behind it: how often a worker of it was lost and started anew so far."""
+
 APPEARANCE = ("length_mean", "truncated_rate", "unique_rate", "distinct_1", "distinct_2")
 """What evaluations tell of completions whoever judges."""
 
@@ -276,6 +279,12 @@ def run_summary(
             if online_s
         },
         "counts": counts,
+        "restarts": {
+            name.removeprefix(RESTARTS): round(value)
+            for record in records  # each says how many there were so far
+            for name, value in record.items()
+            if name.startswith(RESTARTS)
+        },
         "time_s": {stage: _total(records, f"time/{stage}_s") for stage in sorted(stages | STAGES)}
         | {"total": total_s},
     }

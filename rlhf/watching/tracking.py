@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from rlhf.config.run import TrackingConfig
 from rlhf.records import Collected
 from rlhf.storage.store import MetricsLog, write_atomically
-from rlhf.watching.alerts import Alerts
+from rlhf.watching.alerts import Alert, Alerts
 from rlhf.watching.metrics import run_summary
 from rlhf.watching.sample_tables import sample_tables
 from rlhf.watching.terminal import Terminal
@@ -52,20 +53,36 @@ class RunTracker:
         self._directory = directory
         self._config = config
         self._terminal = Terminal(num_rounds, start_round, console)
-        self._metrics = MetricsLog(directory / "metrics.jsonl", start_round)
+        self._max_logprob_gap = max_logprob_gap
+        self._open_wandb = partial(WandbRun, directory, config, resolved, name)
+        self._open(start_round, wandb_id)
         kept = self._metrics.read()
         self._earlier_s = kept[-1].get("time/elapsed_s") or 0.0 if kept else 0.0
-        self._alerts = Alerts(config, max_logprob_gap)
+        self._closed = False
+        self._function = FunctionTracker(config.function, self.note)
+
+    def _open(self, start_round: int, wandb_id: str | None) -> None:
+        self._metrics = MetricsLog(self._directory / "metrics.jsonl", start_round)
+        kept = self._metrics.read()
+        self._alerts = Alerts(self._config, self._max_logprob_gap)
         for record in kept:  # what was told before is not told again
             self._alerts.new({k: v for k, v in record.items() if isinstance(v, int | float)})
-        self._closed = False
-        self._wandb = WandbRun(directory, config, resolved, name, wandb_id, self.note)
-        self._function = FunctionTracker(config.function, self.note)
+        self._wandb = self._open_wandb(wandb_id, self.note)
         if self._wandb.is_offline:
             # An offline run cannot be resumed: syncing its second directory erases what the first
             # one had. So the new directory gets the whole history.
             for record in kept:
                 self._wandb.log(record)
+
+    def set_back(self, start_round: int) -> None:
+        """Goes on at an earlier round: its line and later ones are removed, as when a run is
+        resumed."""
+        self._wandb.finish(0)
+        self._open(start_round, self.wandb_id)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl` so far."""
+        return self._metrics.read()
 
     @property
     def wandb_id(self) -> str:
@@ -130,10 +147,13 @@ class RunTracker:
         self._function.log(round, metrics)
         when = f"round {round}" if round >= 0 else "before training"
         for alert in self._alerts.new(metrics):
-            text = f"{when}: {alert.text}"
-            self.note(f"warning: {text}")
-            self._wandb.alert(alert._replace(text=text))
+            self.alert(alert._replace(text=f"{when}: {alert.text}"))
         return added
+
+    def alert(self, alert: Alert) -> None:
+        """Shows it as a line, and has wandb tell people."""
+        self.note(f"warning: {alert.text}")
+        self._wandb.alert(alert)
 
     def _elapsed_s(self) -> float:
         return self._earlier_s + time.monotonic() - self._start

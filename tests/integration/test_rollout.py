@@ -20,10 +20,12 @@ from actors.group import (
     wait_ready,
 )
 from actors.rollout import RolloutService, RolloutWorker
-from actors.weight_sync import ProbedPublisher, WeightsDiffer
+from actors.supervision import Patience, Supervisor
+from actors.weight_sync import ObjectStoreCarrier, ProbedPublisher, WeightsDiffer
 from rlhf.config.models import DType, TransformersRolloutConfig, Transport, VllmRolloutConfig
 from rlhf.learning.reading import row_logprobs
 from rlhf.records import Prompt, Sampling, Tokens
+from rlhf.watching.restarts import Restarts
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -199,6 +201,52 @@ async def test_a_killed_worker_s_prompts_are_asked_of_the_other(tiny_model):
         groups = await asyncio.gather(*asked)
         assert [group[0].prompt_id for group in groups] == [p.id for p in prompts(40)]
         assert set(await service.each("ready")) == {"rollout-1"}
+
+
+class Stored(Fixed):
+    """A policy that is some model, whose weights go by Ray's object store."""
+
+    async def put_weights(self, as_saved: bool):
+        return [bucket(self.model, **self.how)], 0
+
+
+async def test_a_worker_that_comes_back_serves_the_newest_weights_and_no_others(tiny_model):
+    probe = [Tokens(p.token_ids, (7, 9, 11, 3)) for p in prompts(4)]
+    async with rollout("transformers", tiny_model, num_workers=2) as service:
+        policy = Stored(moved(tiny_model, 1), service, both_names_of_tied=True)
+        carrier = ObjectStoreCarrier(policy, service, as_saved=False)
+        publisher = ProbedPublisher(carrier, policy, service, probe, 1e-3)
+        await publisher.publish(1)
+        restarts = Restarts(["rollout"], [], lambda _: None)
+
+        async def bring(worker: Worker) -> None:
+            await publisher.bring(worker, 120)
+
+        Supervisor("rollout", service.workers, bring, Patience(3, 300, 60), restarts)
+        ray.kill(service.workers[0].handle)
+        asked = [service.generate(p, Sampling(4, 8), i) for i, p in enumerate(prompts(20))]
+        groups = await asyncio.gather(*asked)
+        assert {one.policy_version for group in groups for one in group} == {1}
+        policy.model = moved(tiny_model, 2)
+        await publisher.publish(2)  # which reaches the one that is there
+        await service.workers[0].is_back()
+        answers = await service.each("logprobs", probe)
+        expected = row_logprobs(policy.model, probe, 1000, CPU)
+        assert list(answers) == ["rollout-0", "rollout-1"]
+        for found in answers.values():
+            for ours, theirs in zip(expected, found, strict=True):
+                assert theirs == pytest.approx(ours, abs=1e-4)
+        asked = [service.generate(p, Sampling(4, 8), i) for i, p in enumerate(prompts(20))]
+        groups = await asyncio.gather(*asked)
+        assert {one.policy_version for group in groups for one in group} == {2}
+
+        for worker in service.workers:  # and nobody is there to publish to
+            ray.kill(worker.handle)
+        policy.model = moved(tiny_model, 3)
+        assert (await publisher.publish(3))["weights/logprob_gap"] < 1e-5
+        (completion, *_) = await service.generate(prompts(1)[0], Sampling(1, 4), 1)
+        assert completion.policy_version == 3
+        assert restarts.metrics() == {"cluster/restarts_rollout": 3}
 
 
 async def test_a_mixture_with_the_initial_policy_is_drawn_from_token_by_token(tiny_model):

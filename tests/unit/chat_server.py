@@ -19,9 +19,11 @@ class Server:
     """
 
     def __init__(self) -> None:
-        self.replies: list[tuple[int, Any]] = []
+        self.replies: list[tuple[int | None, Any]] = []
         self.answer: Callable[[str], tuple[int, Any]] | None = None
         self.delay_s = 0.0
+        self.headers: dict[str, str] = {}
+        """Of every reply, beside what has to be in it."""
         self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         self.at_once = self.most_at_once = 0
         lock, owner = threading.Lock(), self
@@ -37,10 +39,15 @@ class Server:
                 time.sleep(owner.delay_s)
                 with lock:
                     owner.at_once -= 1
+                if status is None:  # the connection breaks
+                    self.close_connection = True
+                    return
                 data = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
                 # A client that has given up meanwhile is no fault of the test that runs by then.
                 with suppress(ConnectionError):
                     self.send_response(status)
+                    for name, value in owner.headers.items():
+                        self.send_header(name, value)
                     self.send_header("Content-Length", str(len(data)))
                     self.end_headers()
                     self.wfile.write(data)
@@ -50,13 +57,14 @@ class Server:
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1/"
 
-    def reply(self, question: str) -> tuple[int, Any]:
+    def reply(self, question: str) -> tuple[int | None, Any]:
         if self.answer is not None:
             return self.answer(question)
         return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
 
     def config(self, **more: Any) -> LLMJudgeConfig:
         settings = {"endpoint": self.url, "model": "tiny-judge", "timeout_s": 5.0}
+        settings["patience_s"] = 0.3
         return LLMJudgeConfig(**(settings | more))
 
 

@@ -12,7 +12,7 @@ from rlhf.collecting.dispatch import WorkerDied
 from rlhf.launching.stopping import StopRequest
 from rlhf.learning.anchors import Anchors
 from rlhf.loop import Run, due, train
-from rlhf.problems import PolicyBroken, Stopped
+from rlhf.problems import PolicyBroken, PolicyLost, Stopped
 from rlhf.records import (
     Collected,
     Completion,
@@ -300,9 +300,10 @@ async def test_a_lost_policy_is_told_although_it_cannot_be_saved():
     assert causes(caught.value) == [lost]
 
 
-async def test_a_policy_that_is_broken_is_not_kept():
+@pytest.mark.parametrize("error", [PolicyBroken("not finite"), PolicyLost("policy-1 was killed")])
+async def test_a_policy_that_is_broken_or_lost_is_not_kept(error):
     world = World()
-    world.raises["publish 2"] = PolicyBroken("not finite")
+    world.raises["publish 2"] = error
     with pytest.raises(ExceptionGroup):
         await world.train(5)
     assert world.those("save") == []

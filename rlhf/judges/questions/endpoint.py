@@ -46,8 +46,8 @@ class Endpoint:
         self._told: set[str] = set()
 
     async def choose(self, question: str, labels: Sequence[str]) -> tuple[float, ...] | None:
-        """None for nonsense, a question that is refused, after three tries without a reply, and
-        where the model answers with no label, not even after a thought.
+        """None for nonsense, a question that is refused or finds no reply in time, and where the
+        model answers with no label, not even after a thought.
 
         Raises EndpointFailed if the endpoint refuses us altogether.
         """

@@ -1,9 +1,12 @@
-"""An OpenAI-compatible server: one chat completion a question, with deadlines and three tries."""
+"""An OpenAI-compatible server: one chat completion a question, with deadlines and patience."""
 
 import asyncio
 import logging
 import os
+import random
 import re
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -12,10 +15,17 @@ from rlhf.judges.questions.settings import AskedModelConfig
 from rlhf.problems import InputError, RunFailed
 
 KEY_VARIABLE = "AGON_JUDGE_API_KEY"
-NUM_TRIES = 3
-BACKOFF_S = 1.0
-"""Before the second try; twice that before the third."""
+START_PATIENCE_S = 30.0
+"""Of the first question, which somebody waits for at a terminal."""
+BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 30.0
+"""Before the second try, doubled before each further one; a server that names a time has it."""
+ENCODINGS = ("", "identity", "gzip")
+"""Of a reply: others can make gigabytes of one packet."""
+MAX_REPLY_BYTES = 8 * 2**20
+"""Of a reply, as it is once decompressed: a thought of 4096 tokens with its log-probabilities takes
+about two; what is longer is no answer, and is not read."""
 
+_apart = random.Random()
 _PASSING = {408, 425, 429}
 """Statuses, besides 5xx, after which the same request may succeed."""
 _REFUSED_QUESTION = {400, 413, 422}
@@ -31,7 +41,15 @@ class EndpointFailed(RunFailed):
 
 
 class NoReply(Exception):
-    """There is nothing to read: the question was refused, or three tries met passing trouble."""
+    """There is nothing to read: the question was refused, or trouble did not pass in time."""
+
+
+class _Busy(Exception):
+    """Trouble that may pass: what it was, and the seconds that the server asks to be given."""
+
+    def __init__(self, reason: str, wait_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait_s = wait_s
 
 
 class ChatServer:
@@ -49,7 +67,8 @@ class ChatServer:
             raise InputError([f"{KEY_VARIABLE}: is no key: it has characters no header can have"])
         self._gate = asyncio.Semaphore(config.concurrency)
         self._client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            headers={"Accept-Encoding": "gzip"}
+            | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
             limits=httpx.Limits(max_connections=config.concurrency),
             timeout=config.timeout_s,
         )
@@ -59,7 +78,7 @@ class ChatServer:
 
         Raises NoReply, or EndpointFailed if the endpoint refuses us altogether.
         """
-        reply = await self._post(question, options)
+        reply = await self._post(question, options, self._config.patience_s)
         if reply.status_code == 200:
             return reply
         told = f"answers {reply.status_code}: {self.excerpt(reply)}"
@@ -73,7 +92,8 @@ class ChatServer:
         """As `ask`, to try the server out: raises InputError with what to do."""
         endpoint = f"judge.endpoint={self._config.endpoint}:"
         try:
-            reply = await self._post(question, options)
+            patience_s = min(START_PATIENCE_S, self._config.patience_s)
+            reply = await self._post(question, options, patience_s)
         except NoReply as error:
             raise InputError([f"{endpoint} {error}; is the server up, at this address?"]) from error
         status, model = reply.status_code, f"judge.model={self._config.model}"
@@ -99,26 +119,60 @@ class ChatServer:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _post(self, question: str, options: dict[str, Any]) -> httpx.Response:
-        """Raises NoReply with the last reason if three tries met nothing but passing trouble."""
+    async def _post(
+        self, question: str, options: dict[str, Any], patience_s: float
+    ) -> httpx.Response:
+        """Raises NoReply with the last reason if trouble has not passed within the patience."""
         messages = [{"role": "user", "content": question}]
         body = {"model": self._config.model, "messages": messages, "temperature": 0, **options}
-        reason = ""
-        for attempt in range(NUM_TRIES):
-            if attempt:
-                await asyncio.sleep(BACKOFF_S * 2 ** (attempt - 1))
+        begun, num_tries = time.monotonic(), 0
+        while True:
+            num_tries += 1
             try:
                 async with self._gate, asyncio.timeout(self._config.timeout_s):
-                    reply = await self._client.post(self._url, json=body)
+                    return await self._try(body)
             except (TimeoutError, httpx.TimeoutException):
-                reason = f"no reply within {self._config.timeout_s:g} s (judge.timeout_s)"
+                trouble = _Busy(f"no reply within {self._config.timeout_s:g} s (judge.timeout_s)")
             except httpx.RequestError as error:
-                reason = f"cannot be reached: {error or type(error).__name__}"
-            else:
-                if reply.status_code < 500 and reply.status_code not in _PASSING:
-                    return reply
-                reason = f"answers {reply.status_code}: {self.excerpt(reply)}"
-        raise NoReply(f"{reason} ({NUM_TRIES} tries)")
+                trouble = _Busy(f"cannot be reached: {error or type(error).__name__}")
+            except _Busy as busy:
+                trouble = busy
+            wait_s = min(BACKOFF_S * 2 ** (num_tries - 1), LONGEST_BACKOFF_S)
+            # Apart from each other, so that a thousand do not come back at once.
+            wait_s = max(wait_s * _apart.uniform(0.5, 1), trouble.wait_s or 0)
+            if time.monotonic() - begun + wait_s > patience_s:
+                tries = "1 try" if num_tries == 1 else f"{num_tries} tries"
+                raise NoReply(f"{trouble} ({tries}, judge.patience_s={patience_s:g})")
+            await asyncio.sleep(wait_s)
+
+    async def _try(self, body: dict[str, Any]) -> httpx.Response:
+        async with self._client.stream("POST", self._url, json=body) as coming:
+            if (encoding := coming.headers.get("content-encoding", "")) not in ENCODINGS:
+                raise NoReply(f"answers in the encoding {encoding}, which was not asked for")
+            content = bytearray()
+            async for part in coming.aiter_bytes():  # decompressed on the way
+                content += part
+                if len(content) > MAX_REPLY_BYTES:
+                    raise NoReply(f"answers with more than {MAX_REPLY_BYTES >> 20} MiB")
+        headers = {"content-type": coming.headers.get("content-type", "")}
+        reply = httpx.Response(coming.status_code, headers=headers, content=bytes(content))
+        if reply.status_code >= 500 or reply.status_code in _PASSING:
+            wait_s = _asked_to_wait(coming.headers.get("retry-after", ""))
+            raise _Busy(f"answers {reply.status_code}: {self.excerpt(reply)}", wait_s)
+        return reply
+
+
+def _asked_to_wait(retry_after: str) -> float | None:
+    """Seconds, which the header names itself or as a date; None if it names neither."""
+    try:
+        return max(0.0, float(retry_after))
+    except ValueError:
+        pass
+    try:
+        until = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    return max(0.0, until.timestamp() - time.time())
 
 
 def reasoning(message: dict[str, Any]) -> str:

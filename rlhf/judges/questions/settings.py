@@ -32,7 +32,10 @@ class AskedModelConfig(JudgeConfig):
     concurrency: int = number(64, at_least=1)
     """Requests under way at the endpoint."""
     timeout_s: float = number(60.0, above=0)
-    """Of one request to the endpoint, which is made up to three times."""
+    """Of one request to the endpoint."""
+    patience_s: float = number(300.0, at_least=0)
+    """How long a question is asked again where the endpoint is busy, broken or away, before it
+    counts as failed."""
 
     @property
     def seat(self) -> Seat:

@@ -18,6 +18,17 @@ Script = Callable[[Sequence[str]], AsyncIterator[list[tuple[int, object]]]]
 class Fake:
     """A worker that plays a script per call, then answers everything at once."""
 
+    comes_back = False
+    lives: asyncio.Event
+    """Set when it is back, if it comes back."""
+    death: WorkerDied | None = None
+    """Raised in place of its return."""
+
+    async def is_back(self) -> None:
+        await self.lives.wait()
+        if self.death is not None:
+            raise self.death
+
     def __init__(self, name: str, *scripts: Script) -> None:
         self.name = name
         self.calls: list[list[str]] = []
@@ -328,6 +339,77 @@ async def test_answers_outside_the_call_are_errors_and_second_answers_are_ignore
     assert error.startswith("IndexError")
 
 
+def coming_back(name: str, *scripts: Script) -> Fake:
+    worker = Fake(name, *scripts)
+    worker.comes_back, worker.lives = True, asyncio.Event()
+    return worker
+
+
+async def test_what_a_lost_worker_was_asked_waits_until_it_is_back():
+    worker = coming_back("w0", answering(0, then=lost()))
+    asked = dispatcher(worker)
+    running = start(asked, "abc")
+    await turns()
+    running += start(asked, "d")
+    await turns()
+    assert [task.done() for task in running] == [True, False, False, False]
+    assert len(worker.calls) == 1
+    worker.lives.set()
+    assert await outcomes(running) == ["A", "B", "C", "D"]
+    assert worker.calls == [["a", "b", "c"], ["b", "c", "d"]]
+
+
+async def test_the_others_are_asked_meanwhile_and_it_has_its_share_again_afterwards():
+    worker, other = coming_back("w0", answering(then=lost())), Fake("w1")
+    asked = dispatcher(worker, other)
+    assert await outcomes(start(asked, "ab")) == ["A", "B"]
+    assert await outcomes(start(asked, "cd")) == ["C", "D"]
+    assert (worker.calls, other.calls) == ([["a"]], [["b"], ["a"], ["c", "d"]])
+    worker.lives.set()
+    await turns()
+    assert await outcomes(start(asked, "ef")) == ["E", "F"]
+    assert (worker.calls[1:], other.calls[3:]) == ([["f"]], [["e"]])
+
+
+async def test_one_that_never_comes_back_fails_who_waited_for_it():
+    worker = coming_back("w0", answering(then=lost()))
+    worker.death = lost("w0 on node 7: killed (3 times)")
+    running = start(dispatcher(worker), "ab")
+    await turns()
+    worker.lives.set()
+    told = "StageFailed: no worker is left: w0 on node 7: killed (3 times)"
+    assert await outcomes(running) == [told, told]
+
+
+async def test_a_request_that_kills_every_worker_is_not_asked_for_ever():
+    deaths = [answering(then=lost()) for _ in range(3)]
+    worker = coming_back("w0", *deaths)
+    worker.lives.set()
+    asked = dispatcher(worker, max_attempts=3)
+    assert await outcomes(start(asked, "a")) == ["StageFailed: w0 on node 7: killed"]
+    assert await outcomes(start(asked, "b")) == ["B"]
+
+
+async def test_late_news_of_several_deaths_is_one_loss():
+    go = asyncio.Event()
+
+    async def dies_later(requests):
+        await go.wait()
+        raise lost()
+        yield []
+
+    worker = coming_back("w0", dies_later, dies_later)
+    worker.lives.set()
+    asked = dispatcher(worker, calls_per_worker=2)
+    running = start(asked, "a")
+    await turns()
+    running += start(asked, "b")
+    await turns()
+    go.set()
+    assert await outcomes(running) == ["A", "B"]
+    assert await outcomes(start(asked, "c")) == ["C"]
+
+
 # --- all together -------------------------------------------------------------------------------
 
 
@@ -345,6 +427,8 @@ def test_a_thousand_requests_are_each_answered_once_with_their_own_result(
     answered: list[int] = []
 
     class Shuffling:
+        comes_back = False
+
         def __init__(self, name: str, lives: float) -> None:
             self.name = name
             self._lives = lives

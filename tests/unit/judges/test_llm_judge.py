@@ -1,11 +1,15 @@
 """A language model's preferences: both orders, no answer is no tie, and whatever servers reply."""
 
 import asyncio
+import gzip
+import json
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -19,7 +23,7 @@ from rlhf.judges.questions.choosing import CACHE_SIZE, Remembering
 from rlhf.judges.questions.comparing import InContexts, LLMJudge
 from rlhf.judges.questions.endpoint import Endpoint
 from rlhf.judges.questions.labels import listed_shares, shares
-from rlhf.judges.questions.server import EndpointFailed
+from rlhf.judges.questions.server import MAX_REPLY_BYTES, EndpointFailed
 from rlhf.judges.questions.template import DEFAULT_TEMPLATE, LABELS, Template, load_template
 from rlhf.problems import InputError
 from rlhf.records import Completion, Message, Prompt
@@ -391,17 +395,69 @@ async def test_passing_trouble_is_tried_again(server, status):
     assert len(server.asked) == 2
 
 
-async def test_three_tries_and_no_more(server, caplog):
+async def test_trouble_that_outlives_the_patience_is_missing(server, caplog):
     caplog.set_level(logging.INFO)
     server.replies = [(500, b"it\nburns")]
-    endpoint = Endpoint(server.config())
+    endpoint = Endpoint(server.config(patience_s=0.1))
     assert [await endpoint.choose("?", LABELS) for _ in range(2)] == [None, None]
     await endpoint.close()
-    assert len(server.asked) == 6
+    assert 4 <= len(server.asked) <= 14  # after 10 to 20 ms, 20 to 40, 40 to 80
     # Told once, so that a thousand failures are not a thousand lines.
-    assert [record.message for record in caplog.records if record.name != "asyncio"] == [
-        "judge.endpoint: answers 500: it burns (3 tries); such questions count as failed"
-    ]
+    (told,) = [record.message for record in caplog.records if record.name != "asyncio"]
+    assert re.fullmatch(
+        r"judge.endpoint: answers 500: it burns \(\d tries, judge.patience_s=0.1\); "
+        "such questions count as failed",
+        told,
+    )
+
+
+async def test_an_outage_that_ends_in_time_costs_nothing(server):
+    server.replies = [(503, b"away")] * 6 + [said("A")]
+    assert await chosen(server.config(patience_s=60)) == 1.0
+    assert len(server.asked) == 7
+
+
+async def test_a_connection_that_breaks_is_tried_again(server):
+    server.replies = [(None, b""), (None, b""), said("A")]
+    assert await chosen(server.config(patience_s=60)) == 1.0
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+async def test_a_server_that_names_a_time_is_given_it(server, form):
+    server.replies = [(429, b"later"), said("A")]
+    later = {"seconds": "1", "date": formatdate(time.time() + 2, usegmt=True)}
+    server.headers = {"Retry-After": later[form]}
+    begun = time.monotonic()
+    assert await chosen(server.config(patience_s=60)) == 1.0
+    assert time.monotonic() - begun >= 0.9
+    assert len(server.asked) == 2
+
+
+async def test_more_time_than_there_is_patience_is_not_waited_for(server):
+    server.replies, server.headers = [(429, b"later")], {"Retry-After": "3600"}
+    assert await chosen(server.config(patience_s=60)) is None
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("later", ["soon", "nan", "-1", "Wed, 99 Foo 2026"])
+async def test_a_time_that_is_none_is_passed_over(server, later):
+    server.replies, server.headers = [(429, b"later"), said("A")], {"Retry-After": later}
+    assert await chosen(server.config(patience_s=60)) == 1.0
+
+
+async def test_a_reply_that_is_too_long_is_not_read(server):
+    answer = json.dumps(said("A")[1]).encode()
+    server.replies = [(200, answer + b" " * MAX_REPLY_BYTES)]
+    assert await chosen(server.config()) is None
+    server.headers = {"Content-Encoding": "gzip"}
+    server.replies = [(200, gzip.compress(answer + b" " * MAX_REPLY_BYTES))]
+    assert await chosen(server.config()) is None
+    assert len(server.asked) == 2
+    server.replies = [(200, gzip.compress(answer))]
+    assert await chosen(server.config()) == 1.0
+    server.headers = {"Content-Encoding": "zstd"}
+    assert await chosen(server.config()) is None
 
 
 async def test_a_reply_beyond_the_deadline_is_missing(server):
@@ -409,7 +465,7 @@ async def test_a_reply_beyond_the_deadline_is_missing(server):
     begun = time.monotonic()
     assert await chosen(server.config(timeout_s=0.1)) is None
     assert time.monotonic() - begun < 2
-    assert len(server.asked) == 3
+    assert len(server.asked) > 1
 
 
 async def test_a_question_that_is_refused_is_missing(server):
@@ -557,7 +613,7 @@ def test_a_server_that_answers_is_accepted(server):
         ((404, b"no such model"), r"answers 404: no such model; give .* \(now judge.model=tiny-ju"),
         ((400, b"logprobs?"), r"answers 400 to a trivial question: logprobs\?; .*logprobs=false"),
         ((302, b""), r"answers 302 to a trivial question: nothing"),
-        ((500, b"sk-secret"), r"answers 500: \*\*\* \(3 tries\); is the server up"),
+        ((500, b"sk-secret"), r"answers 500: \*\*\* \(\d tries, .*\); is the server up"),
         (said("<think>"), r"judge.model=tiny-judge: .* answers neither A nor B, not even after a"),
     ],
 )

@@ -20,6 +20,7 @@ from rlhf.storage.checkpoint import (
     STATE,
     CheckpointDamaged,
     RoundCheckpoints,
+    _write_manifest,
     complete_names,
     newest_checkpoint,
     verify,
@@ -220,6 +221,36 @@ def test_every_single_bit_counts(two, name, data):
     finally:
         file.write_bytes(content)
     assert found(two) == 6
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", "7", '"x"', "[" * 100_000, '{"a": 1}'])
+def test_a_manifest_that_is_none_verifies_nothing(tmp_path, content):
+    save(tmp_path, 3, 6)
+    (tmp_path / "round_000006" / MANIFEST).write_text(content)
+    with pytest.raises(CheckpointDamaged) as caught:
+        newest_checkpoint(tmp_path)
+    assert "round_000006" in str(caught.value) and "\n" not in str(caught.value)
+    assert str(caught.value).endswith("to go on from round_000003, which is complete")
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "7", '{"num_rounds": 5}', '{"num_rounds": "6"}'])
+def test_a_state_that_is_none_is_damage_though_its_manifest_is_right(tmp_path, content):
+    save(tmp_path, 6)
+    (tmp_path / "round_000006" / STATE).write_text(content)
+    (tmp_path / "round_000006" / MANIFEST).unlink()
+    _write_manifest(tmp_path / "round_000006")
+    with pytest.raises(CheckpointDamaged) as caught:
+        newest_checkpoint(tmp_path)
+    assert str(tmp_path / "round_000006" / STATE) in str(caught.value)
+    assert str(caught.value).endswith("to begin anew: none is complete")
+
+
+def test_what_is_offered_is_sound_itself(tmp_path):
+    save(tmp_path, 2, 3, 6, keep=3)
+    (tmp_path / "round_000006" / MANIFEST).unlink()
+    (tmp_path / "round_000003" / STATE).unlink()
+    with pytest.raises(CheckpointDamaged, match="round_000002, which is complete"):
+        newest_checkpoint(tmp_path)
 
 
 def test_a_damaged_older_one_does_not_matter(tmp_path):

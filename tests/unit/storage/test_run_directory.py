@@ -80,6 +80,8 @@ def saved(begun: Path) -> Path:
     return begun
 
 
+SUMMARY = {"status": "completed", "rounds": 8, "eval": {"before": {}, "after": {"score_mean": 1.0}}}
+
 # --- claims -------------------------------------------------------------------------------------
 
 CLAIM = """
@@ -193,6 +195,30 @@ def test_a_damaged_checkpoint_is_not_passed_over(saved, resume):
     (saved / "checkpoints" / "round_000008" / "weights").write_bytes(b"1235")
     (problem,) = refusal(saved, resume)
     assert problem.startswith(f"run.resume={resume.value}: ") and "round_000008/weights" in problem
+    newest = saved / "checkpoints" / "round_000008"
+    assert problem.endswith(f": delete {newest} to go on from round_000004, which is complete")
+
+
+GARBAGE = [b"{}", b"[1]", b"null", b"\x00\xff", b"{", b"[" * 100_000, b'"x"', b""]
+
+
+@pytest.mark.parametrize("content", GARBAGE, ids=lambda content: str(content[:4]))
+@pytest.mark.parametrize("name", ["config.yaml", "summary.json"])
+def test_a_damaged_file_is_named_in_one_line(saved, name, content):
+    (saved / "summary.json").write_text(json.dumps(SUMMARY))
+    (saved / name).write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        last_of_finished(saved, Resume.auto, config(num_rounds=8))
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{saved / name}: ") and "\n" not in problem
+    if name == "config.yaml":
+        assert refusal(saved) == [problem]
+
+
+def test_a_summary_without_its_evaluation_is_damaged(saved):
+    (saved / "summary.json").write_text(json.dumps(SUMMARY | {"eval": {"after": None}}))
+    with pytest.raises(InputError, match=r"summary\.json: is damaged \(no eval\.after\)"):
+        last_of_finished(saved, Resume.auto, config(num_rounds=8))
 
 
 @pytest.mark.parametrize("resume", [Resume.auto, Resume.never])

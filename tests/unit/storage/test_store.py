@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from rlhf.problems import InputError
 from rlhf.records import (
     Collected,
     Completion,
@@ -226,3 +227,12 @@ def test_half_a_line_of_a_killed_run_is_passed_over(path: Path) -> None:
     assert [record["round"] for record in read_metrics(path)] == [0]
     MetricsLog(path, start_round=1).write(1, {"policy/loss": 0.4})
     assert [record["policy/loss"] for record in read_metrics(path)] == [0.5, 0.4]
+
+
+@pytest.mark.parametrize("line", [b"{", b"[]", b"{}", b"\xff", b'{"round": "1"}'])
+def test_a_line_that_is_none_is_named_with_its_file(path: Path, line: bytes) -> None:
+    path.write_bytes(b'{"round": 0}\n' + line + b"\n")
+    with pytest.raises(InputError) as caught:
+        read_metrics(path)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{path}: is damaged in line 2 (") and "\n" not in problem

@@ -280,6 +280,7 @@ def test_summary_worked_by_hand() -> None:
         "policy/loss": None,
     }
     second = first | {"round": 1, "eval/score_mean": 0.5, "time/evaluate_s": 0.5}
+    second["cluster/restarts_judge"] = 2.0
     third = first | {"round": 2}
     assert run_summary([before, first, second, third], "stopped", total_s=20.0) == {
         "status": "stopped",
@@ -298,6 +299,7 @@ def test_summary_worked_by_hand() -> None:
             **{f"dropped_{reason}": 0 for reason in DropReason},
             "dropped_tie": 3,
         },
+        "restarts": {"judge": 2},
         "time_s": {
             "collect": 4.5,
             "anchor": 0,

@@ -27,6 +27,7 @@ from rlhf.records import (
     Prompt,
 )
 from rlhf.stages import Tracker
+from rlhf.watching.alerts import Alert
 from rlhf.watching.masking import mask_secrets
 from rlhf.watching.metrics import collection_metrics
 from rlhf.watching.sample_tables import sample_tables
@@ -127,6 +128,7 @@ def test_a_run_leaves_lines_and_a_summary(tmp_path: Path, collected: list[Collec
         "eval",
         "throughput",
         "counts",
+        "restarts",
         "time_s",
         "warnings",
     ]
@@ -259,6 +261,25 @@ def test_a_resumed_offline_run_has_the_whole_history(
     (file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
     assert file.name == first.name
     assert [row["round"] for row in history(file) if "policy/loss" in row] == [0, 1, 2, 3]
+
+
+def test_a_run_that_is_set_back_is_like_one_that_is_resumed(
+    tmp_path: Path, collected: list[Collected]
+) -> None:
+    tracker, shown = start(tmp_path, OFFLINE)
+    train(tracker, collected, 0, 1, 2)
+    (first,) = (tmp_path / "wandb").glob("offline-run-*")
+    first.rename(tmp_path / "first")  # names have seconds only
+    known, id = tracker.records(), tracker.wandb_id
+    tracker.set_back(1)
+    assert tracker.records() == known[:1] and tracker.wandb_id == id
+    tracker.alert(Alert("policy-1 was lost", "policy-1 was killed"))
+    train(tracker, collected, 1, 2, 3)
+    tracker.close("completed")
+    (file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    assert [row["round"] for row in history(file) if "policy/loss" in row] == [0, 1, 2, 3]
+    assert [record["round"] for record in records(tmp_path)] == [0, 1, 2, 3]
+    assert shown.getvalue().count("warning: policy-1 was killed\n") == 1
 
 
 def test_wandb_that_cannot_start_changes_nothing_else(

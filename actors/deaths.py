@@ -1,0 +1,40 @@
+"""What counts as the death of a worker, whatever Ray or an engine calls it.
+
+A worker that is dead is started anew, if its role may be; one that raised an error of its own, a
+fault in the code or in the data, would raise it again.
+"""
+
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfDiskError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+
+from actors.vllm_faults import EngineFailed
+
+DEATHS = (
+    RayActorError,  # its process has ended, or cannot be reached
+    WorkerCrashedError,
+    OutOfMemoryError,  # Ray's monitor ended it, before the kernel would have
+    NodeDiedError,
+    LocalRayletDiedError,
+    ObjectLostError,  # with the node, or the process, that held its answer: OwnerDiedError too
+    OutOfDiskError,  # its answer could not be spilled
+)
+"""What a call raises whose worker is gone, or its answer with it."""
+RAISED = (EngineFailed, OutOfDiskError)
+"""What a worker itself raises that is of no more use: its engine's own process has ended, or
+nothing can be kept on its node."""
+
+
+def is_death(error: RayError) -> bool:
+    """Whether the worker whose call raised this can be asked no more."""
+    if isinstance(error, RayTaskError):
+        return isinstance(error.cause, RAISED)
+    return isinstance(error, DEATHS)

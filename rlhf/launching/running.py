@@ -1,0 +1,300 @@
+"""A run, from the start of its workers to its end, however many of them are lost on the way.
+
+Lost workers that keep nothing come back one by one (`actors.supervision`). With a rank of the
+policy everything goes back to the newest checkpoint: what follows is a run that is resumed, but
+for the other workers, which need not start again.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from actors.group import Allotment, Worker, call_all, wait_ready
+from actors.policy import PolicyService
+from actors.rollout import RolloutService
+from actors.supervision import Patience, Supervisor
+from actors.usage import UsageMeter
+from actors.weight_sync import ProbedPublisher
+from rlhf.config.models import Transport
+from rlhf.launching.assembly import (
+    RunStores,
+    answering,
+    make_anchors,
+    make_collector,
+    make_evaluation,
+    make_publisher,
+    make_schedule,
+    start_policy,
+    start_reference,
+    start_rollout,
+)
+from rlhf.launching.cautions import cautions
+from rlhf.launching.configuration import Config
+from rlhf.launching.inputs import Inputs, open_feed
+from rlhf.launching.judging import Judges, start_judges
+from rlhf.launching.roles import served_lora, sleeps, transport
+from rlhf.launching.stopping import StopRequest
+from rlhf.learning.warmup import warm_up
+from rlhf.loop import Run, train
+from rlhf.problems import PolicyLost, RunFailed
+from rlhf.storage.checkpoint import Checkpoint, RoundCheckpoints
+from rlhf.storage.ledger import Ledger
+from rlhf.storage.run_directory import CHECKPOINTS, verified
+from rlhf.watching.restarts import Counted, Restarts
+from rlhf.watching.tracking import RunTracker
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a run is given."""
+
+    config: Config
+    directory: Path
+    inputs: Inputs
+    allotted: Mapping[str, Allotment]
+    tracker: RunTracker
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """The workers of a run, as they are asked."""
+
+    policy: PolicyService
+    rollout: RolloutService
+    rollout_workers: Sequence[Worker]
+    judges: Judges
+    reference: Sequence[Worker]
+    publisher: ProbedPublisher
+    initial_path: str
+    """Where the weights from before round 0 are."""
+
+    @property
+    def by_role(self) -> dict[str, Sequence[Worker]]:
+        return {
+            "policy": self.policy.ranks,
+            "rollout": self.rollout_workers,
+            "reference": self.reference,
+            **self.judges.workers,
+        }
+
+
+async def run(setting: Setting, checkpoint: Checkpoint | None) -> None:
+    """Goes on from the checkpoint, or begins, and leaves `policy/` when all rounds are done."""
+    tracker = setting.tracker
+    stop = StopRequest(tracker.note)
+    with stop.listening():
+        crew = await stop.unless_asked(_start(setting, checkpoint))
+        roles = [role for role, workers in crew.by_role.items() if workers]
+        restarts = Restarts(roles, tracker.records(), tracker.alert)
+        lives = _Lives(setting.config.cluster.max_restarts, checkpoint)
+        while (cause := await _live(setting, crew, checkpoint, restarts, stop)) is not None:
+            checkpoint = verified(setting.directory / CHECKPOINTS)
+            lives.begin(checkpoint, cause)
+            restarts.begin("policy", "its group", cause)
+            tracker.set_back(checkpoint.state["num_rounds"] if checkpoint else 0)
+            crew.policy.start_anew()
+
+
+class _Lives:
+    """How often the policy may be lost: so many times, without a new checkpoint between them."""
+
+    def __init__(self, max_restarts: int, checkpoint: Checkpoint | None) -> None:
+        self._max_restarts = max_restarts
+        self._from = checkpoint and checkpoint.directory
+        self._in_a_row = 0
+
+    def begin(self, checkpoint: Checkpoint | None, cause: Exception) -> None:
+        """Raises the cause if it has been lost too often."""
+        begins_at = checkpoint and checkpoint.directory
+        self._in_a_row = self._in_a_row + 1 if begins_at == self._from else 1
+        self._from = begins_at
+        if self._in_a_row > self._max_restarts:
+            raise cause
+
+
+async def _live(
+    setting: Setting,
+    crew: Crew,
+    checkpoint: Checkpoint | None,
+    restarts: Restarts,
+    stop: StopRequest,
+) -> PolicyLost | None:
+    """Until the run is done, or its policy is lost, which is what it returns then."""
+    failed: BaseExceptionGroup[RunFailed] | None = None
+    done = asyncio.Event()
+    try:
+        if not crew.policy.is_connected:
+            await stop.unless_asked(_bring_policy(setting, crew, checkpoint))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(crew.policy.watch(done))
+            begun = await stop.unless_asked(_begin(setting, crew, checkpoint, restarts, stop))
+            for worker in (worker for role in crew.by_role.values() for worker in role):
+                if worker.keeper is not None:
+                    tasks.create_task(worker.keeper.watch(worker, done))
+            await train(begun)
+            await crew.policy.export(setting.directory / "policy")
+            done.set()
+    except* RunFailed as error:
+        failed = error
+    if failed is None:
+        return None
+    # Whatever has failed, and whoever noticed first, a dead rank is the cause.
+    if (lost := await crew.policy.loss()) is None:
+        raise failed
+    return lost
+
+
+async def _start(setting: Setting, checkpoint: Checkpoint | None) -> Crew:
+    """Starts the workers, and brings all but the rollout workers to where the first round
+    begins."""
+    config, inputs, tracker = setting.config, setting.inputs, setting.tracker
+    allotted = setting.allotted
+    for note in (*cautions(config), *inputs.notes(config.eval.num_prompts)):
+        tracker.note(note)
+    wait_s = config.cluster.start_timeout_s
+    policy = start_policy(config, allotted["policy"])
+    initial_path = None
+    if served_lora(config) is not None and config.warmup.steps:
+        # What rollout workers start from stays in them, so they start from what this leaves.
+        initial_path = await _initial_policy(setting, checkpoint, policy)
+        await policy.rest()
+    path = initial_path or inputs.model_path
+    rollout, rollout_workers = start_rollout(config, path, allotted["rollout"])
+    judges = start_judges(config, allotted, rollout, inputs.model_path)
+    reference = start_reference(config, allotted)
+    tracker.note("starting workers")
+    if (target := config.objective.largest_target) is not None:
+        tracker.note(f"largest target of the objective: {target:g} nats")
+    if sleeps(config):  # vLLM measures what is free of a GPU, so nothing else may start there
+        await wait_ready(rollout_workers, wait_s)
+        await rollout.each("sleep")
+    if initial_path is None:
+        initial_path = await _initial_policy(setting, checkpoint, policy)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_load_policy(setting, policy, initial_path, checkpoint))
+        tasks.create_task(_bring_reference(initial_path, reference, wait_s))
+        tasks.create_task(wait_ready([*rollout_workers, *judges.all_workers], wait_s))
+    if config.algorithm.samples_initial_policy:
+        await rollout.each("load_initial", initial_path)
+    publisher = make_publisher(config, inputs, policy, rollout)
+    return Crew(policy, rollout, rollout_workers, judges, reference, publisher, initial_path)
+
+
+async def _begin(
+    setting: Setting,
+    crew: Crew,
+    checkpoint: Checkpoint | None,
+    restarts: Restarts,
+    stop: StopRequest,
+) -> Run:
+    """Brings the rollout workers to where the first round begins, and the rest together."""
+    config, inputs, directory = setting.config, setting.inputs, setting.directory
+    first_round = checkpoint.state["num_rounds"] if checkpoint else 0
+    await crew.publisher.publish(first_round)
+    _supervise(config, crew, restarts)
+    ledger = Ledger(directory, checkpoint.directory if checkpoint else None)
+    feed = open_feed(config, inputs, ledger, setting.tracker.note)
+    schedule = make_schedule(config, inputs, feed, crew.policy)
+    stores = RunStores.of(config, directory, first_round)
+    answers = answering(config, inputs, crew.rollout)
+    begins = first_round == 0
+    evaluation = make_evaluation(config, inputs, answers, crew.judges, directory, begins=begins)
+    if begins:
+        setting.tracker.log_eval(0, await evaluation.evaluate())
+    judge = crew.judges.judge
+    return Run(
+        collector=make_collector(
+            config, inputs, schedule, crew.rollout, answers, judge, stores, ledger
+        ),
+        anchors=make_anchors(config, crew.policy, crew.reference),
+        policy=crew.policy,
+        publisher=Counted(UsageMeter(crew.publisher, crew.by_role), restarts),
+        evaluation=evaluation,
+        checkpoints=RoundCheckpoints(
+            directory / CHECKPOINTS,
+            crew.policy,
+            ledger,
+            keep=config.run.keep_checkpoints,
+            state={"wandb_id": setting.tracker.wandb_id},
+        ),
+        store=stores,
+        tracker=setting.tracker,
+        stop=stop,
+        first_round=first_round,
+        num_rounds=config.num_rounds,
+        max_staleness=config.max_staleness,
+        evaluate_every=config.eval.every,
+        checkpoint_every=config.run.checkpoint_every,
+    )
+
+
+def _supervise(config: Config, crew: Crew, restarts: Restarts) -> None:
+    """From now on, workers that are lost come back; before, what cannot start is wrong."""
+    cluster = config.cluster
+    timeout_s = cluster.call_timeout_s
+    patience = Patience(cluster.max_restarts, cluster.start_timeout_s, cluster.silence_s)
+
+    async def bring_rollout(worker: Worker) -> None:
+        if config.algorithm.samples_initial_policy:
+            await call_all([worker], "load_initial", crew.initial_path, timeout_s=timeout_s)
+        await crew.publisher.bring(worker, timeout_s)
+
+    async def bring_reference(worker: Worker) -> None:
+        await call_all([worker], "load", crew.initial_path, timeout_s=timeout_s)
+
+    async def bring_judge(worker: Worker) -> None:
+        """It needs no more than to be ready."""
+
+    bring = {"rollout": bring_rollout, "reference": bring_reference}
+    for role, workers in crew.by_role.items():
+        if not cluster.max_restarts or role == "policy" or not workers or workers[0].keeper:
+            continue
+        # Transports between GPUs connect the processes that there were at first.
+        if role != "rollout" or (
+            transport(config) is Transport.object_store and not sleeps(config)
+        ):
+            Supervisor(role, workers, bring.get(role, bring_judge), patience, restarts)
+
+
+async def _initial_policy(
+    setting: Setting, checkpoint: Checkpoint | None, policy: PolicyService
+) -> str:
+    """Connects the ranks, and says where the weights from before round 0 are; a warm start makes
+    them, in a run's first life."""
+    config, inputs = setting.config, setting.inputs
+    await policy.connect()
+    if not config.warmup.steps:
+        return inputs.model_path
+    initial = setting.directory / "initial_policy"
+    if checkpoint is None:
+        await policy.start(inputs.model_path, warm_up=True)
+        await warm_up(
+            policy,
+            tuple(inputs.data.demonstrations.values()),
+            config.warmup,
+            config.seed,
+            setting.tracker.warmup,
+        )
+        await policy.export(initial)
+    return str(initial)
+
+
+async def _bring_policy(setting: Setting, crew: Crew, checkpoint: Checkpoint | None) -> None:
+    """A new group of ranks, to where the run goes on."""
+    await crew.policy.connect()
+    await _load_policy(setting, crew.policy, crew.initial_path, checkpoint)
+
+
+async def _load_policy(
+    setting: Setting, policy: PolicyService, initial_path: str, checkpoint: Checkpoint | None
+) -> None:
+    await policy.start(initial_path)
+    if checkpoint is not None:
+        setting.tracker.note(f"resuming from {checkpoint.directory}")
+        await policy.load(checkpoint.directory)
+
+
+async def _bring_reference(path: str, workers: Sequence[Worker], wait_s: float) -> None:
+    await wait_ready(workers, wait_s)
+    await call_all(workers, "load", path, timeout_s=wait_s)

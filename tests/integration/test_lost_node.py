@@ -1,0 +1,64 @@
+"""A node that is gone with its workers, which then start on another that has room."""
+
+import asyncio
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from actors.group import start_workers, stop_workers, wait_ready
+from actors.judge import JudgeService, JudgeWorker
+from actors.supervision import Patience, Supervisor
+from cluster.placement import Role
+from cluster.session import session
+from rlhf.judges.text import TextJudgeConfig
+from rlhf.launching.roles import allotments
+from rlhf.records import Completion, Message, Prompt
+from rlhf.watching.restarts import Restarts
+
+
+@pytest.fixture
+def nodes():
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    added = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    cluster.wait_for_nodes()
+    yield cluster, added
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def group(number: int) -> tuple[Prompt, list[Completion]]:
+    prompt = Prompt(str(number), (Message("user", "?"),), (1,))
+    return prompt, [Completion(prompt.id, 0, (1,), (0.0,), "text", False, 0)]
+
+
+async def test_a_worker_whose_node_is_gone_starts_where_there_is_room(nodes):
+    cluster, added = nodes
+    told = []
+    with session(cluster.address, [Role("judge", 1, 1, 0)], 60) as reservation:
+        allotted = allotments(reservation.plan, reservation.seats, 1)["judge"]
+        workers = start_workers(JudgeWorker, allotted, TextJudgeConfig().build)
+        await wait_ready(workers, 120)
+
+        async def bring(_: object) -> None:
+            """It needs no more than to be ready."""
+
+        restarts = Restarts(["judge"], [], told.append)
+        supervisor = Supervisor("judge", workers, bring, Patience(3, 120, 20), restarts)
+        service = JudgeService(workers, timeout_s=300)
+        first = await service.judge(*group(0))
+        before = workers[0].node_id
+        done = asyncio.Event()
+        watching = asyncio.create_task(supervisor.watch(workers[0], done))
+        gone = next(node for node in added if node.node_id == before)
+        await asyncio.to_thread(cluster.remove_node, gone, allow_graceful=False)
+        async with asyncio.timeout(120):
+            while not told:  # its process outlives its node by a moment
+                await asyncio.sleep(0.1)
+            assert (await service.judge(*group(1))).scores == first.scores
+        assert workers[0].node_id != before
+        done.set()
+        await watching
+        stop_workers(workers)
+    # Once more, if it was started before Ray knew that the node was gone.
+    assert 1 <= len(told) <= 2

@@ -1,0 +1,85 @@
+"""Workers that are killed in the middle of a run, which goes on to its end by itself."""
+
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+from commands import SMALL, finish, start, untimed, weights
+
+from rlhf.storage.store import read, read_metrics
+
+LONG = [*SMALL, "warmup.steps=200", "num_rounds=60", "run.checkpoint_every=7", "eval.every=20"]
+
+
+def processes(begun: subprocess.Popen, name: str) -> list[psutil.Process]:
+    """Of a running run, the workers that Ray calls so."""
+    found = []
+    for one in psutil.Process(begun.pid).children(recursive=True):
+        try:
+            if one.cmdline() and one.cmdline()[0].startswith(f"ray::{name}"):
+                found.append(one)
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def until(directory: Path, begun: subprocess.Popen, rounds: int) -> None:
+    deadline = time.monotonic() + 300
+    while len(read_metrics(directory / "metrics.jsonl")) <= rounds:
+        assert time.monotonic() < deadline and begun.poll() is None
+        time.sleep(0.02)
+
+
+def test_each_worker_that_is_killed_comes_back_and_nothing_is_lost(tmp_path):
+    directory = tmp_path / "run"
+    begun = start(directory, *LONG)
+    killed = ["JudgeWorker", "RolloutWorker", "ReferenceWorker", "RolloutWorker"]
+    for number, name in enumerate(killed):
+        until(directory, begun, 5 + 6 * number)
+        (worker,) = processes(begun, name)
+        worker.kill()
+    output = finish(begun)
+    records = read_metrics(directory / "metrics.jsonl")
+    assert [one["round"] for one in records] == [*range(-1, 60)]
+    last = {name: value for name, value in records[-1].items() if "cluster/" in name}
+    assert last == {
+        "cluster/restarts_judge": 1.0,
+        "cluster/restarts_policy": 0.0,
+        "cluster/restarts_reference": 1.0,
+        "cluster/restarts_rollout": 2.0,
+    }
+    told = [line for line in output.splitlines() if "is started anew" in line]
+    assert len(told) == 4 and all(line.startswith("warning: ") for line in told)
+    for record in records[1:]:
+        assert record["rollout/num_prompts"] == 16 and record["staleness/mean"] == 0
+        assert record["weights/logprob_gap"] < 1e-3
+    table = read(directory).to_pylist()
+    pairs = [
+        (row["round"], row["prompt_id"], row["chosen_sample"], row["rejected_sample"])
+        for row in table
+    ]
+    assert len(set(pairs)) == len(pairs)
+
+
+def test_with_a_policy_rank_the_run_goes_back_to_its_checkpoint_and_ends_with_the_same_bits(
+    tmp_path,
+):
+    settings = [*LONG, "policy.num_ranks=2", "policy.zero_stage=2"]
+    unbroken = start(tmp_path / "unbroken", *settings)
+    finish(unbroken)
+    directory = tmp_path / "broken"
+    begun = start(directory, *settings)
+    for rounds in (3, 18):  # before the first checkpoint, and after two
+        until(directory, begun, rounds)
+        ranks = processes(begun, "PolicyRank")
+        ranks[rounds % 2].kill()
+        while len(read_metrics(directory / "metrics.jsonl")) > rounds:
+            time.sleep(0.02)
+    output = finish(begun)
+    assert "round_000014" in output
+    expected, found = weights(tmp_path / "unbroken"), weights(directory)
+    assert all((found[name] == value).all() for name, value in expected.items())
+    assert untimed(directory) == untimed(tmp_path / "unbroken")
+    assert read(directory).equals(read(tmp_path / "unbroken"))
+    assert read_metrics(directory / "metrics.jsonl")[-1]["cluster/restarts_policy"] == 2

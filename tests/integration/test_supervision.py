@@ -1,0 +1,202 @@
+"""Workers that are killed inside a Ray session: started anew, brought along, and asked again."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import (
+    ActorDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfDiskError,
+    OutOfMemoryError,
+    OwnerDiedError,
+    RayTaskError,
+)
+
+from actors.deaths import is_death
+from actors.group import Allotment, Worker, start_workers, stop_workers, wait_ready
+from actors.supervision import Patience, Supervisor
+from actors.vllm_faults import EngineFailed
+from rlhf.collecting.dispatch import Dispatcher, StageFailed, WorkerDied
+from rlhf.problems import RunFailed
+from rlhf.watching.restarts import Restarts
+
+# Workers do not have the folder of tests among their modules.
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+class Brittle:
+    """Answers with what it was brought and what it is asked, unless that kills it."""
+
+    def __init__(self) -> None:
+        self._brought = "nothing"
+
+    async def ready(self) -> str:
+        return ray.get_runtime_context().get_node_id()
+
+    async def bring(self, what: str) -> None:
+        self._brought = what
+
+    async def serve(self, requests: Sequence[str]) -> AsyncIterator[list[tuple[int, str]]]:
+        for i, request in enumerate(requests):
+            if request == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            first, _, flag = request.partition(" ")
+            if first == "slow" and not Path(flag).exists():  # and only once
+                Path(flag).touch()
+                time.sleep(4)
+            if request.startswith("engine"):
+                raise EngineFailed("vLLM's engine has ended: it says why")
+            yield [(i, f"{request} by one that was brought {self._brought}")]
+
+
+class Watched:
+    """Workers of a role, their supervisor, and what was told of them."""
+
+    def __init__(
+        self,
+        workers: list[Worker],
+        fails: int = 0,
+        max_restarts: int = 3,
+        silence_s: float = 60,
+        timeout_s: float = 60,
+    ) -> None:
+        self.workers, self.told = workers, []
+        self.restarts = Restarts(["role"], [], self.told.append)
+        self._fails, self.brought = fails, 0
+        patience = Patience(max_restarts, 300, silence_s)
+        supervisor = Supervisor("role", workers, self._bring, patience, self.restarts)
+        self.dispatcher: Dispatcher[str, str] = Dispatcher(workers, timeout_s=timeout_s)
+        self.done = asyncio.Event()
+        self.watching = asyncio.gather(*(supervisor.watch(one, self.done) for one in workers))
+
+    async def _bring(self, worker: Worker) -> None:
+        self.brought += 1
+        if self.brought <= self._fails:
+            raise RunFailed("what it was brought does not fit")
+        await worker.ask("bring", "weights")
+
+    async def ask(self, *requests: str) -> list[object]:
+        asked = [self.dispatcher.submit((i,), one) for i, one in enumerate(requests)]
+        async with asyncio.timeout(120):
+            return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    def count(self) -> float:
+        return self.restarts.metrics()["cluster/restarts_role"]
+
+
+@asynccontextmanager
+async def watched(count: int = 1, **how: Any) -> AsyncIterator[Watched]:
+    workers = start_workers(Brittle, Allotment("role", count, 1, 0, 1))
+    try:
+        await wait_ready(workers, 300)
+        role = Watched(workers, **how)
+        yield role
+        role.done.set()
+        await role.watching
+    finally:
+        stop_workers(workers)
+
+
+async def test_who_is_killed_comes_back_prepared_and_finishes_what_it_was_asked():
+    async with watched() as role:
+        assert await role.ask("a") == ["a by one that was brought nothing"]
+        found = await role.ask("a", "kill")
+        assert found[0] == "a by one that was brought nothing"
+        # What kills everybody has three tries.
+        assert isinstance(found[1], StageFailed) and "role-0 on node" in str(found[1])
+        assert await role.ask("c") == ["c by one that was brought weights"]
+        assert role.count() == len(role.told) == 3
+        assert all("role-0 is started anew" in alert.text for alert in role.told)
+
+
+async def test_an_engine_that_has_ended_is_a_death_though_its_actor_lives():
+    async with watched() as role:
+        process = await role.workers[0].ask("__ray_call__", _pid)
+        (error,) = await role.ask("engine")
+        assert "EngineFailed: vLLM's engine has ended: it says why" in str(error)
+        assert await role.ask("c") == ["c by one that was brought weights"]
+        assert await role.workers[0].ask("__ray_call__", _pid) != process
+
+
+def _pid(_: object) -> int:
+    return os.getpid()
+
+
+async def test_who_cannot_be_brought_along_is_tried_again_and_then_given_up():
+    async with watched(fails=1) as role:
+        os.kill(await role.workers[0].ask("__ray_call__", _pid), signal.SIGKILL)
+        assert await role.ask("a") == ["a by one that was brought weights"]
+        assert role.count() == 2 and "does not fit" in role.told[1].text
+    async with watched(fails=9, max_restarts=2) as role:
+        os.kill(await role.workers[0].ask("__ray_call__", _pid), signal.SIGKILL)
+        (error,) = await role.ask("a")
+        assert isinstance(error, StageFailed)
+        assert "what it was brought does not fit (started anew 2 times in a row" in str(error)
+        assert "cluster.max_restarts=2" in str(error)
+
+
+async def test_who_is_stopped_is_found_in_seconds_though_its_calls_have_hours():
+    async with watched(silence_s=2, timeout_s=3600) as role:
+        os.kill(await role.workers[0].ask("__ray_call__", _pid), signal.SIGSTOP)
+        assert await role.ask("a") == ["a by one that was brought weights"]
+        assert role.count() == 1 and "cluster.silence_s" in role.told[0].text
+
+
+async def test_a_long_call_that_is_alive_is_left_alone(tmp_path):
+    async with watched(silence_s=1, timeout_s=3600) as role:
+        (found,) = await role.ask(f"slow {tmp_path / 'flag'}")
+        assert str(found).endswith("brought nothing") and role.count() == 0
+
+
+async def test_who_was_slow_is_asked_again_once_it_answers(tmp_path):
+    async with watched(timeout_s=1) as role:
+        (found,) = await role.ask(f"slow {tmp_path / 'flag'}")
+        assert str(found).endswith("brought nothing") and role.count() == 0
+        assert await role.ask("a") == ["a by one that was brought nothing"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ActorDiedError(),
+        OutOfMemoryError("the node's memory is full"),
+        NodeDiedError("gone"),
+        ObjectLostError("00", None, ""),
+        OwnerDiedError("00", None, ""),
+        OutOfDiskError("full"),
+        RayTaskError("serve", "...", EngineFailed("ended")),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_counts_as_a_death(error):
+    assert is_death(error)
+    worker = Worker("rollout-1", handle=object())
+    assert isinstance(worker.failed(error, worker.handle), WorkerDied)
+    assert worker.cause is not None and worker.cause.startswith("rollout-1 on node")
+
+
+def test_an_error_of_its_own_is_none_and_neither_is_the_loss_of_what_it_was_given():
+    worker = Worker("rollout-1", handle=object())
+    for cause in (ValueError("a bug"), OwnerDiedError("00", None, "")):
+        error = RayTaskError("load_weights", "...", cause)
+        assert not is_death(error)
+        assert isinstance(worker.failed(error, worker.handle), RunFailed)
+    assert worker.cause is None
+
+
+def test_news_of_an_actor_that_has_been_replaced_is_no_news():
+    worker = Worker("rollout-1", handle=object())
+    before, worker.handle = worker.handle, object()
+    assert isinstance(worker.failed(ActorDiedError(), before), WorkerDied)
+    assert worker.cause is None
