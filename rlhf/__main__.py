@@ -32,6 +32,10 @@ def one_run(composed: DictConfig, name: str | None = None) -> float:
     """A whole run; `name` is how wandb shows it, by default its directory's."""
     config = checked(composed)
     overrides = typed_overrides(HydraConfig.get())
+    if not config.dry_run:
+        from rlhf.launching.expecting import expect_workers
+
+        expect_workers(config.cluster, config.placement)
     with imports.many():
         from rlhf.launching.launch import launch, show_plan
 
@@ -52,4 +56,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with imports.quick_end():
+        main()

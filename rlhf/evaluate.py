@@ -10,6 +10,7 @@ import sys
 from os.path import expanduser
 from pathlib import Path
 
+from rlhf import imports
 from rlhf.launching.command_line import told
 from rlhf.launching.configuration import Config, register_schemas
 from rlhf.launching.overrides import as_hydra_reads
@@ -36,4 +37,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with imports.quick_end():
+        main()

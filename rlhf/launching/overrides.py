@@ -8,6 +8,7 @@ the grammar would refuse, or take for something else, is put in quotes here.
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from fnmatch import fnmatchcase
 from os.path import expanduser
 from types import UnionType
@@ -60,14 +61,24 @@ def empty_texts(section: Any, prefix: str = "") -> Iterator[str]:
             yield _is_empty(key)
 
 
+PLAIN = (str, int, float, Enum, type(None))
+"""What most keys have; there are no sections in it."""
+
+
 def sections(section: Any) -> Iterator[tuple[str, Any]]:
     """The dataclasses in a dataclass and in its mappings, by their keys in it."""
     for field in dataclasses.fields(section):
-        value = getattr(section, field.name)
-        named = value.items() if isinstance(value, dict) else ()
-        for key, one in ((field.name, value), *((f"{field.name}.{name}", v) for name, v in named)):
-            if dataclasses.is_dataclass(one):
-                yield key, one
+        if not isinstance(value := getattr(section, field.name), PLAIN):
+            yield from within(field.name, value)
+
+
+def within(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """A dataclass itself, or those in a mapping; nothing of any other value."""
+    if dataclasses.is_dataclass(value):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            yield from within(f"{key}.{name}", one)
 
 
 def _is_empty(key: str) -> str:
