@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from rlhf.judges.base import JudgeConfig, Seat
+from rlhf.judges.joining import all_failures, all_parts
 from rlhf.judges.members import member_problems, needs_of
 from rlhf.options import Fact
 from rlhf.ranges import number
@@ -80,13 +81,13 @@ class Corrected:
         found = await self._judge.judge(prompt, completions)
         assert isinstance(found, Judgement), "who says right or wrong gives scores"
         scores = tuple(None if r is None else corrected(r, *self._rates) for r in found.scores)
-        of_member = {f"{MEMBER}.{name}": values for name, values in found.parts.items()}
         told = "{:g},{:g}".format(*self._rates)
         return replace(
             found,
             scores=scores,
             judge=f"corrected({told})/{found.judge}@1",
-            parts={MEMBER: found.scores, **of_member},
+            parts=all_parts({MEMBER: found}),
+            member_failures=all_failures({MEMBER: found}),
         )
 
 

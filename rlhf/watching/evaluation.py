@@ -23,6 +23,7 @@ from rlhf.watching.metrics import (
     Shares,
     completion_metrics,
     evaluation_metrics,
+    failure_rates,
     part_means,
 )
 
@@ -115,7 +116,7 @@ class WinRateEvaluation:
         known = [one for one in won if one is not None]
         metrics = completion_metrics(drawn)
         metrics["invalid_rate"] = 1 - len(known) / len(won)
-        metrics |= part_means("", map(_own_parts, verdicts))
+        metrics |= part_means("", map(_own_parts, verdicts)) | failure_rates("", verdicts)
         return metrics | ({"win_rate": sum(known) / len(known)} if known else {})
 
     def _require_initial(self) -> None:
