@@ -22,6 +22,7 @@ class Fact(Enum):
     outcomes = "whole answers are right or wrong"
     partial_scores = "a number for how an answer begins"
     matrix = "win probabilities of every two completions"
+    arguments = "a judge that can argue with others"
     games = "completions play each other, so that there are win probabilities to learn from"
     ranked_lists = "a ranked list per prompt"
     one_turn = "an answer is one turn of the policy"

@@ -10,6 +10,10 @@ from rlhf.problems import RunFailed
 from rlhf.records import Asked, Collected, Prompt, Verdict
 from rlhf.seeds import derive_seed
 from rlhf.stages import Algorithm, Collector, Schedule
+from rlhf.tools.tool import cut
+
+SHOWN_CHARS = 300
+"""Of a judge's reason, where it has failed."""
 
 
 class PromptsFailed(RunFailed):
@@ -104,12 +108,17 @@ class RoundCollector:
                 for why in verdict.reasons
                 if why
             ]
-            first = f": {reasons[0][1]} (prompt {reasons[0][0].id})" if reasons else ""
+            first = f": {_shortly(reasons[0][1])} (prompt {reasons[0][0].id})" if reasons else ""
             key = "".join(f".members.{name}" for name in member.split(".") if name)
             raise JudgeFailed(
                 f"round {round}: {member or judged[0][1].judge} failed on {sum(failed)} of "
                 f"{len(failed)} and judge{key}.max_failure_rate={limit:g}{first}"
             )
+
+
+def _shortly(reason: str) -> str:
+    """Judges that write give reasons of many lines."""
+    return cut(" ".join(reason.split()), SHOWN_CHARS)
 
 
 def _failed(verdict: Verdict, member: str) -> Sequence[bool]:

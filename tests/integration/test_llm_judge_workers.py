@@ -18,6 +18,7 @@ from actors.rollout import RolloutService, RolloutWorker
 from actors.self_evaluation import check_policy_judge, policy_judge
 from rlhf.config.models import DType, TransformersRolloutConfig, Transport, VllmRolloutConfig
 from rlhf.judges import listwise, rubric
+from rlhf.judges.deliberation import DeliberationConfig
 from rlhf.judges.listwise import ListwiseConfig
 from rlhf.judges.llm import LLMJudgeConfig
 from rlhf.judges.questions.asking import AskingConfig
@@ -25,6 +26,7 @@ from rlhf.judges.questions.template import DEFAULT_TEMPLATE, Template
 from rlhf.judges.rubric import RubricConfig
 from rlhf.problems import InputError
 from rlhf.records import Completion, Message, Prompt
+from rlhf.tools.calculator import CalculatorConfig
 
 CHAT = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}<eos>{% endfor %}[judge] "
 TEXTS = ["4", "Four, I think.", "{second} <eos> é"]
@@ -200,6 +202,29 @@ async def test_a_model_that_gives_no_letter_has_failed(text, told, byte_model, t
     assert comparison.failed == (True,)
     (line,) = [record.message for record in caplog.records if record.name == "actors.llm_judge"]
     assert line.startswith(f"judge.path={directory}: ") and re.search(told, line)
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("template", [None, "{{ messages[0]['content'] }}<think>"])
+async def test_workers_write_with_a_tool_and_read_it_again(byte_model, tmp_path, template):
+    """It calls, is given what the tool finds, and goes on behind that; where it thinks, the thought
+    is left out."""
+    note, begin = "[12+34=]*So.", "\n" if template is None else "?</think>"
+    text = (begin if template is None else f"<think>{begin}") + note
+    model = write_writing_model(byte_model, tmp_path / "model", text, template)
+    tool = CalculatorConfig(opens="[", reply_closes="]")
+    config = DeliberationConfig(
+        path=str(model), notes={"check": "Check."}, scale=2, note_tokens=30, tools=tool
+    )
+    judge, workers = start_llm_judge(
+        config, TransformersRolloutConfig(), DType.float32, Allotment("judge", 1, 1, 0, 1), 120, 1
+    )
+    try:
+        await wait_ready(workers, 300)
+        found = await judge.judge(*group("a", "4"))
+    finally:
+        stop_workers(workers)
+    assert found.reasons == ("no verdict after [check] [12+34=46]*So.",)
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -49,7 +49,7 @@ class LLMJudge:
             self._prefers_first(request, texts[i], texts[j], wishes, context) for i, j in pairs
         )
         prefers_first = dict(zip(pairs, await asyncio.gather(*asked), strict=True))
-        win_prob, disagreement = _both_orders(prefers_first, len(texts))
+        win_prob, disagreement = both_orders(prefers_first, len(texts))
         return Comparison(
             tuple(tuple(win_prob[i][j] for j in places) for i in places), self._name, disagreement
         )
@@ -104,7 +104,7 @@ class InContexts:
         return sum(known) if len(known) == len(values) else None
 
 
-def _both_orders(
+def both_orders(
     prefers_first: Mapping[tuple[int, int], float | None], num_texts: int
 ) -> tuple[list[list[float | None]], float | None]:
     """The matrix of win probabilities, and how far the two orders are apart on average."""
