@@ -155,21 +155,26 @@ class WorkerChooser:
             _log.warning("%s: %s; such questions count as failed", self._reader.where, reason)
 
 
-def start_llm_judge(
-    config: AskingConfig,
+def start_llm_judges(
+    configs: Sequence[AskingConfig],
     rollout: RolloutConfig,
     dtype: DType,
     allotment: Allotment,
     timeout_s: float,
     seed: int,
-) -> tuple[Judge, list[Worker]]:
-    """The judge at `judge.path`, and its workers: on the engine of `rollout`, not yet ready."""
-    reader = _reader(config)
-    workers = start_answering(config, reader, rollout, dtype, allotment, seed)
+) -> tuple[list[Judge], list[Worker]]:
+    """Judges of the one model at `judge.path`, and their workers: on the engine of `rollout`, not
+    yet ready."""
+    longest = max(map(answer_tokens, configs))
+    readers = [QuestionReader(one.path, one.max_tokens, longest) for one in configs]
+    widest = max(readers, key=lambda reader: reader.max_tokens)
+    workers = start_answering(configs[0], widest, rollout, dtype, allotment, seed)
     calls = rollout.calls_per_worker
-    chooser = WorkerChooser(workers, reader, calls_per_worker=calls, timeout_s=timeout_s)
-    judge = config.judge_by(Remembering(chooser), reader.model, reader.clean)
-    return judge, workers
+    judges = []
+    for config, reader in zip(configs, readers, strict=True):
+        chooser = WorkerChooser(workers, reader, calls_per_worker=calls, timeout_s=timeout_s)
+        judges.append(config.judge_by(Remembering(chooser), reader.model, reader.clean))
+    return judges, workers
 
 
 def start_answering(
@@ -194,7 +199,7 @@ def start_answering(
 def check_llm_judge(config: AskingConfig) -> None:
     """Of the model at `judge.path`, tokenizer and configuration; raises InputError if it cannot
     be a judge."""
-    reader = _reader(config)
+    reader = QuestionReader(config.path, config.max_tokens, answer_tokens(config))
     reader.label_ids(config.labels)
     reader.check(config.trivial)
 
@@ -202,7 +207,3 @@ def check_llm_judge(config: AskingConfig) -> None:
 def answer_tokens(config: AskingConfig) -> int:
     """The most that one answer to a question may have."""
     return max(ANSWER_TOKENS, config.writes)
-
-
-def _reader(config: AskingConfig) -> QuestionReader:
-    return QuestionReader(config.path, config.max_tokens, answer_tokens(config))

@@ -25,6 +25,7 @@ class EmbeddingConfig(HeldModelConfig):
     Contriever's are (Izacard et al. 2021, arXiv 2112.09118)."""
 
     name: ClassVar[str] = "embedding"
+    loaded_as: ClassVar[str | None] = "encoder"
 
     near: Near = Near.prompt
     cosine: bool = True

@@ -23,6 +23,7 @@ from rlhf.launching.assembly import (
     make_publisher,
     make_schedule,
     max_logprob_gap,
+    require_answers,
     require_transport,
     start_policy,
     start_reference,
@@ -74,6 +75,8 @@ def launch(config: Config, overrides: list[str], name: str | None = None) -> flo
         inputs = read_inputs(config, directory)
         contents = fingerprints(plain(config))
         require_same(directory, contents, config.run.allow_changed, checkpoint is not None)
+        if checkpoint is not None and checkpoint.state["num_rounds"]:
+            require_answers(config, inputs, directory)
         wanted = roles(config, inputs.model_path)
         with (
             ThreadPoolExecutor(1) as beside,

@@ -13,7 +13,7 @@ from letter_models import write_letter_model, write_writing_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.group import Allotment, start_workers, stop_workers, wait_ready
-from actors.llm_judge import check_llm_judge, start_llm_judge
+from actors.llm_judge import check_llm_judge, start_llm_judges
 from actors.rollout import RolloutService, RolloutWorker
 from actors.self_evaluation import check_policy_judge, policy_judge
 from rlhf.config.models import DType, TransformersRolloutConfig, Transport, VllmRolloutConfig
@@ -73,8 +73,8 @@ async def judged(
     engine: str = "transformers",
     kind: type[AskingConfig] = LLMJudgeConfig,
 ) -> list[Any]:
-    judge, workers = start_llm_judge(
-        kind(path=str(model), num_workers=2),
+    (judge,), workers = start_llm_judges(
+        [kind(path=str(model), num_workers=2)],
         ENGINES[engine](max_prompt_tokens=8, max_completion_tokens=8),
         DType.float32,
         Allotment("judge", 1 if engine == "vllm" else 2, 1, 0, 1),
@@ -216,8 +216,8 @@ async def test_workers_write_with_a_tool_and_read_it_again(byte_model, tmp_path,
     config = DeliberationConfig(
         path=str(model), notes={"check": "Check."}, scale=2, note_tokens=30, tools=tool
     )
-    judge, workers = start_llm_judge(
-        config, TransformersRolloutConfig(), DType.float32, Allotment("judge", 1, 1, 0, 1), 120, 1
+    (judge,), workers = start_llm_judges(
+        [config], TransformersRolloutConfig(), DType.float32, Allotment("judge", 1, 1, 0, 1), 120, 1
     )
     try:
         await wait_ready(workers, 300)
