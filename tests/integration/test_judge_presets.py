@@ -29,6 +29,7 @@ PRESETS = {
     "cdr": ["strong.path=LM", "weak.path=LM"],
     "follow_up": ["path=LM"],
     "r3": ["relevance.path=LM"],
+    "r3_constrained": ["relevance.path=LM"],
     "jury": [f"{juror}.path=CHAT" for juror in ("first", "second", "third")],
     "ensemble": [f"{member}.path=REWARD" for member in ("first", "second", "third")],
     "verified": ["taste.path=REWARD"],

@@ -10,7 +10,7 @@ PROMPT = Prompt("p", (Message("user", "What is 2 + 2?"),), (1,))
 
 
 def completions(*texts: str) -> list[Completion]:
-    return [Completion("p", i, (1,), (0.0,), text, False, 0) for i, text in enumerate(texts)]
+    return [Completion("p", i, (i,), (0.0,), text, False, 0) for i, text in enumerate(texts)]
 
 
 class Author:

@@ -6,12 +6,13 @@ import pytest
 from authors import PROMPT, Author, better, completions
 from chat_server import said
 
+from rlhf.collecting.matching import Matching, match
 from rlhf.judges.deliberation import Deliberation, DeliberationConfig
 from rlhf.judges.questions.choosing import Remembering, Writing
 from rlhf.judges.questions.template import LABELS
 from rlhf.options import Fact
 from rlhf.problems import InputError
-from rlhf.records import Comparison, Judgement, Prompt
+from rlhf.records import Comparison, DropReason, Judgement, Prompt
 from rlhf.tools.calculator import CalculatorConfig
 from rlhf.tools.function import FunctionToolConfig
 from rlhf.tools.python import PythonConfig
@@ -79,6 +80,12 @@ async def test_votes_are_written_anew_and_their_order_does_not_matter():
         found.append((await judge.judge(PROMPT, completions("x", "y"))).win_prob[0][1])
         assert len(seeds) == 4
     assert found == [0.75, 0.75, 0.75, 0.5]
+    # Votes that are even make no pair.
+    group = completions("x", "y")
+    even = await judge.judge(PROMPT, group)
+    assert isinstance(even, Comparison)
+    kept, (dropped,) = match(PROMPT, group, even, Matching(), learns_from_ties=False, seed=1)
+    assert kept == () and dropped.reason is DropReason.TIE
 
 
 async def test_with_a_scale_each_answer_is_rated_alone():
