@@ -76,7 +76,7 @@ class DebateConfig(JudgeConfig):
             )
         yield from (
             f"+judge@judge.members.{name}={member.name}: does not argue; take deliberation, "
-            "without a scale"
+            "without scale and votes"
             for name, member in self.members.items()
             if not problems and Fact.arguments not in member.gives()
         )

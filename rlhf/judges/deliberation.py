@@ -64,8 +64,10 @@ class DeliberationConfig(AskingConfig):
     """`+tools@judge.tools=calculator`: what may be called in notes; runs on the driver's node."""
 
     def gives(self) -> Set[Fact]:
-        compares = {Fact.matrix, Fact.arguments}
-        return {Fact.verdicts} | (compares if self.scale is None else set())
+        if self.scale is not None:
+            return {Fact.verdicts}
+        argues = {Fact.arguments} if self.votes == 1 else set()  # a debate is held once
+        return {Fact.verdicts, Fact.matrix} | argues
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()

@@ -105,6 +105,8 @@ def member(**given) -> DeliberationConfig:
          "+judge@judge.members.b=llm: does not argue; take deliberation"),
         (DebateConfig(members={"a": member(), "b": member(scale=5)}),
          "+judge@judge.members.b=deliberation: does not argue"),
+        (DebateConfig(members={"a": member(), "b": member(votes=2)}),
+         "+judge@judge.members.b=deliberation: does not argue"),
         (DebateConfig(members={"a": member(), "b": member()}, num_workers=2),
          "judge.num_workers=2: a debate has no workers of its own"),
     ],
