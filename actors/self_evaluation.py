@@ -6,6 +6,7 @@ from actors.rollout import RolloutService
 from rlhf.config.models import RolloutConfig
 from rlhf.judges.questions.asking import AskingConfig
 from rlhf.judges.questions.template import LABELS
+from rlhf.problems import InputError
 from rlhf.stages import Judge
 from rlhf.tree.self_evaluation import QUESTION, SelfEvaluation
 
@@ -32,6 +33,14 @@ def policy_judge(
 
 def check_policy_judge(judge: AskingConfig, path: str, max_tokens: int) -> None:
     """Raises InputError, naming model.path, if the model cannot be asked that judge's questions."""
+    if judge.writes >= max_tokens:
+        raise InputError(
+            [
+                f"judge.note_tokens={judge.writes}: a note and its question have to fit "
+                f"rollout.max_prompt_tokens + rollout.max_completion_tokens = {max_tokens}; lower "
+                "it, or raise those"
+            ]
+        )
     reader = _reader(path, max_tokens, answer_tokens(judge))
     reader.label_ids(judge.labels)
     reader.check(judge.trivial)

@@ -163,6 +163,8 @@ async def test_the_policy_judges_as_the_same_model_would(plain_model):
     assert verdict.judge.startswith("llm/policy@")
     with pytest.raises(InputError, match=r"model\.path=.*allow \(\d+ tokens\)"):
         check_policy_judge(config, str(plain_model), 300)
+    with pytest.raises(InputError, match=r"^judge\.note_tokens=512: .* = 300; lower it"):
+        check_policy_judge(DeliberationConfig(policy=True), str(plain_model), 300)
 
 
 @pytest.mark.usefixtures("ray_session")
