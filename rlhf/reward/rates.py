@@ -72,7 +72,8 @@ def estimated(passed: Share, overturned: Share, confirmed: Share) -> tuple[Rates
     sure = (1.0, 1.0) if not confirmed.count else confirmed.interval()
     right = confirmed.value if confirmed.count else 1.0
     ends = [rates_by_appeals(passed.value, a, b) for a in overturned.interval() for b in sure]
-    low, high = (Rates(*map(pick, zip(*ends, strict=True))) for pick in (min, max))
+    positives, negatives = [one[0] for one in ends], [one[1] for one in ends]
+    low, high = Rates(min(positives), min(negatives)), Rates(max(positives), max(negatives))
     return rates_by_appeals(passed.value, overturned.value, right), low, high
 
 
