@@ -1,4 +1,5 @@
-"""Judges that ask, on Ray: rollout workers that hold the judge model say how likely labels are.
+"""Judges that ask, on Ray: rollout workers that hold the judge model say how likely labels are, and
+write what is to be read before.
 
 A model that answers with none of them may be one that thinks first: it is left to write, and asked
 again behind its thought.
@@ -13,15 +14,17 @@ from typing import NamedTuple
 from actors.group import Allotment, Worker, call_all, start_workers
 from actors.question_reader import QuestionReader
 from actors.rollout import RolloutService, RolloutWorker
-from rlhf.collecting.dispatch import Dispatcher
+from rlhf.collecting.dispatch import Dispatcher, RequestFailed
 from rlhf.config.models import DType, RolloutConfig, Transport
 from rlhf.judges.questions.asking import AskingConfig
-from rlhf.judges.questions.choosing import Remembering
+from rlhf.judges.questions.choosing import Remembering, Writing
 from rlhf.judges.questions.labels import MIN_LABEL_PROBABILITY, none_of, shares
 from rlhf.judges.questions.thoughts import TEMPERATURE
 from rlhf.records import Prompt, Sampling, Tokens
 from rlhf.seeds import derive_seed
 from rlhf.stages import Judge
+from rlhf.tools.rollout import ToolRollout
+from rlhf.tools.sandbox import SandboxFailed
 
 ANSWER_TOKENS = 2
 """A label, and the one token that vLLM generates after it."""
@@ -62,7 +65,7 @@ class LabelScorer:
 
 
 class WorkerChooser:
-    """`rlhf.judges.questions.choosing.Chooser` by rollout workers."""
+    """`rlhf.judges.questions.choosing.Author` by rollout workers."""
 
     def __init__(
         self,
@@ -129,27 +132,56 @@ class WorkerChooser:
         (completion,) = await self._service.generate(prompt, sampling, seed)
         return completion.token_ids
 
+    async def write(self, question: str, writing: Writing) -> str | None:
+        """None for a question that is too long or refused, for a thought without an end, and where
+        the sandbox of a tool is out of order."""
+        reader, instrument = self._reader, writing.instrument
+        tokens = reader.tokens(question)
+        if tokens is None:
+            return self._tell(f"a question has more than {reader.max_tokens} tokens")
+        limit = writing.max_tokens + reader.thought_tokens
+        rollout = self._service
+        if instrument is not None:
+            rollout = ToolRollout(rollout, instrument.tool, reader.encode, instrument.syntax, limit)
+        prompt = Prompt(question, (), tokens)
+        sampling = Sampling(1, limit, temperature=TEMPERATURE)
+        try:
+            (answer,) = await rollout.generate(prompt, sampling, writing.seed)
+        except (RequestFailed, SandboxFailed) as error:
+            return self._tell(str(error))
+        if not reader.thought_tokens:
+            return answer.text.strip() or None
+        thought = reader.thought(answer.token_ids)
+        if thought is None and reader.is_thinking(answer.token_ids):
+            return self._tell(f"no thought of it ends within {limit} tokens")
+        return reader.text(answer.token_ids[len(thought or ()) :]).strip() or None
+
     def _tell(self, reason: str) -> None:
         if not self._was_told:
             self._was_told = True
             _log.warning("%s: %s; such questions count as failed", self._reader.where, reason)
 
 
-def start_llm_judge(
-    config: AskingConfig,
+def start_llm_judges(
+    configs: Sequence[AskingConfig],
     rollout: RolloutConfig,
     dtype: DType,
     allotment: Allotment,
     timeout_s: float,
     seed: int,
-) -> tuple[Judge, list[Worker]]:
-    """The judge at `judge.path`, and its workers: on the engine of `rollout`, not yet ready."""
-    reader = QuestionReader(config.path, config.max_tokens, ANSWER_TOKENS)
-    workers = start_answering(config, reader, rollout, dtype, allotment, seed)
+) -> tuple[list[Judge], list[Worker]]:
+    """Judges of the one model at `judge.path`, and their workers: on the engine of `rollout`, not
+    yet ready."""
+    longest = max(map(answer_tokens, configs))
+    readers = [QuestionReader(one.path, one.max_tokens, longest) for one in configs]
+    widest = max(readers, key=lambda reader: reader.max_tokens)
+    workers = start_answering(configs[0], widest, rollout, dtype, allotment, seed)
     calls = rollout.calls_per_worker
-    chooser = WorkerChooser(workers, reader, calls_per_worker=calls, timeout_s=timeout_s)
-    judge = config.judge_by(Remembering(chooser), reader.model, reader.clean)
-    return judge, workers
+    judges = []
+    for config, reader in zip(configs, readers, strict=True):
+        chooser = WorkerChooser(workers, reader, calls_per_worker=calls, timeout_s=timeout_s)
+        judges.append(config.judge_by(Remembering(chooser), reader.model, reader.clean))
+    return judges, workers
 
 
 def start_answering(
@@ -175,6 +207,11 @@ def start_answering(
 def check_llm_judge(config: AskingConfig) -> None:
     """Of the model at `judge.path`, tokenizer and configuration; raises InputError if it cannot
     be a judge."""
-    reader = QuestionReader(config.path, config.max_tokens, ANSWER_TOKENS)
+    reader = QuestionReader(config.path, config.max_tokens, answer_tokens(config))
     reader.label_ids(config.labels)
     reader.check(config.trivial)
+
+
+def answer_tokens(config: AskingConfig) -> int:
+    """The most that one answer to a question may have."""
+    return max(ANSWER_TOKENS, config.writes)

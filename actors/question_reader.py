@@ -105,6 +105,14 @@ class QuestionReader:
             count += 1
         return tuple(token_ids[:count])
 
+    def is_thinking(self, token_ids: Sequence[int]) -> bool:
+        """Of what the model wrote, whether it ends in a thought."""
+        return is_open(self._turn_begin() + self._decode(token_ids))
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """A text that is to stand in an answer, control tokens that it spells included."""
+        return self._renderer.text_ids(text)
+
     def text(self, token_ids: Sequence[int]) -> str:
         """Of an answer, without special tokens."""
         return self._tokenizer.decode(token_ids, skip_special_tokens=True)

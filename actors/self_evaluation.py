@@ -1,11 +1,12 @@
 """The policy asked about its own answers: its rollout workers say how likely each label is."""
 
-from actors.llm_judge import ANSWER_TOKENS, WorkerChooser
+from actors.llm_judge import ANSWER_TOKENS, WorkerChooser, answer_tokens
 from actors.question_reader import QuestionReader
 from actors.rollout import RolloutService
 from rlhf.config.models import RolloutConfig
 from rlhf.judges.questions.asking import AskingConfig
 from rlhf.judges.questions.template import LABELS
+from rlhf.problems import InputError
 from rlhf.stages import Judge
 from rlhf.tree.self_evaluation import QUESTION, SelfEvaluation
 
@@ -24,7 +25,7 @@ def policy_judge(
     judge: AskingConfig, rollout: RolloutService, path: str, config: RolloutConfig, timeout_s: float
 ) -> Judge:
     """By the newest published policy too, so that nothing it has said is remembered."""
-    reader = _reader(path, config.longest)
+    reader = _reader(path, config.longest, answer_tokens(judge))
     calls = config.calls_per_worker
     chooser = WorkerChooser(rollout.workers, reader, calls_per_worker=calls, timeout_s=timeout_s)
     return judge.judge_by(chooser, "policy", reader.clean)
@@ -32,7 +33,15 @@ def policy_judge(
 
 def check_policy_judge(judge: AskingConfig, path: str, max_tokens: int) -> None:
     """Raises InputError, naming model.path, if the model cannot be asked that judge's questions."""
-    reader = _reader(path, max_tokens)
+    if judge.writes >= max_tokens:
+        raise InputError(
+            [
+                f"judge.note_tokens={judge.writes}: a note and its question have to fit "
+                f"rollout.max_prompt_tokens + rollout.max_completion_tokens = {max_tokens}; lower "
+                "it, or raise those"
+            ]
+        )
+    reader = _reader(path, max_tokens, answer_tokens(judge))
     reader.label_ids(judge.labels)
     reader.check(judge.trivial)
 
@@ -44,5 +53,5 @@ def check_questions(path: str, max_tokens: int) -> None:
     reader.check(QUESTION.format(prompt="1+1", solution="", answer="2"))
 
 
-def _reader(path: str, max_tokens: int) -> QuestionReader:
-    return QuestionReader(path, max_tokens, ANSWER_TOKENS, "model.path", window=max_tokens)
+def _reader(path: str, max_tokens: int, answer: int = ANSWER_TOKENS) -> QuestionReader:
+    return QuestionReader(path, max_tokens, answer, "model.path", window=max_tokens)

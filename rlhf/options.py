@@ -23,6 +23,7 @@ class Fact(Enum):
     parts = "pairs come with what each of several judges said of their sides"
     partial_scores = "a number for how an answer begins"
     matrix = "win probabilities of every two completions"
+    arguments = "a judge that can argue with others"
     games = "completions play each other, so that there are win probabilities to learn from"
     ranked_lists = "a ranked list per prompt"
     one_turn = "an answer is one turn of the policy"

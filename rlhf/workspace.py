@@ -49,6 +49,7 @@ SECTIONS: dict[str, list[Panel]] = {
         Panel("Length", ["eval/length_mean"]),
         Panel("Variety", ["eval/unique_rate", "eval/distinct_1", "eval/distinct_2"]),
         Panel("Cut off, or not judged", ["eval/truncated_rate", "eval/invalid_rate"]),
+        Panel("Failures of members", ["eval/failed_*"]),
     ],
     "Preferences": [
         Panel("Pairs, kept and dropped", ["preference/count", "preference/dropped_*"],
@@ -61,6 +62,7 @@ SECTIONS: dict[str, list[Panel]] = {
         Panel("Score", ["judge/score_mean"]),
         Panel("Parts of the score", ["judge/part_*"]),
         Panel("Failures and ties", ["judge/invalid_rate", "judge/tie_rate"]),
+        Panel("Failures of members", ["judge/failed_*"]),
         Panel("Win probability of the chosen side", ["judge/win_prob_mean"]),
         Panel("Consistency", ["judge/order_disagreement", "judge/cycle_rate"]),
     ],

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 
 from rlhf.collecting.dispatch import RequestFailed
 from rlhf.config.run import RoundConfig
@@ -11,6 +10,10 @@ from rlhf.problems import RunFailed
 from rlhf.records import Asked, Collected, Prompt, Verdict
 from rlhf.seeds import derive_seed
 from rlhf.stages import Algorithm, Collector, Schedule
+from rlhf.tools.tool import cut
+
+SHOWN_CHARS = 300
+"""Of a judge's reason, where it has failed."""
 
 
 class PromptsFailed(RunFailed):
@@ -54,8 +57,8 @@ class RoundCollector:
         seed: int,
         num_rounds: int,
     ) -> None:
-        """`failure_limits`: the share of a round's judgements that may fail, as the part without
-        a name, and likewise of parts of them by name."""
+        """`failure_limits`: the share of a round's judgements that may fail, by the empty name,
+        and likewise of those of members by theirs."""
         self._algorithm = algorithm
         self._failure_limits = failure_limits
         self._schedule = schedule
@@ -94,26 +97,29 @@ class RoundCollector:
 
     def _check_judge(self, round: int, collected: Sequence[Collected]) -> None:
         judged = [(one.prompt, one.judgement) for one in collected if one.judgement]
-        for part, limit in self._failure_limits.items():
-            failed = [failed for _, verdict in judged for failed in _failed(verdict, part)]
+        for member, limit in self._failure_limits.items():
+            failed = [failed for _, verdict in judged for failed in _failed(verdict, member)]
             if not failed or sum(failed) / len(failed) <= limit:
                 continue
             reasons = [
                 (prompt, why)
                 for prompt, verdict in judged
-                if any(_failed(verdict, part))
+                if any(_failed(verdict, member))
                 for why in verdict.reasons
                 if why
             ]
-            first = f": {reasons[0][1]} (prompt {reasons[0][0].id})" if reasons else ""
-            key = "".join(f".members.{name}" for name in part.split(".") if name)
+            first = f": {_shortly(reasons[0][1])} (prompt {reasons[0][0].id})" if reasons else ""
+            key = "".join(f".members.{name}" for name in member.split(".") if name)
             raise JudgeFailed(
-                f"round {round}: {part or judged[0][1].judge} failed on {sum(failed)} of "
+                f"round {round}: {member or judged[0][1].judge} failed on {sum(failed)} of "
                 f"{len(failed)} and judge{key}.max_failure_rate={limit:g}{first}"
             )
 
 
-def _failed(verdict: Verdict, part: str) -> Sequence[bool]:
-    if not part:
-        return verdict.failed
-    return [score is None or not isfinite(score) for score in verdict.parts.get(part, ())]
+def _shortly(reason: str) -> str:
+    """Judges that write give reasons of many lines."""
+    return cut(" ".join(reason.split()), SHOWN_CHARS)
+
+
+def _failed(verdict: Verdict, member: str) -> Sequence[bool]:
+    return verdict.member_failures.get(member, ()) if member else verdict.failed

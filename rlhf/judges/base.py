@@ -1,6 +1,6 @@
 """What every judge says of itself, and what it may leave as it is here."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -89,6 +89,12 @@ class JudgeConfig(Option):
         return None
 
     @property
+    def shares(self) -> Hashable:
+        """Where several that are asked together have the same, they share workers, and the model in
+        them; None of one that has its own."""
+        return None
+
+    @property
     def known_game(self) -> str | None:
         """The file of a game whose equilibrium evaluations are to measure, instead of `measure`."""
         return None
@@ -145,9 +151,16 @@ class HeldModelConfig(JudgeConfig):
     micro_batch_tokens: int = number(16384, at_least=1)
     dtype: str = text("auto")
 
+    loaded_as: ClassVar[str | None] = None
+    """What the model is, of one that is loaded once for all judges of a worker."""
+
     @property
     def seat(self) -> Seat:
         return Seat.gpu
+
+    @property
+    def shares(self) -> Hashable:
+        return self.loaded_as and (self.loaded_as, from_anywhere(self.path), self.dtype)
 
     @property
     def loads(self) -> str:
@@ -168,6 +181,7 @@ class HeldModelConfig(JudgeConfig):
 class ModelJudgeConfig(HeldModelConfig):
     """A Hugging Face sequence-classification model."""
 
+    loaded_as: ClassVar[str | None] = "classifier"
     labels: ClassVar[str]
     """How many it has, in words."""
 
@@ -190,6 +204,8 @@ class ModelJudgeConfig(HeldModelConfig):
 @dataclass
 class LanguageModelJudgeConfig(HeldModelConfig):
     """A causal language model that says how likely texts are."""
+
+    loaded_as: ClassVar[str | None] = "language model"
 
     def folder(self) -> Path:
         from rlhf.models.checks import require_causal

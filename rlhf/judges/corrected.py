@@ -1,35 +1,67 @@
 """A verifier that is known to err, corrected for how often it does."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from enum import Enum
+from pathlib import Path
+from typing import ClassVar, NamedTuple
 
+from rlhf.config.texts import location
 from rlhf.judges.base import JudgeConfig, Seat
+from rlhf.judges.joining import all_failures, all_parts
 from rlhf.judges.members import member_problems, needs_of
 from rlhf.options import Fact
+from rlhf.problems import InputError
 from rlhf.ranges import number
 from rlhf.records import Completion, Judgement, Prompt
+from rlhf.seeds import derive_seed
 from rlhf.stages import Judge
 
-MEMBER = "of"
+MEMBER, APPEAL = "of", "appeal"
+OVERTURNED, CONFIRMED = "overturned", "confirmed"
+"""Parts: whether the appeal calls right what did not pass, and what passed."""
+
+
+class Rates(NamedTuple):
+    """How often a verifier errs."""
+
+    false_positive: float
+    """How often a wrong answer passes."""
+    false_negative: float
+    """How often a right one does not."""
+
+
+class Form(Enum):
+    backward = "backward"
+    """(r - p) / (1 - p - q), whose mean is the share that is really right."""
+    forward = "forward"
+    """q - 1 for what fails and q for what passes: 0 on average for right answers, and -(1 - p - q)
+    for wrong ones, to be weights of a policy gradient. It needs no p."""
 
 
 @dataclass
 class CorrectedConfig(JudgeConfig):
-    """The backward correction of noisy outcomes: (r - p) / (1 - p - q), of r being 0 or 1, p how
-    often a wrong answer passes, q how often a right one does not.
+    """Noisy outcomes r of 0 or 1, corrected by how often a wrong answer passes, p, and how often a
+    right one does not, q (Natarajan et al. 2013, Learning with noisy labels, Lemma 1; 2025, arXiv
+    2510.00915, for verifiers, whose appeals these are).
 
-    Its mean is then the share that is really right, if the two rates are (Natarajan et al. 2013,
-    Learning with noisy labels, Lemma 1). It says nothing of single answers: pairs stay as they are,
-    with margins 1 / (1 - p - q) times as wide.
+    It says nothing of single answers: pairs stay as they are, with other margins.
     """
 
     name: ClassVar[str] = "corrected"
 
     members: dict[str, JudgeConfig] = field(default_factory=dict)
-    """The one judge `of`: `judge@judge.members.of=verifier`."""
+    """The judge `of`: `judge@judge.members.of=verifier`; and perhaps one that knows better,
+    `+judge@judge.members.appeal=...`, which is asked about some answers and changes no score."""
     false_positive: float = number(0.1, at_least=0, below=1)
     false_negative: float = number(0.1, at_least=0, below=1)
+    rates_file: str | None = location(None)
+    """Instead of both: JSON of them, as `python -m rlhf.reward.rates` writes it."""
+    form: Form = Form.backward
+    appeals: float = number(0.1, above=0, at_most=1)
+    """Share of the answers that `appeal` is asked about; which, follows from their text."""
 
     def asks(self) -> Mapping[str, JudgeConfig]:
         return self.members
@@ -38,6 +70,14 @@ class CorrectedConfig(JudgeConfig):
     def seat(self) -> Seat:
         return Seat.nowhere
 
+    @property
+    def rates(self) -> Rates:
+        """Those of the file, if there is a good one."""
+        with suppress(InputError):  # `problems` tells it
+            if self.rates_file is not None:
+                return rates_in(self.rates_file)
+        return Rates(self.false_positive, self.false_negative)
+
     def gives(self) -> Set[Fact]:
         return {Fact.verdicts}
 
@@ -45,50 +85,132 @@ class CorrectedConfig(JudgeConfig):
         return needs_of(self.members)
 
     def problems(self) -> Iterator[str]:
-        if self.members.keys() != {MEMBER}:
+        if MEMBER not in self.members or self.members.keys() - {MEMBER, APPEAL}:
             told = ", ".join(self.members) or "none"
-            yield f"judge.members: has {told}, and judge=corrected the one member {MEMBER}"
+            yield (
+                f"judge.members: has {told}, and judge=corrected the member {MEMBER}, and perhaps "
+                f"{APPEAL}"
+            )
             return
         problems = list(member_problems(self.members))
         yield from problems
-        member = self.members[MEMBER]
-        if not problems and Fact.outcomes not in member.gives():
-            yield (
-                f"judge@judge.members.{MEMBER}={member.name}: does not say right or wrong; take "
-                "one that does, such as verifier"
-            )
-        if self.false_positive + self.false_negative >= 1:
-            yield (
-                f"judge.false_positive={self.false_positive:g} "
-                f"judge.false_negative={self.false_negative:g}: with a sum of 1 or more it says "
-                "less than a guess; lower either"
-            )
+        yield from (
+            f"judge@judge.members.{name}={member.name}: does not say right or wrong; take one that "
+            "does, such as verifier"
+            for name, member in self.members.items()
+            if not problems and Fact.outcomes not in member.gives()
+        )
+        yield from self._rate_problems()
+
+    def _rate_problems(self) -> Iterator[str]:
+        told = (
+            f"judge.false_positive={self.false_positive:g} "
+            f"judge.false_negative={self.false_negative:g}"
+        )
+        if self.rates_file is not None:
+            told = f"judge.rates_file={self.rates_file}"
+            try:
+                rates_in(self.rates_file)
+            except InputError as error:
+                yield from error.problems
+        if sum(self.rates) >= 1:
+            yield f"{told}: with a sum of 1 or more it says less than a guess; lower either"
 
     def over(self, members: Mapping[str, Judge]) -> "Corrected":
-        return Corrected(self, members[MEMBER])
+        return Corrected(self, members[MEMBER], members.get(APPEAL))
 
 
 class Corrected:
     """`rlhf.stages.Judge` over one that says right or wrong, whose own word is the part `of`."""
 
-    def __init__(self, config: CorrectedConfig, judge: Judge) -> None:
+    def __init__(self, config: CorrectedConfig, judge: Judge, appeal: Judge | None) -> None:
         self._judge = judge
-        self._rates = config.false_positive, config.false_negative
+        self._appeal = appeal
+        self._rates = config.rates
+        self._form = config.form
+        self._share = config.appeals
 
     async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Judgement:
         """Missing where it is."""
         found = await self._judge.judge(prompt, completions)
         assert isinstance(found, Judgement), "who says right or wrong gives scores"
-        scores = tuple(None if r is None else corrected(r, *self._rates) for r in found.scores)
-        of_member = {f"{MEMBER}.{name}": values for name, values in found.parts.items()}
+        scores = tuple(
+            None if r is None else corrected(r, self._rates, self._form) for r in found.scores
+        )
         told = "{:g},{:g}".format(*self._rates)
-        return replace(
+        form = "" if self._form is Form.backward else f"{self._form.value}: "
+        verdict = replace(
             found,
             scores=scores,
-            judge=f"corrected({told})/{found.judge}@1",
-            parts={MEMBER: found.scores, **of_member},
+            judge=f"corrected({form}{told})/{found.judge}@1",
+            parts=all_parts({MEMBER: found}),
+            member_failures=all_failures({MEMBER: found}),
+        )
+        return (
+            verdict
+            if self._appeal is None
+            else await self._with_appeals(self._appeal, verdict, prompt, completions)
         )
 
+    async def _with_appeals(
+        self, appeal: Judge, verdict: Judgement, prompt: Prompt, completions: Sequence[Completion]
+    ) -> Judgement:
+        """With what the appeal says of some, as parts."""
+        outcomes = verdict.parts[MEMBER]
+        asked = [
+            i
+            for i, one in enumerate(completions)
+            if outcomes[i] is not None and _drawn(prompt, one) < self._share
+        ]
+        missing: list[float | None] = [None] * len(completions)
+        parts = {OVERTURNED: list(missing), CONFIRMED: list(missing)}
+        failures = dict(verdict.member_failures)
+        if asked:
+            found = await appeal.judge(prompt, [completions[i] for i in asked])
+            for i, score in zip(asked, found.scores, strict=True):
+                parts[CONFIRMED if outcomes[i] == 1 else OVERTURNED][i] = score
+            failures |= all_failures({APPEAL: found})
+        told = {name: tuple(values) for name, values in parts.items()}
+        return replace(verdict, parts={**verdict.parts, **told}, member_failures=failures)
 
-def corrected(outcome: float, false_positive: float, false_negative: float) -> float:
-    return (outcome - false_positive) / (1 - false_positive - false_negative)
+
+def _drawn(prompt: Prompt, completion: Completion) -> float:
+    """From 0 up to 1, evenly, and the same for the same answer."""
+    return derive_seed("appeal", prompt.id, prompt.prefix + completion.text) / 2**62
+
+
+def corrected(outcome: float, rates: Rates, form: Form = Form.backward) -> float:
+    """Of 0 or 1, in that form."""
+    if form is Form.forward:
+        return rates.false_negative - 1 + outcome
+    return (outcome - rates.false_positive) / (1 - sum(rates))
+
+
+def rates_by_appeals(passed: float, overturned: float, confirmed: float) -> Rates:
+    """Of shares: of answers that passed, of those that failed that the appeal calls right, and of
+    those that passed.
+
+    What the appeal says is taken for true; the share overturned alone is not how often right
+    answers fail. A rate over nothing is 0.
+    """
+    wrongly_failed, rightly_passed = (1 - passed) * overturned, passed * confirmed
+    wrongly_passed, rightly_failed = passed * (1 - confirmed), (1 - passed) * (1 - overturned)
+    right, wrong = wrongly_failed + rightly_passed, wrongly_passed + rightly_failed
+    return Rates(wrongly_passed / wrong if wrong else 0.0, wrongly_failed / right if right else 0.0)
+
+
+def rates_in(file: str) -> Rates:
+    """Raises InputError if the file has no such."""
+    try:
+        found = json.loads(Path(file).read_text(encoding="utf-8"))
+        rates = Rates(float(found["false_positive"]), float(found["false_negative"]))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            [
+                f'judge.rates_file={file}: is no JSON such as {{"false_positive": 0.1, '
+                f'"false_negative": 0.2}} ({error!r})'
+            ]
+        ) from error
+    if not all(0 <= rate < 1 for rate in rates):
+        raise InputError([f"judge.rates_file={file}: has {rates}; a rate is at least 0, below 1"])
+    return rates

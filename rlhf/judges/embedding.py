@@ -25,10 +25,13 @@ class EmbeddingConfig(HeldModelConfig):
     Contriever's are (Izacard et al. 2021, arXiv 2112.09118)."""
 
     name: ClassVar[str] = "embedding"
+    loaded_as: ClassVar[str | None] = "encoder"
 
     near: Near = Near.prompt
     cosine: bool = True
     """Of embeddings of length 1: from -1 to 1."""
+    factor: float = number(1.0, above=0)
+    """What the product is multiplied with, to bring it to the scale of other members of a panel."""
     max_tokens: int = number(512, at_least=1)
     """Of a text; a longer one is a judge failure."""
 
@@ -60,6 +63,7 @@ class Nearness:
         self._encoder = Encoder(directory, dtype, config.max_tokens, config.micro_batch_tokens)
         self._config = config
         kind = f"{config.near.value}{'/cosine' if config.cosine else ''}"
+        kind += f"/{config.factor:g}" if config.factor != 1 else ""
         self._name = f"embedding/{kind}/{self._encoder.version}"
 
     def judge(self, groups: Sequence[Group]) -> list[Judgement]:
@@ -69,7 +73,9 @@ class Nearness:
         verdicts = []
         for _, completions in groups:
             other = next(found)
-            scores = tuple(self._near(other, next(found)) for _ in completions)
+            near = [self._near(other, next(found)) for _ in completions]
+            factor = self._config.factor
+            scores = tuple(None if one is None else factor * one for one in near)
             verdicts.append(Judgement(scores, self._name))
         return verdicts
 

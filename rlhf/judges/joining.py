@@ -81,19 +81,22 @@ class Panel:
         verdicts = dict(zip(self._members, await asyncio.gather(*asked), strict=True))
         name, combine = self._name(verdicts), self._way.combine
         parts, reasons = all_parts(verdicts), all_reasons(verdicts, len(completions))
+        failures = all_failures(verdicts)
         if self._way.compares:
             matrices = {name: as_matrix(one) for name, one in verdicts.items()}
             rows = OF_MATRICES[combine](matrices, self._way.weights)
-            return Comparison(rows, name, _disagreement(verdicts), parts, reasons)
+            return Comparison(rows, name, _disagreement(verdicts), parts, reasons, failures)
         scores = {name: one.scores for name, one in verdicts.items()}
         if self._way.standardise:
             scores = {name: standardised(one) for name, one in scores.items()}
         if self._function is None:
-            return Judgement(OF_SCORES[combine](scores, self._way.weights), name, parts, reasons)
+            found = OF_SCORES[combine](scores, self._way.weights)
+            return Judgement(found, name, parts, reasons, failures)
         texts = [prompt.prefix + completion.text for completion in completions]
         found = await self._function(prompt, texts, scores, name)
         why = all_reasons({"panel": found}, len(completions))
-        return Judgement(found.scores, name, {**parts, **found.parts}, _both(why, reasons))
+        parts, reasons = {**parts, **found.parts}, _both(why, reasons)
+        return Judgement(found.scores, name, parts, reasons, failures)
 
     def _name(self, verdicts: Mapping[str, Verdict]) -> str:
         how = self._way.combine.value + (", standardised" if self._way.standardise else "")
@@ -109,6 +112,15 @@ def all_parts(verdicts: Mapping[str, Verdict]) -> dict[str, Scores]:
     for name, one in verdicts.items():
         found[name] = one.scores
         found |= {f"{name}.{part}": values for part, values in one.parts.items()}
+    return found
+
+
+def all_failures(verdicts: Mapping[str, Verdict]) -> dict[str, tuple[bool, ...]]:
+    """Each member's by its name, of one that compares once per pair, and its members' likewise."""
+    found: dict[str, tuple[bool, ...]] = {}
+    for name, one in verdicts.items():
+        found[name] = one.failed
+        found |= {f"{name}.{member}": failed for member, failed in one.member_failures.items()}
     return found
 
 

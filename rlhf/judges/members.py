@@ -1,7 +1,7 @@
 """Judges that ask other judges: who is asked, and where each stands in the configuration."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -49,6 +49,16 @@ def joined(placed: Placed, judges: Mapping[str, Judge | None]) -> Judge | None:
     }
     with told_at(key):
         return config.over({name: judge for name, judge in found.items() if judge is not None})
+
+
+def seated(first: Placed) -> list[list[Placed]]:
+    """Whoever asks nobody, of the judge and all that it asks; those that share workers together,
+    who have the role of the first of them."""
+    found: dict[Hashable, list[Placed]] = {}
+    for one in everyone(*first):
+        if one.is_leaf:
+            found.setdefault(one.config.shares or one.role, []).append(one)
+    return list(found.values())
 
 
 def needs_of(members: Mapping[str, JudgeConfig]) -> Mapping[Fact, str]:

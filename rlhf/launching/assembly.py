@@ -36,7 +36,7 @@ from rlhf.judges.base import JudgeConfig, Measure
 from rlhf.judges.members import failure_limits
 from rlhf.launching.configuration import Config
 from rlhf.launching.inputs import Inputs
-from rlhf.launching.judging import Judges
+from rlhf.launching.judging import Judges, first_of_all
 from rlhf.launching.roles import (
     needs_reference_workers,
     served_lora,
@@ -59,12 +59,14 @@ from rlhf.watching.evaluation import (
     UnjudgedEvaluation,
     WinRateEvaluation,
     earlier_shares,
+    require_initial,
 )
 from rlhf.watching.gold import GoldEvaluation, SharedAnswers
 from rlhf.watching.metrics import ACCURACY, GOLD_PREFIX, SATISFACTION
 
 PROBE_TOKENS = 16
 FIRST_VLLM_WITH_NCCL_SENDER = "0.32"
+INITIAL = "initial_completions.json"
 
 
 # --- services ------------------------------------------------------------------------------------
@@ -281,14 +283,24 @@ def make_evaluation(
     if config.eval.temperature is not None:
         sampled = replace(sampled, temperature=config.eval.temperature)
     prompts = inputs.data.heldout[: config.eval.num_prompts]
+    last = (config.seed, directory / INITIAL if begins else None)
     if judges.gold is None or config.eval.gold is None:
-        heldout = Heldout(answers, prompts, sampled, config.seed)
-        return _evaluation(config.judge, judges.judge, heldout, directory, "", begins)
+        heldout = Heldout(answers, prompts, sampled, *last)
+        return _evaluation(config.judge, judges.judge, heldout, directory, "")
     shared = SharedAnswers(answers)
-    heldout = Heldout(shared, prompts, sampled, config.seed)
-    own = _evaluation(config.judge, judges.judge, heldout, directory, "", begins)
-    other = _evaluation(config.eval.gold, judges.gold, heldout, directory, GOLD_PREFIX, begins)
+    heldout = Heldout(shared, prompts, sampled, *last)
+    own = _evaluation(config.judge, judges.judge, heldout, directory, "")
+    other = _evaluation(config.eval.gold, judges.gold, heldout, directory, GOLD_PREFIX)
     return GoldEvaluation(own, other, shared)
+
+
+def require_answers(config: Config, inputs: Inputs, directory: Path) -> None:
+    """Of a run that goes on, or is measured again: raises InputError where a judge compares with
+    answers of the initial policy that were not kept."""
+    prompts = inputs.data.heldout[: config.eval.num_prompts]
+    for key, _, judge in first_of_all(config):
+        if judge.measure is Measure.win_rate and judge.known_game is None:
+            require_initial(directory / INITIAL, f"{key}={judge.name}", prompts)
 
 
 def _evaluation(
@@ -297,7 +309,6 @@ def _evaluation(
     heldout: Heldout,
     directory: Path,
     prefix: str,
-    begins: bool,
 ) -> Evaluation:
     """By one judge; `prefix`: of its metrics' names."""
     if judge is None:
@@ -316,4 +327,4 @@ def _evaluation(
         case Measure.parts:
             return ScoreEvaluation(heldout, judge, None, is_relative=True)
         case Measure.win_rate:
-            return WinRateEvaluation(heldout, judge, directory / "initial_completions.json", begins)
+            return WinRateEvaluation(heldout, judge, directory / INITIAL)

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from actors.group import Allotment, wait_ready
 from cluster.session import session
 from cluster.shared_storage import require_shared
-from rlhf.launching.assembly import answering, make_evaluation, start_rollout
+from rlhf.launching.assembly import answering, make_evaluation, require_answers, start_rollout
 from rlhf.launching.command_line import checked
 from rlhf.launching.configuration import CONF, Config
 from rlhf.launching.expecting import expect_workers
@@ -45,6 +45,7 @@ def evaluate(directory: Path, overrides: list[str]) -> Metrics:
     expect_workers(config.cluster, config.placement)
     with tempfile.TemporaryDirectory() as scratch:
         inputs = read_inputs(config, Path(scratch))
+    require_answers(config, inputs, directory)
     cluster = config.cluster
     asked = [replace(role, beside=None) for role in roles(config, inputs.model_path)]
     needed = {"rollout", *(one.role for one in all_judges(config))}

@@ -9,13 +9,13 @@ from functools import partial
 
 from actors.group import Allotment, Worker, start_workers
 from actors.judge import JudgeService, JudgeWorker
-from actors.llm_judge import check_llm_judge, start_llm_judge
+from actors.llm_judge import check_llm_judge, start_llm_judges
 from actors.rollout import RolloutService
 from actors.self_evaluation import check_policy_judge, policy_judge
 from cluster.placement import Role
 from rlhf.config.texts import from_anywhere
 from rlhf.judges.base import JudgeConfig, Seat
-from rlhf.judges.members import Builder, Placed, everyone, joined, told_at
+from rlhf.judges.members import Builder, Placed, everyone, joined, seated, told_at
 from rlhf.judges.questions.asking import AskingConfig
 from rlhf.launching.configuration import Config
 from rlhf.launching.memory import (
@@ -84,13 +84,16 @@ def rehearse(config: Config, prompts: Sequence[Prompt]) -> None:
 
 def judge_roles(config: Config, gpu: float) -> Iterator[Role]:
     """The workers of each who has some; `gpu`: how many such as need one get."""
-    for key, role, judge in all_judges(config):
+    for sharing in (one for first in first_of_all(config) for one in seated(first)):
+        key, role, judge = sharing[0]
         with told_at(key):
             if (needed := _memory(config, judge)) is None:
                 continue
         memory, num_gpus = needed
-        count = judge.num_workers
-        yield Role(role, count, 1, gpu * num_gpus, *told(memory))
+        count = max(one.config.num_workers for one in sharing)
+        size, words = told(memory)
+        others = ", ".join(one.role for one in sharing[1:])
+        yield Role(role, count, 1, gpu * num_gpus, size, words + (others and f"; {others} too"))
 
 
 def _memory(config: Config, judge: JudgeConfig) -> tuple[Memory, int] | None:
@@ -143,10 +146,10 @@ def _start_all(
     """One of `first_of_all`, and the workers of all that it asks."""
     judges: dict[str, Judge | None] = {}
     workers: list[Worker] = []
-    for one in everyone(*first):
-        if one.is_leaf:
-            judges[one.role], own = _start(config, one, allotted, policy)
-            workers += own
+    for sharing in seated(first):
+        found, own = _start(config, sharing, allotted, policy)
+        judges |= {one.role: judge for one, judge in zip(sharing, found, strict=True)}
+        workers += own
     judge = joined(first, judges)
     if judge is not None:
         judge = config.environment.judged(judge, Fact.matrix in first.config.gives())
@@ -154,25 +157,28 @@ def _start_all(
 
 
 def _start(
-    config: Config, leaf: Placed, allotted: Mapping[str, Allotment], policy: AskPolicy
-) -> tuple[Judge | None, list[Worker]]:
-    key, role, judge = leaf
+    config: Config, sharing: Sequence[Placed], allotted: Mapping[str, Allotment], policy: AskPolicy
+) -> tuple[Sequence[Judge | None], list[Worker]]:
+    """Judges that share workers, if they have any."""
+    key, role, judge = sharing[0]
     timeout_s = config.cluster.call_timeout_s
     with told_at(key):
         match judge.seat:
             case Seat.nowhere:
-                return judge.elsewhere(), []
+                return [judge.elsewhere()], []
             case Seat.policy:
-                return policy(_asked(judge)), []
+                return [policy(_asked(judge))], []
             case Seat.engine:
-                asked = replace(_asked(judge), path=from_anywhere(judge.loads or ""))
+                path = from_anywhere(judge.loads or "")
+                asked = [replace(_asked(one.config), path=path) for one in sharing]
                 model = (config.rollout, config.model.dtype)
-                return start_llm_judge(asked, *model, allotted[role], timeout_s, config.seed)
+                return start_llm_judges(asked, *model, allotted[role], timeout_s, config.seed)
             case Seat.cpu | Seat.gpu:
-                build = Builder(key, judge.builder())
-                workers = start_workers(JudgeWorker, allotted[role], build)
-                calls = judge.calls_per_worker
-                return JudgeService(workers, timeout_s, calls), workers
+                builds = [Builder(one.key, one.config.builder()) for one in sharing]
+                workers = start_workers(JudgeWorker, allotted[role], *builds)
+                calls = max(one.config.calls_per_worker for one in sharing)
+                service = JudgeService(workers, timeout_s, calls)
+                return [service.at(place) for place in range(len(sharing))], workers
 
 
 def _ask_policy(config: Config, rollout: RolloutService, path: str, judge: AskingConfig) -> Judge:

@@ -10,7 +10,7 @@ import yaml
 from cluster.placement import make_plan, table
 from cluster.session import find_nodes, session
 from cluster.shared_storage import refuse_throwaway, require_shared
-from rlhf.launching.assembly import max_logprob_gap, require_transport
+from rlhf.launching.assembly import max_logprob_gap, require_answers, require_transport
 from rlhf.launching.cautions import cautions
 from rlhf.launching.checks import plain
 from rlhf.launching.configuration import Config
@@ -52,6 +52,8 @@ def launch(config: Config, overrides: list[str], name: str | None = None) -> flo
         inputs = read_inputs(config, directory)
         contents = fingerprints(plain(config))
         require_same(directory, contents, config.run.allow_changed, checkpoint is not None)
+        if checkpoint is not None and checkpoint.state["num_rounds"]:
+            require_answers(config, inputs, directory)
         wanted = roles(config, inputs.model_path)
         with (
             ThreadPoolExecutor(1) as beside,

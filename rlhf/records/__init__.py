@@ -29,6 +29,7 @@ from rlhf.records.preferences import (
 )
 from rlhf.records.verdicts import (
     Comparison,
+    Failures,
     Judgement,
     Parts,
     Verdict,
@@ -45,6 +46,7 @@ __all__ = [
     "DropReason",
     "Dropped",
     "Emphasis",
+    "Failures",
     "Judgement",
     "Message",
     "Parts",

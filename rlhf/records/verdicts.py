@@ -7,6 +7,9 @@ from math import isfinite
 
 Parts = Mapping[str, tuple[float | None, ...]]
 """What a verdict is made of, by name: a number per completion, None where that part is missing."""
+Failures = Mapping[str, tuple[bool, ...]]
+"""Of the judges that another one asks, by name as their parts have it: of everything that each was
+asked itself, whether it failed to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,7 @@ class Judgement:
     parts: Parts = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     """Why, in a few words per completion, empty where there is nothing to say; or none at all."""
+    member_failures: Failures = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_parts(self.judge, len(self.scores), self.parts, self.reasons)
@@ -45,6 +49,7 @@ class Comparison:
     parts: Parts = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     """As in `Judgement`."""
+    member_failures: Failures = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_parts(self.judge, len(self.win_prob), self.parts, self.reasons)

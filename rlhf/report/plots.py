@@ -81,7 +81,7 @@ def sections(curves: Curves, max_logprob_gap: float | None) -> list[Section]:
     wanted = [
         Section("Evaluation", list(_evaluation(curves))),
         Section("Policy", POLICY),
-        Section("Judge", [*JUDGE, _parts("Parts of the score", "judge/part_", curves)]),
+        Section("Judge", [*JUDGE, *_of_members(curves)]),
         Section("Preferences", PREFERENCES),
         Section("Rollouts", ROLLOUTS),
         Section("Time", TIME),
@@ -129,14 +129,23 @@ def _evaluation(curves: Curves) -> Iterator[Plot]:
     passes = sorted((n for n in curves if n.startswith(PASS)), key=lambda n: int(n[len(PASS) :]))
     labels = {name: f"of {name[len(PASS) :]}" for name in passes}
     yield plot("Right among several samples", "share of prompts", labels, scale="share")
-    yield _parts("Parts of the held-out score", "eval/part_", curves)
-    yield _parts("Parts of the gold score", "eval/gold_part_", curves)
+    yield _each("Parts of the held-out score", "eval/part_", curves)
+    yield _each("Parts of the gold score", "eval/gold_part_", curves)
     yield from EVALUATION
+    yield _each("Held-out failures of members", "eval/failed_", curves, "share")
+    yield _each("Failures of the gold judge's members", "eval/gold_failed_", curves, "share")
 
 
-def _parts(title: str, prefix: str, curves: Curves) -> Plot:
+def _of_members(curves: Curves) -> Iterator[Plot]:
+    yield _each("Parts of the score", "judge/part_", curves)
+    yield _each("Failures of members", "judge/failed_", curves, "share")
+
+
+def _each(title: str, prefix: str, curves: Curves, scale: Scale = "linear") -> Plot:
+    """A line for each metric whose name begins so."""
     names = sorted(name for name in curves if name.startswith(prefix))
-    return plot(title, "mean", {name: name.removeprefix(prefix) for name in names})
+    labels = {name: name.removeprefix(prefix) for name in names}
+    return plot(title, "share" if scale == "share" else "mean", labels, scale=scale)
 
 
 def _weights(max_logprob_gap: float | None) -> Iterator[Plot]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from rlhf.options import Option
 from rlhf.ranges import number
@@ -11,11 +11,41 @@ from rlhf.tools.probe import SandboxLevel
 from rlhf.tools.tool import Tool
 
 
+class Instrument(NamedTuple):
+    """A tool, and how it is called."""
+
+    tool: Tool
+    syntax: "CallConfig"
+
+    @property
+    def told(self) -> str:
+        """How a model is told of it."""
+        opens, closes = self.syntax.opens, self.syntax.closes
+        return (
+            f"You may use the tool {self.tool.name}, as often as you need: write {opens}INPUT"
+            f"{closes} with your input in place of INPUT, and what it finds will stand behind that."
+        )
+
+    def called(self, text: str) -> tuple[int, str] | None:
+        """Where the first call in a text ends, and what it asks; None if there is none."""
+        found = _calls(self.syntax).search(text)
+        return (found.end(), found[1]) if found else None
+
+    async def reply(self, argument: str) -> str:
+        """What stands behind a call."""
+        result = await self.tool.use(argument)
+        return f"{self.syntax.reply_opens}{result}{self.syntax.reply_closes}"
+
+
 @dataclass
 class ToolsConfig(Option):
     """No tools."""
 
     name: ClassVar[str] = "none"
+
+    def instrument(self) -> Instrument | None:
+        """What answers calls, made once for all who share it; None if there is none."""
+        return None
 
     def sandbox(self) -> SandboxLevel | None:
         """How well model-written code is locked in here, where such code is to run.
@@ -45,6 +75,9 @@ class CallConfig(ToolsConfig):
             if not getattr(self, name):
                 yield f"tools.{name}: is empty; calls and results must be told from other text"
 
+    def instrument(self) -> Instrument:
+        return Instrument(self.tool(), self)
+
     def tool(self) -> Tool:
         """What answers the calls of a whole run; what runs at a time is counted for each alone."""
         raise NotImplementedError
@@ -58,10 +91,10 @@ def parts(text: str, config: ToolsConfig) -> Iterator[tuple[str, bool]]:
     if not isinstance(config, CallConfig):
         yield text, False
         return
-    opens, closes, reply_opens, reply_closes = map(
-        re.escape, (config.opens, config.closes, config.reply_opens, config.reply_closes)
+    opens, reply_opens, reply_closes = map(
+        re.escape, (config.opens, config.reply_opens, config.reply_closes)
     )
-    call = re.compile(f"{opens}(?:(?!{opens}).)*?{closes}", re.DOTALL)
+    call = _calls(config)
     within = "." if reply_opens else f"(?!{opens})."
     result = re.compile(rf"\s*({reply_opens}(?:{within})*?{reply_closes})", re.DOTALL)
     end = 0
@@ -75,3 +108,9 @@ def parts(text: str, config: ToolsConfig) -> Iterator[tuple[str, bool]]:
             end = found.end()
     if text[end:]:
         yield text[end:], False
+
+
+def _calls(config: CallConfig) -> re.Pattern[str]:
+    """A whole call; its group is what is asked."""
+    opens, closes = re.escape(config.opens), re.escape(config.closes)
+    return re.compile(f"{opens}((?:(?!{opens}).)*?){closes}", re.DOTALL)

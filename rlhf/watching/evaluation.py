@@ -23,6 +23,7 @@ from rlhf.watching.metrics import (
     Shares,
     completion_metrics,
     evaluation_metrics,
+    failure_rates,
     part_means,
 )
 
@@ -36,6 +37,17 @@ class Heldout:
     sampled: Sampling
     """As training samples, but for the number of completions."""
     seed: int
+    initial: Path | None = None
+    """Where to keep what the initial policy answers, if this is it, and the file is not there: a
+    judge that comes later may compare with it."""
+
+    def keep(self, drawn: Sequence[Sequence[Completion]]) -> None:
+        """What was sampled, if it is to be kept: the first of each prompt's, as text; null for one
+        that failed."""
+        if self.initial is None or self.initial.exists():
+            return
+        texts = {one.prompt_id: None if one.failure else one.text for (one, *_) in drawn}
+        write_atomically(self.initial, json.dumps(texts, indent=1) + "\n")
 
     @property
     def greedy(self) -> Sampling:
@@ -67,6 +79,7 @@ class ScoreEvaluation:
         greedy = [self._judged(prompt, heldout.greedy) for prompt in heldout.prompts]
         groups = await asyncio.gather(*sampled, *greedy)
         middle = len(sampled)
+        heldout.keep([completions for _, completions, _ in groups[:middle]])
         found = evaluation_metrics(groups[:middle], groups[middle:], self.shares)
         if self.is_relative:
             found.pop("score_mean", None)
@@ -84,29 +97,26 @@ class UnjudgedEvaluation:
     heldout: Heldout
 
     async def evaluate(self) -> Metrics:
-        return completion_metrics(await self.heldout.ask(self.heldout.sampled))
+        drawn = await self.heldout.ask(self.heldout.sampled)
+        self.heldout.keep(drawn)
+        return completion_metrics(drawn)
 
 
 @dataclass(frozen=True, slots=True)
 class WinRateEvaluation:
     """`rlhf.stages.Evaluation` by a pairwise judge: how often the policy beats its initial self.
 
-    The initial policy's completions are those of the run's first evaluation; they are kept in a
-    file, so that a resumed run has them. Raises InputError if they lack a prompt.
+    The initial policy's completions are those of the run's first evaluation, which are kept in a
+    file; see `require_initial`.
     """
 
     heldout: Heldout
     judge: Judge
     kept: Path
-    begins: bool
-    """Whether this is the run itself, whose first evaluation is of the initial policy."""
 
     async def evaluate(self) -> Metrics:
-        self._require_initial()
         drawn = await self.heldout.ask(self.heldout.sampled)
-        if not self.kept.exists():
-            texts = {one.prompt_id: None if one.failure else one.text for (one, *_) in drawn}
-            write_atomically(self.kept, json.dumps(texts, indent=1) + "\n")
+        self.heldout.keep(drawn)
         initial = json.loads(self.kept.read_text(encoding="utf-8"))
         pairs = [(group[0], _initial(group[0], initial[group[0].prompt_id])) for group in drawn]
         asked = zip(self.heldout.prompts, pairs, strict=True)
@@ -115,24 +125,29 @@ class WinRateEvaluation:
         known = [one for one in won if one is not None]
         metrics = completion_metrics(drawn)
         metrics["invalid_rate"] = 1 - len(known) / len(won)
-        metrics |= part_means("", map(_own_parts, verdicts))
+        metrics |= part_means("", map(_own_parts, verdicts)) | failure_rates("", verdicts)
         return metrics | ({"win_rate": sum(known) / len(known)} if known else {})
 
-    def _require_initial(self) -> None:
-        """Before anything is asked."""
-        if self.kept.exists():
-            initial = json.loads(self.kept.read_text(encoding="utf-8"))
-            lacking = [prompt.id for prompt in self.heldout.prompts if prompt.id not in initial]
-        else:
-            lacking = [] if self.begins else [prompt.id for prompt in self.heldout.prompts]
-        if lacking:
-            raise InputError(
-                [
-                    f"eval.num_prompts={len(self.heldout.prompts)}: {self.kept} has no answer of "
-                    f"the initial policy to {len(lacking)} of them ({some(lacking)}), and win "
-                    "rates are against it; ask those that the run was first evaluated on"
-                ]
-            )
+
+def require_initial(kept: Path, key: str, prompts: Sequence[Prompt]) -> None:
+    """Raises InputError unless the file has the initial policy's answer to each of the prompts;
+    `key`: of the judge that is to compare with them, such as `eval.gold=llm`."""
+    if not kept.exists():
+        raise InputError(
+            [
+                f"{key}: compares with what the initial policy answered, and the run has not kept "
+                f"that ({kept}); take a judge that gives scores, or begin another run"
+            ]
+        )
+    initial = json.loads(kept.read_text(encoding="utf-8"))
+    if lacking := [prompt.id for prompt in prompts if prompt.id not in initial]:
+        raise InputError(
+            [
+                f"eval.num_prompts={len(prompts)}: {kept} has no answer of the initial policy to "
+                f"{len(lacking)} of them ({some(lacking)}), and win rates are against it; ask "
+                "those that the run was first evaluated on"
+            ]
+        )
 
 
 def _initial(beside: Completion, text: str | None) -> Completion:
@@ -169,6 +184,7 @@ class GameEvaluation:
 
     async def evaluate(self) -> Metrics:
         groups = await self.heldout.ask(self.heldout.sampled)
+        self.heldout.keep(groups)
         drawn = [completion for group in groups for completion in group]
         places = [self.game.place(completion.text) for completion in drawn]
         counts = np.bincount(places, minlength=len(self.game.answers) + 1)

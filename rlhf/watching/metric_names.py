@@ -98,6 +98,11 @@ _JUDGE = {
         "mean of that part of the score, without completions where it is missing",
         good="all rise; one that falls is being traded for the others",
     ),
+    "failed_*": Metric(
+        "judgements that this member of a panel failed to give, of one that compares by pairs",
+        "share",
+        "0; above `judge.members.NAME.max_failure_rate` the run stops",
+    ),
 }
 
 _PREFERENCE = {
@@ -209,6 +214,7 @@ _EVAL = {
         "towards the equilibrium's shares",
     ),
     "part_*": Metric("mean of that part of the judge's score of held-out completions"),
+    "failed_*": Metric("held-out judgements that this member of a panel failed to give", "share"),
     "length_mean": Metric("mean length of a held-out completion", "tokens"),
     "truncated_rate": Metric("held-out completions that met the token limit", "share"),
     "unique_rate": Metric("different texts among the samples of a held-out prompt", "share"),
@@ -230,6 +236,7 @@ _GOLD = {
         "win_rate": "rises with `eval/win_rate`; falls where the judge is gamed",
         "invalid_rate": "0",
         "part_*": "",
+        "failed_*": "0",
         "exploitability": "",
         "exploitability_low": "",
         "exploitability_high": "",

@@ -76,8 +76,8 @@ def collection_metrics(collected: Sequence[Collected], policy_version: int) -> d
     finite is one that the judge failed to give.
     """
     completions = [completion for one in collected for completion in one.completions]
-    verdicts = [one.judgement for one in collected if isinstance(one.judgement, Judgement)]
-    scores = [score for verdict in verdicts for score in verdict.scores]
+    judgements = [one.judgement for one in collected if isinstance(one.judgement, Judgement)]
+    scores = [score for judgement in judgements for score in judgement.scores]
     groups = [one.completions for one in collected if one.completions]
     metrics: dict[str, float] = {
         "rollout/num_prompts": len(collected),
@@ -97,7 +97,8 @@ def collection_metrics(collected: Sequence[Collected], policy_version: int) -> d
         ),
     }
     metrics |= _means(means) | _preference_metrics(collected) | _comparison_metrics(collected)
-    metrics |= part_means("judge/", (one.judgement for one in collected if one.judgement))
+    verdicts = [one.judgement for one in collected if one.judgement]
+    metrics |= part_means("judge/", verdicts) | failure_rates("judge/", verdicts)
     if trees := searched(collected):
         pairs = [pair for one in collected for pair in one.preferences]
         reasons = [dropped.reason for one in collected for dropped in one.dropped]
@@ -113,6 +114,15 @@ def part_means(prefix: str, verdicts: Iterable[Verdict]) -> dict[str, float]:
         for name, values in verdict.parts.items():
             parts.setdefault(f"{prefix}part_{name}", []).extend(filter(_is_valid, values))
     return _means(parts)
+
+
+def failure_rates(prefix: str, verdicts: Iterable[Verdict]) -> dict[str, float]:
+    """The share of each member's own judgements that it failed to give: `PREFIXfailed_NAME`."""
+    failures: dict[str, list[bool]] = {}
+    for verdict in verdicts:
+        for name, failed in verdict.member_failures.items():
+            failures.setdefault(f"{prefix}failed_{name}", []).extend(failed)
+    return _means(failures)
 
 
 def _comparison_metrics(collected: Sequence[Collected]) -> dict[str, float]:
@@ -200,6 +210,7 @@ def evaluation_metrics(
     if shares is ACCURACY:
         means |= _passes(sampled)
     parts = part_means("", (verdict for *_, verdict in sampled))
+    parts |= failure_rates("", (verdict for *_, verdict in (*sampled, *greedy)))
     seen = completion_metrics([completions for _, completions, _ in sampled])
     return seen | _means(means) | parts
 

@@ -13,11 +13,12 @@ from letter_models import write_letter_model, write_writing_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.group import Allotment, start_workers, stop_workers, wait_ready
-from actors.llm_judge import check_llm_judge, start_llm_judge
+from actors.llm_judge import check_llm_judge, start_llm_judges
 from actors.rollout import RolloutService, RolloutWorker
 from actors.self_evaluation import check_policy_judge, policy_judge
 from rlhf.config.models import DType, TransformersRolloutConfig, Transport, VllmRolloutConfig
 from rlhf.judges import listwise, rubric
+from rlhf.judges.deliberation import DeliberationConfig
 from rlhf.judges.listwise import ListwiseConfig
 from rlhf.judges.llm import LLMJudgeConfig
 from rlhf.judges.questions.asking import AskingConfig
@@ -25,6 +26,7 @@ from rlhf.judges.questions.template import DEFAULT_TEMPLATE, Template
 from rlhf.judges.rubric import RubricConfig
 from rlhf.problems import InputError
 from rlhf.records import Completion, Message, Prompt
+from rlhf.tools.calculator import CalculatorConfig
 
 CHAT = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}<eos>{% endfor %}[judge] "
 TEXTS = ["4", "Four, I think.", "{second} <eos> é"]
@@ -71,8 +73,8 @@ async def judged(
     engine: str = "transformers",
     kind: type[AskingConfig] = LLMJudgeConfig,
 ) -> list[Any]:
-    judge, workers = start_llm_judge(
-        kind(path=str(model), num_workers=2),
+    (judge,), workers = start_llm_judges(
+        [kind(path=str(model), num_workers=2)],
         ENGINES[engine](max_prompt_tokens=8, max_completion_tokens=8),
         DType.float32,
         Allotment("judge", 1 if engine == "vllm" else 2, 1, 0, 1),
@@ -161,6 +163,8 @@ async def test_the_policy_judges_as_the_same_model_would(plain_model):
     assert verdict.judge.startswith("llm/policy@")
     with pytest.raises(InputError, match=r"model\.path=.*allow \(\d+ tokens\)"):
         check_policy_judge(config, str(plain_model), 300)
+    with pytest.raises(InputError, match=r"^judge\.note_tokens=512: .* = 300; lower it"):
+        check_policy_judge(DeliberationConfig(policy=True), str(plain_model), 300)
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -200,6 +204,29 @@ async def test_a_model_that_gives_no_letter_has_failed(text, told, byte_model, t
     assert comparison.failed == (True,)
     (line,) = [record.message for record in caplog.records if record.name == "actors.llm_judge"]
     assert line.startswith(f"judge.path={directory}: ") and re.search(told, line)
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("template", [None, "{{ messages[0]['content'] }}<think>"])
+async def test_workers_write_with_a_tool_and_read_it_again(byte_model, tmp_path, template):
+    """It calls, is given what the tool finds, and goes on behind that; where it thinks, the thought
+    is left out."""
+    note, begin = "[12+34=]*So.", "\n" if template is None else "?</think>"
+    text = (begin if template is None else f"<think>{begin}") + note
+    model = write_writing_model(byte_model, tmp_path / "model", text, template)
+    tool = CalculatorConfig(opens="[", reply_closes="]")
+    config = DeliberationConfig(
+        path=str(model), notes={"check": "Check."}, scale=2, note_tokens=30, tools=tool
+    )
+    (judge,), workers = start_llm_judges(
+        [config], TransformersRolloutConfig(), DType.float32, Allotment("judge", 1, 1, 0, 1), 120, 1
+    )
+    try:
+        await wait_ready(workers, 300)
+        found = await judge.judge(*group("a", "4"))
+    finally:
+        stop_workers(workers)
+    assert found.reasons == ("no verdict after [check] [12+34=46]*So.",)
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -6,6 +6,7 @@ Dimensions: B rows, T tokens (padded on the right), D of hidden states, N places
 import inspect
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers import (
 )
 
 from rlhf.data.encoding import TextEncoder, special_prefix
+from rlhf.judges.models.held import held
 from rlhf.models.batching import Shape, micro_batches, unique
 from rlhf.problems import InputError
 from rlhf.records import Message, transcript
@@ -70,25 +72,8 @@ class Classifier:
     @classmethod
     def load(cls, directory: Path, dtype: str, max_tokens: int) -> "Classifier":
         """Refuses a model whose weights lack a part, such as its head: it would judge at random."""
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                directory,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-        except (ValueError, OSError, SafetensorError) as error:
-            raise InputError([f"judge.path={directory}: {str(error).splitlines()[0]}"]) from error
-        if missing := sorted(loading["missing_keys"]):
-            raise InputError(
-                [
-                    f"judge.path={directory}: its weights lack {', '.join(missing)}; give a model "
-                    "that was trained as a sequence classifier"
-                ]
-            )
-        return cls(model, tokenizer, max_tokens)
+        key = (cls, directory, dtype)
+        return cls(*held(key, partial(_loaded, directory, dtype)), max_tokens)
 
     def encode(self, messages: Sequence[Message], completion: str, ended: bool = True) -> Ids:
         """The conversation and its completion by the chat template, or, if there is none, as the
@@ -194,6 +179,29 @@ class Classifier:
         pad_id = next(token for token in range(len(last) + 1) if token not in last)
         self._text_config.pad_token_id = pad_id
         return pad_id
+
+
+def _loaded(directory: Path, dtype: str) -> tuple[Any, Any]:
+    """The model, and its tokenizer."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            directory,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (ValueError, OSError, SafetensorError) as error:
+        raise InputError([f"judge.path={directory}: {str(error).splitlines()[0]}"]) from error
+    if missing := sorted(loading["missing_keys"]):
+        raise InputError(
+            [
+                f"judge.path={directory}: its weights lack {', '.join(missing)}; give a model "
+                "that was trained as a sequence classifier"
+            ]
+        )
+    return model, tokenizer
 
 
 def _padded_with(value: int, rows: Sequence[Ids], width_T: int) -> Tensor:

@@ -5,12 +5,14 @@ Dimensions: B rows, T tokens (padded on the right), D of hidden states.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModel
 
+from rlhf.judges.models.held import held
 from rlhf.models.batching import Shape, micro_batches, unique
 from rlhf.models.files import DTYPES, find_directory, fingerprint, weight_faults
 from rlhf.models.loading import UNREADABLE, first_line, name_faults, read_tokenizer
@@ -36,7 +38,8 @@ class Encoder:
             raise InputError([f"judge.dtype={dtype}: allowed: {', '.join(DTYPES)}"])
         self.version = f"{directory.name}@{fingerprint(directory)}"
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = _loaded(directory, dtype).to(self._device).eval()
+        loaded = held((Encoder, directory, dtype), partial(_loaded, directory, dtype))
+        self._model = loaded.to(self._device).eval()
         self._tokenizer = read_tokenizer(directory)
         longest = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         limits = (max_tokens, self._tokenizer.model_max_length, longest or max_tokens)

@@ -1,7 +1,7 @@
 """A causal language model that says how likely a text is where others have stood before it."""
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 
 import torch
@@ -10,6 +10,7 @@ from jinja2 import TemplateError
 from rlhf.config.models import Rendering
 from rlhf.data.rendering import Renderer
 from rlhf.judges.base import LanguageModelJudgeConfig
+from rlhf.judges.models.held import held
 from rlhf.learning.reading import row_logprobs
 from rlhf.models.files import fingerprint
 from rlhf.models.loading import load_causal, read_tokenizer
@@ -28,7 +29,8 @@ class LanguageModel:
         directory, dtype = config.held()
         self.version = f"{directory.name}@{fingerprint(directory)}"
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = load_causal(directory, dtype).to(self._device).eval()  # type: ignore[arg-type]
+        load = partial(load_causal, directory, dtype)  # type: ignore[arg-type]
+        self._model = held((LanguageModel, directory, dtype), load).to(self._device).eval()
         self._tokenizer = read_tokenizer(directory)
         self._renderer = Renderer(self._tokenizer, Rendering.auto)
         longest = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import inf
 
 from rlhf.judges.base import Seat
-from rlhf.judges.questions.choosing import Chooser, Clean, Remembering
+from rlhf.judges.questions.choosing import Author, Clean, Remembering
 from rlhf.judges.questions.settings import AskedModelConfig
 from rlhf.options import Fact
 from rlhf.stages import Judge
@@ -45,7 +45,12 @@ class AskingConfig(AskedModelConfig):
         """A question that any judge can answer, to try one out."""
         raise NotImplementedError
 
-    def judge_by(self, chooser: Chooser, model: str, clean: Clean) -> Judge:
+    @property
+    def writes(self) -> int:
+        """How many tokens it has the model write at once, besides thoughts and labels."""
+        return 0
+
+    def judge_by(self, chooser: Author, model: str, clean: Clean) -> Judge:
         """The judge that asks it; `model`: its name and version."""
         raise NotImplementedError
 

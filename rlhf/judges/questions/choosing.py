@@ -1,9 +1,11 @@
-"""A language model that is asked for one of a few labels, and what it has answered before."""
+"""A language model that is asked for one of a few labels, or to write, and what it has answered."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+from rlhf.tools.syntax import Instrument
 
 CACHE_SIZE = 1 << 16
 """Answers that are remembered: about 10 MiB."""
@@ -21,10 +23,29 @@ class Chooser(Protocol):
         ...
 
 
-class Remembering:
-    """`Chooser` by another one, which is asked the same question once."""
+class Writing(NamedTuple):
+    """How something is written."""
 
-    def __init__(self, chooser: Chooser, size: int = CACHE_SIZE) -> None:
+    max_tokens: int
+    """A thought before it, which is left out, not counted."""
+    seed: int
+    """The same question and seed, the same text."""
+    instrument: Instrument | None = None
+    """What may be called on the way; calls and replies are a part of what is written."""
+
+
+class Author(Chooser, Protocol):
+    """One that can also write."""
+
+    async def write(self, question: str, writing: Writing) -> str | None:
+        """None if nothing comes of it."""
+        ...
+
+
+class Remembering:
+    """`Author` by another one, which is asked the same question for a label once."""
+
+    def __init__(self, chooser: Author, size: int = CACHE_SIZE) -> None:
         self._chooser = chooser
         self._size = size
         self._known: OrderedDict[bytes, tuple[float, ...]] = OrderedDict()
@@ -41,3 +62,6 @@ class Remembering:
             if len(self._known) > self._size:
                 self._known.popitem(last=False)
         return answer
+
+    async def write(self, question: str, writing: Writing) -> str | None:
+        return await self._chooser.write(question, writing)

@@ -12,6 +12,7 @@ from itertools import combinations, permutations
 from statistics import fmean
 
 from rlhf.judges.questions.choosing import Chooser, Clean
+from rlhf.judges.questions.contexts import Contexts, NoContext
 from rlhf.judges.questions.template import LABELS, Template
 from rlhf.models.batching import unique
 from rlhf.records import Comparison, Completion, Prompt, transcript
@@ -49,7 +50,7 @@ class LLMJudge:
             self._prefers_first(request, texts[i], texts[j], wishes, context) for i, j in pairs
         )
         prefers_first = dict(zip(pairs, await asyncio.gather(*asked), strict=True))
-        win_prob, disagreement = _both_orders(prefers_first, len(texts))
+        win_prob, disagreement = both_orders(prefers_first, len(texts))
         return Comparison(
             tuple(tuple(win_prob[i][j] for j in places) for i in places), self._name, disagreement
         )
@@ -59,52 +60,57 @@ class LLMJudge:
     ) -> float | None:
         if wishes is None:
             return None
-        prompt, one, other, wanted = map(self._clean, (request, first, second, wishes))
-        question = self._template.fill(prompt, one, other, wanted, context)
+        texts = map(self._clean, (request, first, second, wishes, context))
+        question = self._template.fill(*texts)
         answer = await self._chooser.choose(question, LABELS)
         return answer[0] if answer else None
 
 
 class InContexts:
-    """`rlhf.stages.Judge` by an LLM judge that is asked in several contexts z:
-    P(i beats j) = Σ_z P(z) P(i beats j | z)."""
+    """`rlhf.stages.Judge` by an LLM judge that is asked in several contexts z of the prompt x:
+    P(i beats j) = Σ_z P(z | x) P(i beats j | x, z)."""
 
-    def __init__(
-        self, judge: LLMJudge, contexts: Mapping[str, str], weights: Mapping[str, float]
-    ) -> None:
-        """`contexts` are texts by name, of which `weights` say how likely each is, 1 by default."""
+    def __init__(self, judge: LLMJudge, contexts: Contexts) -> None:
         self._judge = judge
         self._contexts = contexts
-        given = {name: weights.get(name, 1.0) for name in contexts}
-        self._weights = [weight / sum(given.values()) for weight in given.values()]
-        asked = repr((dict(contexts), self._weights))
+        asked = repr((dict(contexts.texts), dict(contexts.weights), contexts.column))
         self._version = sha256(asked.encode()).hexdigest()[:8]
 
     async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Comparison:
-        """Its parts are the scores in each context; None for a pair that has no answer in one."""
-        texts = self._contexts.values()
-        asked = (self._judge.judge(prompt, completions, context) for context in texts)
-        found = await asyncio.gather(*asked)
+        """Its parts are the scores in each context that has a name; None for a pair that has no
+        answer in one. Where contexts are the prompt's own, they are the reasons."""
         size = range(len(completions))
         matrix: list[list[float | None]] = [[0.5 if i == j else None for j in size] for i in size]
+        try:
+            here = self._contexts.of(prompt)
+        except NoContext as error:
+            why = f"{self._contexts.column} {error}"
+            return Comparison(tuple(map(tuple, matrix)), self._version, reasons=(why,) * len(size))
+        asked = (self._judge.judge(prompt, completions, text) for text in here.texts.values())
+        found = await asyncio.gather(*asked)
+        shares = here.shares()
         for i, j in combinations(size, 2):
-            if (value := self._mean([one.win_prob[i][j] for one in found])) is not None:
+            if (value := _mean([one.win_prob[i][j] for one in found], shares)) is not None:
                 matrix[i][j], matrix[j][i] = value, 1 - value
         distances = [one.order_disagreement for one in found]
         known = [distance for distance in distances if distance is not None]
+        named = zip(here.texts, found, strict=True)
+        told = "; ".join(f"{share:.3g} {z}" for z, share in zip(here.texts, shares, strict=True))
         return Comparison(
             tuple(map(tuple, matrix)),
             f"{found[0].judge}+{self._version}",
             fmean(known) if known else None,
-            {name: one.scores for name, one in zip(self._contexts, found, strict=True)},
+            {name: one.scores for name, one in named if name in self._contexts.texts},
+            (f"judged by: {told}",) * len(completions) if self._contexts.column else (),
         )
 
-    def _mean(self, values: Sequence[float | None]) -> float | None:
-        known = [w * v for w, v in zip(self._weights, values, strict=True) if v is not None]
-        return sum(known) if len(known) == len(values) else None
+
+def _mean(values: Sequence[float | None], shares: Sequence[float]) -> float | None:
+    known = [share * v for share, v in zip(shares, values, strict=True) if v is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
-def _both_orders(
+def both_orders(
     prefers_first: Mapping[tuple[int, int], float | None], num_texts: int
 ) -> tuple[list[list[float | None]], float | None]:
     """The matrix of win probabilities, and how far the two orders are apart on average."""

@@ -9,16 +9,20 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from rlhf.judges.questions.choosing import Writing
 from rlhf.judges.questions.labels import listed_shares, none_of
 from rlhf.judges.questions.server import ChatServer, NoReply, reasoning
 from rlhf.judges.questions.settings import AskedModelConfig
 from rlhf.judges.questions.thoughts import (
+    TEMPERATURE,
     THOUGHT_TOKENS,
     after_thought,
     end_of_thought,
+    is_open,
     thinking_options,
 )
 from rlhf.problems import InputError
+from rlhf.tools.sandbox import SandboxFailed
 
 TOP_LOGPROBS = 20
 """As many as the OpenAI API lists."""
@@ -26,11 +30,13 @@ THOUGHT_LOGPROBS = 5
 """For each token of a thought, which has thousands: enough to hold both letters after it."""
 NEITHER = f"not even after a thought of at most {THOUGHT_TOKENS} tokens"
 
+GO_ON = "Go on from where you stopped."
+
 _log = logging.getLogger(__name__)
 
 
 class Endpoint:
-    """`rlhf.judges.questions.choosing.Chooser` over HTTP.
+    """`rlhf.judges.questions.choosing.Author` over HTTP.
 
     Raises InputError for a key that cannot be sent.
     """
@@ -76,11 +82,55 @@ class Endpoint:
         self._thinks = True
         return found
 
+    async def write(self, question: str, writing: Writing) -> str | None:
+        """None as of `choose`, and where the sandbox of a tool is out of order.
+
+        Not every server can be told where to stop, or to go on within a text: what it wrote behind
+        a call is left out, and it is asked to go on in a turn of its own.
+        """
+        written, instrument = "", writing.instrument
+        left = instrument.syntax.max_calls if instrument else 0
+        try:
+            while True:
+                piece = await self._piece(question, written, writing)
+                if piece is None:
+                    return self._tell("writes nothing, or a thought without an end")
+                called = instrument.called(piece) if instrument else None
+                if instrument is None or called is None:
+                    return written + piece
+                end, argument = called
+                written += piece[:end]
+                if not left:
+                    return written
+                left -= 1
+                written += await instrument.reply(argument)
+        except (NoReply, SandboxFailed) as error:
+            return self._tell(str(error))
+
+    async def _piece(self, question: str, written: str, writing: Writing) -> str | None:
+        """What it writes next, without its thought; one that is cut in a thought is asked again
+        with the time for one."""
+        turns = [("user", question), ("assistant", written), ("user", GO_ON)][: 3 if written else 1]
+        messages = [{"role": role, "content": content} for role, content in turns]
+        seed = writing.seed % 2**31
+        options = {"messages": messages, "temperature": TEMPERATURE, "seed": seed}
+        for more in (0, THOUGHT_TOKENS)[self._thinks :]:
+            limit = writing.max_tokens + more
+            choice = _choice(await self._server.ask(question, **options, max_tokens=limit))
+            if choice is None:
+                return None
+            is_thought = not choice.text if choice.thought else is_open(choice.text)
+            if not (choice.is_cut and is_thought):
+                self._thinks = self._thinks or bool(choice.thought)
+                return after_thought(choice.text).strip() or None
+        return None
+
     def _thinking(self, question: str) -> dict[str, Any]:
         options = self._options | thinking_options(question)
         return options | ({"top_logprobs": THOUGHT_LOGPROBS} if self._config.logprobs else {})
 
     def _tell(self, reason: str) -> None:
+        """Once for each kind."""
         if (kind := reason.split(":")[0]) not in self._told:
             self._told.add(kind)
             _log.warning("judge.endpoint: %s; such questions count as failed", reason)

@@ -1,10 +1,10 @@
 """Which language model is asked, and how."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from rlhf.config.texts import location, text
+from rlhf.config.texts import from_anywhere, location, text
 from rlhf.judges.base import JudgeConfig, Seat
 from rlhf.ranges import number
 
@@ -44,6 +44,10 @@ class AskedModelConfig(JudgeConfig):
     @property
     def loads(self) -> str | None:
         return self.path
+
+    @property
+    def shares(self) -> Hashable:
+        return None if self.path is None else ("engine", from_anywhere(self.path))
 
     def problems(self) -> Iterator[str]:
         if self.path and self.endpoint:

@@ -99,6 +99,28 @@ async def test_a_judge_that_fails_too_often_ends_the_round():
         await collect(fake)
 
 
+async def test_a_member_that_fails_too_often_ends_the_round_though_all_have_scores():
+    """Of two pairs each, it failed on one of `a` and none of `b`: on a quarter."""
+    collected = [
+        Collected(p, (), Judgement((1.0,), "panel", member_failures={"pair": failed}), (), ())
+        for p, failed in zip(prompts("ab"), [(True, False), (False, False)], strict=True)
+    ]
+
+    class Given(Fake):
+        async def collect(self, asked: Asked) -> Collected:
+            return next(one for one in collected if one.prompt is asked.prompt)
+
+    fake = Given("ab")
+    fake._prompts = [one.prompt for one in collected]
+    limits = {"": 0.0, "pair": 0.25}
+    made = RoundCollector(fake, fake, RoundConfig(), limits, 1, 8)
+    assert await made.collect(0) == collected
+    limits["pair"] = 0.2
+    told = r"pair failed on 1 of 4 and judge.members.pair.max_failure_rate=0.2"
+    with pytest.raises(JudgeFailed, match=told):
+        await made.collect(0)
+
+
 async def test_where_no_judge_was_asked_none_has_failed():
     fake = Fake("abcd")
     fake.unasked, fake.unjudged = "abcd", "abcd"

@@ -6,18 +6,28 @@ from statistics import fmean
 
 import pytest
 
-from rlhf.judges.corrected import Corrected, CorrectedConfig, corrected
+from rlhf.judges.corrected import CorrectedConfig, Form, Rates, corrected, rates_by_appeals
 from rlhf.judges.text import TextJudgeConfig
 from rlhf.judges.verifier import VerifierConfig
 from rlhf.options import Fact
-from rlhf.records import Judgement, Message, Prompt
+from rlhf.records import Completion, Judgement, Message, Prompt
+
+RATES = Rates(0.1, 0.2)
 
 
 def test_wrong_and_right_are_moved_apart():
     """False positives .1, false negatives .2."""
-    assert corrected(0.0, 0.1, 0.2) == pytest.approx(-0.142857, abs=1e-6)
-    assert corrected(1.0, 0.1, 0.2) == pytest.approx(1.285714, abs=1e-6)
-    assert (corrected(0.0, 0, 0), corrected(1.0, 0, 0)) == (0.0, 1.0)
+    assert corrected(0.0, RATES) == pytest.approx(-0.142857, abs=1e-6)
+    assert corrected(1.0, RATES) == pytest.approx(1.285714, abs=1e-6)
+    assert (corrected(0.0, Rates(0, 0)), corrected(1.0, Rates(0, 0))) == (0.0, 1.0)
+
+
+def test_forward_weights_are_by_hand_and_right_answers_weigh_nothing_on_average():
+    weights = [corrected(r, RATES, Form.forward) for r in (0.0, 1.0)]
+    assert weights == pytest.approx([-0.8, 0.2])
+    failed, passed = weights
+    assert 0.2 * failed + 0.8 * passed == pytest.approx(0)
+    assert 0.9 * failed + 0.1 * passed == pytest.approx(-(1 - 0.1 - 0.2))
 
 
 def test_its_mean_is_the_share_that_is_really_right():
@@ -25,7 +35,7 @@ def test_its_mean_is_the_share_that_is_really_right():
     right = [draw.random() < 0.3 for _ in range(40_000)]
     passed = [float(draw.random() < (0.8 if one else 0.1)) for one in right]
     assert fmean(passed) > 0.30  # .3 * .8 + .7 * .1 = .31
-    assert fmean(corrected(r, 0.1, 0.2) for r in passed) == pytest.approx(fmean(right), abs=0.01)
+    assert fmean(corrected(r, RATES) for r in passed) == pytest.approx(fmean(right), abs=0.01)
 
 
 def test_what_is_missing_stays_so_and_the_member_s_word_is_a_part():
@@ -35,7 +45,7 @@ def test_what_is_missing_stays_so_and_the_member_s_word_is_a_part():
 
     prompt = Prompt("1", (Message("user", "?"),), (1,))
     config = CorrectedConfig(members={"of": VerifierConfig()}, false_negative=0.2)
-    found = asyncio.run(Corrected(config, Says()).judge(prompt, []))
+    found = asyncio.run(config.over({"of": Says()}).judge(prompt, []))
     assert found.scores[1] is None and found.scores[0] == pytest.approx(9 / 7)
     assert found.parts == {"of": (1.0, None), "of.a": (2.0, 3.0)}
     assert (found.reasons, found.judge) == (("", "why"), "corrected(0.1,0.2)/v@1@1")
@@ -44,7 +54,7 @@ def test_what_is_missing_stays_so_and_the_member_s_word_is_a_part():
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        (CorrectedConfig(), "judge.members: has none, and judge=corrected the one member of"),
+        (CorrectedConfig(), "judge.members: has none, and judge=corrected the member of"),
         (CorrectedConfig(members={"a": VerifierConfig()}), "judge.members: has a, and"),
         (
             CorrectedConfig(members={"of": TextJudgeConfig()}),
@@ -59,6 +69,88 @@ def test_what_is_missing_stays_so_and_the_member_s_word_is_a_part():
 def test_what_cannot_be_is_told(config: CorrectedConfig, told: str):
     (problem,) = config.problems()
     assert problem.startswith(told)
+
+
+class Outcomes:
+    """Says right of these texts, and remembers what it was asked."""
+
+    def __init__(self, *right: str) -> None:
+        self.right, self.asked = right, []
+
+    async def judge(self, prompt, completions):
+        texts = [one.text for one in completions]
+        self.asked += texts
+        return Judgement(tuple(None if t == "?" else float(t in self.right) for t in texts), "v@1")
+
+
+def group(*texts: str) -> list[Completion]:
+    return [Completion("p", i, (1,), (0.0,), text, False, 0) for i, text in enumerate(texts)]
+
+
+def judged(config: CorrectedConfig, of: Outcomes, appeal: Outcomes, *texts: str) -> Judgement:
+    prompt = Prompt("p", (Message("user", "?"),), (1,))
+    return asyncio.run(config.over({"of": of, "appeal": appeal}).judge(prompt, group(*texts)))
+
+
+def test_an_appeal_is_a_part_of_its_own_and_changes_no_score():
+    members = {"of": VerifierConfig(), "appeal": VerifierConfig()}
+    config = CorrectedConfig(members=dict(members), appeals=1.0)
+    assert list(config.problems()) == []
+    found = judged(config, Outcomes("a", "b"), Outcomes("a", "c"), "a", "b", "c", "d")
+    assert found.parts["confirmed"] == (1.0, 0.0, None, None)
+    assert found.parts["overturned"] == (None, None, 1.0, 0.0)
+    assert found.scores == judged(config, Outcomes("a", "b"), Outcomes(), *"abcd").scores
+    # What the verifier has no word on is not appealed; what the appeal fails on is its failure.
+    appeal = Outcomes("x")
+    found = judged(config, Outcomes("x"), appeal, "?", "x")
+    assert appeal.asked == ["x"]
+    assert found.member_failures == {"of": (True, False), "appeal": (False,)}
+
+
+def test_the_share_that_is_appealed_is_the_same_answers_each_time():
+    config = CorrectedConfig(members={"of": VerifierConfig(), "appeal": VerifierConfig()})
+    texts = [str(i) for i in range(1000)]
+    asked = []
+    for _ in range(2):
+        appeal = Outcomes()
+        judged(config, Outcomes(), appeal, *texts)
+        asked.append(appeal.asked)
+    assert asked[0] == asked[1] and 70 < len(asked[0]) < 130
+
+
+def test_rates_by_appeals_are_no_shares_of_what_was_overturned():
+    """60 passed and 40 did not, of which 5 in 20 were overturned: 10 of 70 right ones failed."""
+    assert rates_by_appeals(0.6, 5 / 20, 1.0) == pytest.approx((0.0, 0.142857), abs=1e-6)
+    # A tenth of what passed was wrong too: 6 of 36 wrong ones passed, 10 of 64 right ones failed.
+    assert rates_by_appeals(0.6, 0.25, 0.9) == pytest.approx((6 / 36, 10 / 64))
+    assert rates_by_appeals(1.0, 0.0, 1.0) == (0.0, 0.0)
+
+
+def test_rates_come_back_from_a_simulated_verifier_and_its_appeals():
+    draw = Random(2)
+    right = [draw.random() < 0.4 for _ in range(60_000)]
+    passed = [draw.random() < (0.8 if one else 0.1) for one in right]
+    both = list(zip(passed, right, strict=True))
+    found = rates_by_appeals(
+        fmean(passed), fmean(r for p, r in both if not p), fmean(r for p, r in both if p)
+    )
+    assert found == pytest.approx(RATES, abs=0.01)
+
+
+def test_rates_of_a_file_count_instead(tmp_path):
+    file = tmp_path / "rates.json"
+    members = {"of": VerifierConfig()}
+    for text, told in [
+        ("{}", r"is no JSON such as"),
+        ('{"false_positive": 1.5, "false_negative": 0}', "a rate is at least 0, below 1"),
+        ('{"false_positive": 0.5, "false_negative": 0.6}', "with a sum of 1 or more"),
+    ]:
+        file.write_text(text)
+        (problem,) = CorrectedConfig(members=dict(members), rates_file=str(file)).problems()
+        assert problem.startswith(f"judge.rates_file={file}: ") and told in problem
+    file.write_text('{"false_positive": 0.25, "false_negative": 0.05}')
+    config = CorrectedConfig(members=dict(members), rates_file=str(file))
+    assert list(config.problems()) == [] and config.rates == (0.25, 0.05)
 
 
 def test_it_needs_what_its_member_needs():

@@ -47,6 +47,10 @@ def test_the_product_of_the_means_of_hidden_states(bert):
     asked, *answers = (embedding(bert, text) for text in ("What is it?", *texts))
     (found,) = EmbeddingConfig(path=str(bert), cosine=False).build().judge([group(*texts)])
     assert found.scores == pytest.approx([(asked @ one).item() for one in answers], rel=1e-4)
+    half = EmbeddingConfig(path=str(bert), cosine=False, factor=0.5).build()
+    assert half.judge([group(*texts)])[0].scores == pytest.approx(
+        [(asked @ one).item() / 2 for one in answers], rel=1e-4
+    )
     (found,) = EmbeddingConfig(path=str(bert)).build().judge([group(*texts)])
     cosines = [torch.cosine_similarity(asked, one, 0).item() for one in answers]
     assert found.scores == pytest.approx(cosines, abs=1e-5)

@@ -21,6 +21,7 @@ from rlhf.judges.base import Seat
 from rlhf.judges.llm import LLMJudgeConfig
 from rlhf.judges.questions.choosing import CACHE_SIZE, Remembering
 from rlhf.judges.questions.comparing import InContexts, LLMJudge
+from rlhf.judges.questions.contexts import Contexts
 from rlhf.judges.questions.endpoint import Endpoint
 from rlhf.judges.questions.labels import listed_shares, shares
 from rlhf.judges.questions.server import MAX_REPLY_BYTES, EndpointFailed
@@ -233,16 +234,76 @@ async def test_contexts_are_weighed_by_how_likely_they_are():
 
     template = Template("{context}|{first}|{second}")
     one = LLMJudge(Asked(), template, "fake")
-    both = InContexts(one, {"a": "short", "b": "kind"}, {"a": 0.6, "b": 0.4})
+    both = InContexts(one, Contexts({"a": "short", "b": "kind"}, {"a": 0.6, "b": 0.4}))
     found = await both.judge(PROMPT, completions("x", "y", "x"))
     assert found.win_prob[0] == pytest.approx((0.5, 0.62, 0.5))
     assert found.win_prob[1] == pytest.approx((0.38, 0.5, 0.38))
     assert found.parts["a"][:2] == pytest.approx(((0.9 + 0.5) / 2, 0.1))
-    alone = await InContexts(one, {"a": "short"}, {}).judge(PROMPT, completions("x", "y"))
+    alone = await InContexts(one, Contexts({"a": "short"}, {})).judge(PROMPT, completions("x", "y"))
     plain = await one.judge(PROMPT, completions("x", "y"), "short")
     assert alone.win_prob == plain.win_prob and alone.judge != plain.judge
-    lacking = InContexts(one, {"a": "short", "c": "unheard of"}, {})
+    lacking = InContexts(one, Contexts({"a": "short", "c": "unheard of"}, {}))
     assert (await lacking.judge(PROMPT, completions("x", "y"))).failed == (True,)
+
+
+def with_row(z: Any) -> Prompt:
+    return replace(PROMPT, row={"z": z})
+
+
+async def test_what_to_judge_by_may_be_the_prompt_s_own():
+    """In .9 of the contexts x wins with .9, in .1 with .2; a text of the row is a context too."""
+    wins = {"short": 0.9, "kind": 0.2, "blunt": 0.7}
+
+    def answer(first: str, second: str) -> float:
+        context, better = first.split(":")
+        return wins[context] if better == "x" else 1 - wins[context]
+
+    one, fake = judge(answer, Template("{prompt}|{context}:{first}|{second}"))
+    texts = Contexts({"a": "short", "b": "kind"}, {}, "z")
+    both = InContexts(one, texts)
+    found = await both.judge(with_row({"a": 0.9, "b": 0.1, "c": None}), completions("x", "y"))
+    assert found.win_prob[0][1] == pytest.approx(0.9 * 0.9 + 0.1 * 0.2)
+    assert found.win_prob[1][0] == pytest.approx(1 - 0.83)
+    assert found.parts.keys() == {"a", "b"}
+    assert found.reasons == ("judged by: 0.9 a; 0.1 b",) * 2
+    chosen = await both.judge(with_row("b"), completions("x", "y"))
+    assert chosen.win_prob[0][1] == pytest.approx(0.2) and chosen.parts.keys() == {"b"}
+    own = await both.judge(with_row("blunt"), completions("x", "y"))
+    assert own.win_prob[0][1] == pytest.approx(0.7) and own.parts == {}
+    assert own.reasons[0] == "judged by: 1 blunt"
+    # What has no weight is not asked.
+    fake.asked.clear()
+    await both.judge(with_row({"a": 0, "b": 2}), completions("x", "z"))
+    assert len(fake.asked) == 2 and all("|kind:" in question for question in fake.asked)
+    lacking = await both.judge(PROMPT, completions("x", "y"))
+    assert lacking.failed == (True,) and lacking.reasons[0].startswith("z is None, and neither")
+
+
+@pytest.mark.parametrize(
+    ("z", "told"),
+    [
+        (None, "is None, and neither a text nor weights by name"),
+        (" ", "is ' ', and neither"),
+        ({"c": 1}, "weighs 'c', which is none of judge.contexts; there are a"),
+        ({"a": -1}, "gives a the weight -1, which must be a number"),
+        ({"a": "much"}, "gives a the weight 'much'"),
+        ({"a": 0}, "gives no context any weight"),
+        ({}, "gives no context any weight"),
+    ],
+)
+def test_rows_that_do_not_say_what_to_judge_by_are_refused_before_a_run(z, told):
+    config = LLMJudgeConfig(path="m", contexts={"a": "Short?"}, context_column="z")
+    assert list(config.problems()) == [] and config.reads_rows
+    config.inspect_prompts([with_row({"a": 1.0}), with_row("Is it kind?")])
+    with pytest.raises(InputError) as caught:
+        config.inspect_prompts([with_row("a"), with_row(z), with_row(z)])
+    (line,) = caught.value.problems
+    assert line.startswith(f"judge.context_column=z: of the prompt p it {told}")
+    assert line.endswith("(and of 1 more it will not do)")
+    (problem,) = replace(config, weights={"a": 2.0}).problems()
+    assert problem.startswith("judge.context_column=z: says how likely contexts are")
+    (problem,) = replace(config, contexts={}, user_guided=True).problems()
+    assert problem.startswith("judge.context_column: judge.user_guided=true judges by")
 
 
 def test_a_template_and_contexts_belong_together(tmp_path):

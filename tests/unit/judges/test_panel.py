@@ -49,6 +49,12 @@ def wins(probability: float | None) -> Says:
     return Says(Comparison(((0.5, probability), (other, 0.5)), "pair@1", 0.2))
 
 
+def wins_of_all(probability: float) -> Says:
+    """Of three, each earlier one over each later."""
+    p, q, even = probability, 1 - probability, 0.5
+    return Says(Comparison(((even, p, p), (q, even, p), (q, q, even)), "pair@1"))
+
+
 def reward() -> RewardModelConfig:
     return RewardModelConfig(path="m")
 
@@ -103,6 +109,25 @@ def test_members_that_all_compare_make_a_comparison():
     assert found.win_prob[0][1] == pytest.approx(0.62)
     assert found.order_disagreement == pytest.approx(0.2)
     assert found.parts["b"] == (0.2, 0.8)
+
+
+def test_failures_of_a_member_that_compares_are_counted_by_pairs_and_under_its_name():
+    """Of three completions, the first's comparison with the last alone is missing: no part is."""
+    rows = ((0.5, 0.9, None), (0.1, 0.5, 0.3), (None, 0.7, 0.5))
+    group = [replace(GROUP[0], sample=i, text=str(i)) for i in range(3)]
+    inner = panel(members=pairs("x", "y"), combine=Combine.majority)
+    config = panel(members={"in": inner, "maths": VerifierConfig()})
+    voting = inner.over({"x": Says(Comparison(rows, "p@1")), "y": wins_of_all(0.9)})
+    found = asyncio.run(
+        config.over({"in": voting, "maths": scores(1, 0, None)}).judge(PROMPT, group)
+    )
+    assert None not in found.parts["in"] and None not in found.parts["in.x"]
+    assert found.member_failures == {
+        "in": (False, False, False),
+        "in.x": (False, True, False),
+        "in.y": (False, False, False),
+        "maths": (False, False, True),
+    }
 
 
 def test_members_are_asked_at_the_same_time():

@@ -16,6 +16,9 @@ JURORS = ["first", "second", "third"]
 PRESETS = {
     "cdr": ["strong", "weak"],
     "r3": ["relevance"],
+    "r3_constrained": ["relevance"],
+    "ecommerce": ["relevance", "service"],
+    "debate": ["first", "second", "listener"],
     "jury": JURORS,
     "ensemble": JURORS,
     "verified": ["taste"],
@@ -79,6 +82,22 @@ def test_r3_is_a_product_that_needs_all_three():
     members = {"length": Says(1.2, 9.0), "relevance": Says(0.8, None), "variety": Says(0.95, 1)}
     first, second = judged(made, **members).scores
     assert first == pytest.approx(0.912) and second is None
+
+
+def test_r3_with_a_right_answer_is_on_the_scale_of_lengths():
+    """A nearness of 2.1 of 3.5, for 512 tokens: 2.1 * 5.12 / 3.5 * .95."""
+    made = preset("r3_constrained")
+    relevance = made.judge.asks()["relevance"]
+    near = 2.1 * relevance.factor  # type: ignore[attr-defined]
+    found = judged(made, relevance=Says(near, None), variety=Says(0.95, 1.0))
+    assert found.scores == (pytest.approx(2.9184), None)
+
+
+def test_features_of_a_shop_add_up_by_their_weights():
+    made = preset("ecommerce", "judge.weights={service: 0.5, length: -0.1, variety: 0}")
+    members = {"relevance": Says(0.2, 0.1), "service": Says(4.0, 2.0),
+               "variety": Says(1.0, 0.5), "length": Says(3.0, 1.0)}  # fmt: skip
+    assert judged(made, **members).scores == pytest.approx((0.2 + 2.0 - 0.3, 0.1 + 1.0 - 0.1))
 
 
 @pytest.mark.parametrize(("combine", "wins"), [("sum", 0.6), ("majority", 1.0)])

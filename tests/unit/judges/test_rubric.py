@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from rlhf.judges.panel import PanelConfig
 from rlhf.judges.rubric import Rubric, RubricConfig
 from rlhf.records import Completion, Message, Prompt
 
@@ -56,6 +57,16 @@ async def test_aspects_are_parts_and_their_weighted_mean_the_score():
     config = RubricConfig(aspects=aspects, weights={"q1": 0, "q3": 2})
     verdict = await Rubric(config, chooser, "m", str).judge(PROMPT, completions("x"))
     assert verdict.scores == pytest.approx(((3 + 2 * 5 + 4) / 4,))
+
+
+async def test_a_panel_of_one_aspect_is_that_rubric():
+    config = RubricConfig(path="m", aspects={"style": "Q1"})
+    shares = (0.1, 0.2, 0.4, 0.1, 0.2)
+    alone = Rubric(config, Digits({("Q1", "x"): shares, ("Q1", "y"): certain(4)}), "m", str)
+    both = PanelConfig(members={"style": config}).over({"style": alone})
+    group = completions("x", "y")
+    found, own = await both.judge(PROMPT, group), await alone.judge(PROMPT, group)
+    assert found.scores == own.scores == found.parts["style"]
 
 
 async def test_an_aspect_without_a_rating_is_missing_and_the_score_with_it():

@@ -8,8 +8,9 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
 from rlhf.config.models import TinyModelConfig
+from rlhf.judges.llm import LLMJudgeConfig
 from rlhf.judges.verifier import VerifierConfig
-from rlhf.launching.assembly import make_evaluation
+from rlhf.launching.assembly import make_evaluation, require_answers
 from rlhf.launching.checks import config_problems, plain
 from rlhf.launching.command_line import checked, hydra_problem, typed
 from rlhf.launching.configuration import CONF, Config, register_schemas
@@ -155,6 +156,24 @@ def test_each_member_has_a_role_of_its_own_and_gold_another(model: str, tmp_path
     assert read_rows(config("judge=text", "+judge@eval.gold=function", "eval.gold.function=a:b"))
 
 
+def test_members_of_one_model_share_a_role_and_its_memory(model: str, tmp_path: Path):
+    same = ["judge=cdr", f"judge.members.strong.path={model}", f"judge.members.weak.path={model}",
+            "judge.members.weak.system=Be brief.", "judge.members.weak.num_workers=2"]  # fmt: skip
+    gpus = "placement=disaggregated"
+    (one,) = [r for r in roles(config(*same, gpus), model) if r.name.startswith("judge")]
+    assert (one.name, one.count, one.num_gpus) == ("judge.strong", 2, 1)
+    assert one.memory_parts.endswith("; judge.weak too")
+    apart = config(*same, "judge.members.weak.dtype=float64", gpus)
+    assert [r.name for r in roles(apart, model) if r.name.startswith("judge")] == [
+        "judge.strong", "judge.weak",
+    ]  # fmt: skip
+    asked = ["judge=panel", "+judge@judge.members.a=llm", f"judge.members.a.path={model}",
+             "+judge@judge.members.b=rubric", f"judge.members.b.path={model}",
+             "+judge@eval.gold=llm", f"eval.gold.path={model}"]  # fmt: skip
+    names = [r.name for r in roles(config(*asked), model)]
+    assert names[-2:] == ["judge.a", "gold"] and "judge.b" not in names
+
+
 def test_files_of_members_and_gold_are_read_before_a_run_and_known_by_content(
     model: str, tmp_path: Path
 ):
@@ -193,3 +212,9 @@ def test_gold_has_an_evaluation_beside_the_judge_s(model: str, tmp_path: Path):
     judges = Judges(object(), object())  # type: ignore[arg-type]
     found = make_evaluation(made, inputs, None, judges, tmp_path, begins=True)  # type: ignore
     assert isinstance(found, GoldEvaluation)
+    assert found.own.heldout.initial == tmp_path / "initial_completions.json"  # type: ignore
+    # Of a run that goes on, one that compares is refused where nothing is kept.
+    require_answers(made, inputs, tmp_path)
+    made.eval.gold = LLMJudgeConfig(path="m")
+    with pytest.raises(InputError, match=r"^eval\.gold=llm: compares with what the initial"):
+        require_answers(made, inputs, tmp_path)

@@ -94,7 +94,7 @@ def test_they_get_workers_where_they_say(model: str, tmp_path: Path):
 def test_a_worker_is_built_from_what_they_say():
     sides = tuple(Completion("1", i, (1,), (0.0,), t, False, 0) for i, t in enumerate(("ae", "b")))
     worker = JudgeWorker(Vowels().builder())
-    (verdict,) = worker._judge.judge([type("Group", (), {"completions": sides})()])
+    (verdict,) = worker._judges[0].judge([type("Group", (), {"completions": sides})()])
     assert verdict.scores == (2.0, 0.0)
 
 

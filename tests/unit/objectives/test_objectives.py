@@ -1,6 +1,7 @@
 """Losses against numbers worked by hand, their limits and their gradients. B pairs."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -119,6 +120,15 @@ EXAMPLE_E = [
 @pytest.mark.parametrize(("config", "expected"), EXAMPLE_E)
 def test_example_e(config: ObjectiveConfig, expected: float) -> None:
     assert loss_of(config, (-10.0, -12.0)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_soft_label_weighs_both_sides_as_a_self_preferring_policy_does() -> None:
+    """OSP: .8 of -log σ(.15) and .2 of -log σ(-.15)."""
+    policy = one_pair(-10.0, -12.0)
+    certain = plain_labels(policy)
+    judged = replace(certain, win_prob_B=0.8 * certain.win_prob_B)
+    loss_B = DPOConfig().loss(Pairs(policy, one_anchor(-11.0, -11.5), judged))
+    assert loss_B.item() == pytest.approx(0.650957, abs=1e-6)
 
 
 def test_slic_hinge_inside_its_margin() -> None:

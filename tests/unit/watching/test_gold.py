@@ -50,11 +50,11 @@ class Prefers:
 
 def both(rollout: Counts, gold_judge, tmp_path, shares=None) -> GoldEvaluation:
     shared = SharedAnswers(rollout)
-    heldout = Heldout(shared, PROMPTS, Sampling(2, 8), 1)
+    kept = tmp_path / "initial.json"
+    heldout = Heldout(shared, PROMPTS, Sampling(2, 8), 1, kept)
     own = ScoreEvaluation(heldout, Likes(1.0), shares)
     if isinstance(gold_judge, Prefers):
-        kept = tmp_path / "initial.json"
-        return GoldEvaluation(own, WinRateEvaluation(heldout, gold_judge, kept, True), shared)
+        return GoldEvaluation(own, WinRateEvaluation(heldout, gold_judge, kept), shared)
     return GoldEvaluation(own, ScoreEvaluation(heldout, gold_judge, None), shared)
 
 

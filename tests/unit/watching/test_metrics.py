@@ -118,6 +118,17 @@ def test_parts_have_means_of_their_own_without_what_is_missing(collected) -> Non
     assert (held_out["part_right"], held_out["part_short"]) == (0.5, 0.5)
 
 
+def test_failures_of_members_are_shares_of_what_each_was_asked(collected) -> None:
+    first, *rest = collected
+    failures = {"pair": (True, False, False), "pair.in": (False, False)}
+    judged = replace(first, judgement=replace(first.judgement, member_failures=failures))
+    metrics = collection_metrics([judged, *rest], policy_version=3)
+    found = {name: value for name, value in metrics.items() if "failed_" in name[:13]}
+    assert found == {"judge/failed_pair": pytest.approx(1 / 3), "judge/failed_pair.in": 0}
+    group = (judged.prompt, judged.completions, judged.judgement)
+    assert evaluation_metrics([group], [group], None)["failed_pair"] == pytest.approx(1 / 3)
+
+
 def test_the_order_of_prompts_does_not_matter(collected: list[Collected]) -> None:
     forth = collection_metrics(collected, policy_version=3)
     assert collection_metrics(collected[::-1], policy_version=3) == pytest.approx(forth)

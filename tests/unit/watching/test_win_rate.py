@@ -6,8 +6,14 @@ from pathlib import Path
 import pytest
 
 from rlhf.problems import InputError
-from rlhf.records import Comparison, Completion, Message, Prompt, Sampling
-from rlhf.watching.evaluation import Heldout, WinRateEvaluation
+from rlhf.records import Comparison, Completion, Judgement, Message, Prompt, Sampling
+from rlhf.watching.evaluation import (
+    Heldout,
+    ScoreEvaluation,
+    UnjudgedEvaluation,
+    WinRateEvaluation,
+    require_initial,
+)
 
 PROMPTS = [Prompt(f"p{i}", (Message("user", "?"),), (i,)) for i in range(3)]
 
@@ -30,8 +36,8 @@ class LongerWins:
 
 
 def evaluation(text: str, kept: Path, begins: bool, num: int = 2) -> WinRateEvaluation:
-    heldout = Heldout(Answers(text), PROMPTS[:num], Sampling(1, 4), 1)
-    return WinRateEvaluation(heldout, LongerWins(), kept, begins)
+    heldout = Heldout(Answers(text), PROMPTS[:num], Sampling(1, 4), 1, kept if begins else None)
+    return WinRateEvaluation(heldout, LongerWins(), kept)
 
 
 async def test_the_run_s_first_answers_are_kept_and_later_ones_compared_with_them(tmp_path):
@@ -42,12 +48,26 @@ async def test_the_run_s_first_answers_are_kept_and_later_ones_compared_with_the
     assert json.loads(kept.read_text()) == {"p0": "aa", "p1": "aa"}
 
 
-@pytest.mark.parametrize("has_begun", [False, True])
-async def test_prompts_that_the_initial_policy_never_answered_are_refused(tmp_path, has_begun):
+async def test_prompts_that_the_initial_policy_never_answered_are_refused(tmp_path):
     kept = tmp_path / "initial.json"
-    if has_begun:
-        await evaluation("aa", kept, begins=True).evaluate()
-    with pytest.raises(InputError, match=r"eval\.num_prompts=3") as caught:
-        await evaluation("aaa", kept, begins=False, num=3).evaluate()
-    assert ("p2" if has_begun else "p0, p1, p2") in str(caught.value)
-    assert kept.exists() == has_begun
+    with pytest.raises(InputError, match=r"^eval\.gold=llm: compares with .* has not kept that"):
+        require_initial(kept, "eval.gold=llm", PROMPTS)
+    await evaluation("aa", kept, begins=True).evaluate()
+    require_initial(kept, "eval.gold=llm", PROMPTS[:2])
+    with pytest.raises(InputError, match=r"^eval\.num_prompts=3: .* to 1 of them \(p2\)"):
+        require_initial(kept, "eval.gold=llm", PROMPTS)
+
+
+class Scores:
+    async def judge(self, prompt: Prompt, completions):
+        return Judgement((1.0,) * len(completions), "scores@1")
+
+
+@pytest.mark.parametrize("scores", [True, False])
+async def test_a_judge_that_compares_may_come_later_whoever_judged_first(tmp_path, scores: bool):
+    kept = tmp_path / "initial.json"
+    heldout = Heldout(Answers("aa"), PROMPTS, Sampling(1, 4), 1, kept)
+    first = ScoreEvaluation(heldout, Scores(), None) if scores else UnjudgedEvaluation(heldout)
+    await first.evaluate()
+    require_initial(kept, "eval.gold=llm", PROMPTS)
+    assert (await evaluation("aaa", kept, begins=False).evaluate())["win_rate"] == 1
