@@ -22,6 +22,7 @@ class Fact(Enum):
     outcomes = "whole answers are right or wrong"
     parts = "pairs come with what each of several judges said of their sides"
     partial_scores = "a number for how an answer begins"
+    additions = "tests that belong behind programs"
     matrix = "win probabilities of every two completions"
     arguments = "a judge that can argue with others"
     games = "completions play each other, so that there are win probabilities to learn from"
