@@ -212,7 +212,7 @@ class CodeJudge:
         reasons = tuple(verdict.reason for verdict in verdicts)
         parts = {"tests_passed": tuple(shares)}
         additions = self._additions(known, matrix, tests, len(verdicts))
-        return Judgement(tuple(found), self._name, parts, reasons, additions)
+        return Judgement(tuple(found), self._name, parts, reasons, additions=additions)
 
     def _additions(
         self, known: Sequence[int], matrix: Matrix, tests: Tests | None, size: int

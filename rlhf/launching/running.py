@@ -91,7 +91,7 @@ async def run(setting: Setting, checkpoint: Checkpoint | None) -> None:
         while (cause := await _live(setting, crew, checkpoint, restarts, stop)) is not None:
             checkpoint = verified(setting.directory / CHECKPOINTS)
             lives.begin(checkpoint, cause)
-            restarts.begin("policy", "its group", cause)
+            restarts.begin("policy", "its group", str(cause))
             tracker.set_back(checkpoint.state["num_rounds"] if checkpoint else 0)
             crew.policy.start_anew()
 

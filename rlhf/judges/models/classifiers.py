@@ -73,7 +73,8 @@ class Classifier:
     def load(cls, directory: Path, dtype: str, max_tokens: int) -> "Classifier":
         """Refuses a model whose weights lack a part, such as its head: it would judge at random."""
         key = (cls, directory, dtype)
-        return cls(*held(key, partial(_loaded, directory, dtype)), max_tokens)
+        model, tokenizer = held(key, partial(_loaded, directory, dtype))
+        return cls(model, tokenizer, max_tokens)
 
     def encode(self, messages: Sequence[Message], completion: str, ended: bool = True) -> Ids:
         """The conversation and its completion by the chat template, or, if there is none, as the
