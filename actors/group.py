@@ -118,11 +118,7 @@ def start_workers(
     """Starts the role's actors; returns at once, before they are ready."""
     variables = {
         "OMP_NUM_THREADS": str(allotment.num_threads),
-        # Workers take turns on the same cores: who waits should not keep one busy.
-        "OMP_WAIT_POLICY": "passive",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
+        **imports.WORKER_ENV,
         imports.STARTING: "1",
         **(env or {}),
     }

@@ -20,6 +20,8 @@ from ray.exceptions import AuthenticationError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from cluster.job import in_job
+from cluster.nursery import worker_command
 from cluster.placement import Node, Plan, Role, make_plan
 from rlhf.problems import InputError, Stopped
 
@@ -28,9 +30,6 @@ HERE = "here"
 
 NODE_LABEL = "ray.io/node-id"
 """Ray gives every node this label."""
-
-JOB_ENVIRONMENT = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Set for the entry point of a submitted job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +68,6 @@ def find_nodes(address: str | None, roles: Sequence[Role]) -> list[Node]:
         return [local_node(roles)]
     with _ray(address, roles):
         return _nodes(_totals())
-
-
-def in_job() -> bool:
-    """Whether this process is the entry point of `ray job submit`."""
-    return JOB_ENVIRONMENT in os.environ
 
 
 def local_node(roles: Sequence[Role]) -> Node:
@@ -151,6 +145,7 @@ def _start(roles: Sequence[Role]) -> None:
         include_dashboard=False,
         logging_level=logging.ERROR,
         log_to_driver=False,
+        runtime_env={"py_executable": command} if (command := worker_command()) else None,
     )
 
 

@@ -5,13 +5,14 @@ import operator
 from collections.abc import Iterator
 from difflib import get_close_matches
 from enum import Enum
+from functools import cache
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from rlhf.config.models import LORA_RANKS, PublishedLora, Transport
 from rlhf.launching.configuration import Config
-from rlhf.launching.overrides import sections
+from rlhf.launching.overrides import sections, within
 from rlhf.options import Fact, Option, unmet
 
 _LIMITS = {
@@ -29,7 +30,7 @@ def config_problems(config: Config) -> list[str]:
 
 def unknown_keys(section: Any, prefix: str) -> Iterator[str]:
     """Keys that `+key=value` put where nothing reads them."""
-    known = {field.name for field in dataclasses.fields(section)}
+    known = _names(type(section))
     for name in sorted(vars(section).keys() - known):
         near = get_close_matches(name, known, 1)
         hint = f"; did you mean {prefix}{near[0]}?" if near else ""
@@ -38,19 +39,37 @@ def unknown_keys(section: Any, prefix: str) -> Iterator[str]:
         yield from unknown_keys(part, f"{prefix}{name}.")
 
 
+@cache
+def _names(kind: type) -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(kind))
+
+
 def out_of_range(section: Any, prefix: str) -> Iterator[str]:
     """In the order of the keys."""
-    parts = list(sections(section))
-    for field in dataclasses.fields(section):
-        key, value = f"{prefix}{field.name}", getattr(section, field.name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            for name, (words, holds) in _LIMITS.items():
-                limit = field.metadata.get(name)
-                if limit is not None and not holds(value, limit):
-                    yield f"{key}={value}: must be {words} {limit}"
-        for name, part in parts:
-            if name.partition(".")[0] == field.name:
-                yield from out_of_range(part, f"{prefix}{name}.")
+    for name, limits in _limits(type(section)):
+        value = getattr(section, name)
+        if limits and isinstance(value, (int, float)) and not isinstance(value, bool):
+            for limit, (words, holds) in limits:
+                if not holds(value, limit):
+                    yield f"{prefix}{name}={value}: must be {words} {limit}"
+        for key, part in within(name, value):
+            yield from out_of_range(part, f"{prefix}{key}.")
+
+
+@cache
+def _limits(kind: type) -> list[tuple[str, list[tuple[Any, tuple[str, Any]]]]]:
+    """By key."""
+    return [
+        (
+            field.name,
+            [
+                (field.metadata[name], limit)
+                for name, limit in _LIMITS.items()
+                if field.metadata.get(name) is not None
+            ],
+        )
+        for field in dataclasses.fields(kind)
+    ]
 
 
 def _contradictions(config: Config) -> Iterator[str]:

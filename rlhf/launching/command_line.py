@@ -18,6 +18,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from rlhf import imports
 from rlhf.launching.checks import config_problems
 from rlhf.launching.configuration import Config
 from rlhf.launching.overrides import as_hydra_reads, empty_texts
@@ -28,7 +29,7 @@ from rlhf.problems import InputError, RunFailed, Stopped
 def begin(hydra_main: Callable[[], Any], schema: type) -> None:
     """A command of Hydra's, whose overrides are read as people type them."""
     outlast_terminal()
-    with told():
+    with imports.quick_end(), told():
         sys.argv[1:] = as_hydra_reads(sys.argv[1:], schema)
         try:
             hydra_main()

@@ -16,6 +16,7 @@ from cluster.shared_storage import require_shared
 from rlhf.launching.assembly import answering, make_evaluation, start_rollout
 from rlhf.launching.command_line import checked
 from rlhf.launching.configuration import CONF, Config
+from rlhf.launching.expecting import expect_workers
 from rlhf.launching.inputs import Inputs, read_inputs
 from rlhf.launching.judging import all_judges, start_judges
 from rlhf.launching.overrides import quoted
@@ -41,6 +42,7 @@ def evaluate(directory: Path, overrides: list[str]) -> Metrics:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("train", [*stored, *own, *overrides])
     config = checked(composed)
+    expect_workers(config.cluster, config.placement)
     with tempfile.TemporaryDirectory() as scratch:
         inputs = read_inputs(config, Path(scratch))
     cluster = config.cluster

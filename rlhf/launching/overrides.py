@@ -63,11 +63,16 @@ def empty_texts(section: Any, prefix: str = "") -> Iterator[str]:
 def sections(section: Any) -> Iterator[tuple[str, Any]]:
     """The dataclasses in a dataclass and in its mappings, by their keys in it."""
     for field in dataclasses.fields(section):
-        value = getattr(section, field.name)
-        named = value.items() if isinstance(value, dict) else ()
-        for key, one in ((field.name, value), *((f"{field.name}.{name}", v) for name, v in named)):
-            if dataclasses.is_dataclass(one):
-                yield key, one
+        yield from within(field.name, getattr(section, field.name))
+
+
+def within(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """A dataclass itself, or those in a mapping; nothing of any other value."""
+    if dataclasses.is_dataclass(value):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            yield from within(f"{key}.{name}", one)
 
 
 def _is_empty(key: str) -> str:

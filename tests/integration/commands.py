@@ -10,6 +10,7 @@ import termios
 import threading
 from pathlib import Path
 
+from forked import Forked
 from safetensors.torch import load_file
 
 from rlhf.storage.store import read_metrics
@@ -29,7 +30,7 @@ SMALL = [
 ]
 
 
-def start(directory: Path, *overrides: str, module: str = "rlhf") -> subprocess.Popen:
+def start(directory: Path, *overrides: str, module: str = "rlhf") -> Forked:
     return _start(directory, module, *overrides, f"run.dir={directory}")
 
 
@@ -83,26 +84,19 @@ class Terminal:
                     return
 
 
-def start_sweep(directory: Path, *overrides: str) -> subprocess.Popen:
+def start_sweep(directory: Path, *overrides: str) -> Forked:
     return _start(directory, "rlhf", "-m", *overrides, f"hydra.sweep.dir={directory}")
 
 
-def _start(directory: Path, module: str, *words: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=directory.parent,
-        env=_environment(),
-    )
+def _start(directory: Path, module: str, *words: str) -> Forked:
+    return Forked(module, *words, cwd=directory.parent, env=_environment())
 
 
 def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
 
 
-def finish(process: subprocess.Popen, code: int = 0, timeout_s: float = 400) -> str:
+def finish(process: Forked, code: int = 0, timeout_s: float = 400) -> str:
     try:
         output, _ = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""One Ray per file of tests that work inside it, and tiny models to work with."""
+"""One Ray per file of tests that work inside it, tiny models to work with, and one nursery."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,13 +6,23 @@ from pathlib import Path
 import pytest
 import ray
 
+from cluster import nursery
 from rlhf.config.models import TinyModelConfig, Vocabulary
+from rlhf.config.run import ClusterConfig, PlacementConfig
+from rlhf.launching.expecting import expect_workers
 from rlhf.toys.tiny import build_tiny_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nursery_of_all() -> None:
+    """What the workers of all runs that these tests start are forks of."""
+    expect_workers(ClusterConfig(), PlacementConfig())
 
 
 @pytest.fixture(scope="module")
 def ray_session() -> Iterator[None]:
-    ray.init("local", num_cpus=16, include_dashboard=False, log_to_driver=False)
+    forked = {"py_executable": nursery.worker_command()}
+    ray.init("local", num_cpus=16, include_dashboard=False, log_to_driver=False, runtime_env=forked)
     yield
     ray.shutdown()
 

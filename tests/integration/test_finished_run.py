@@ -1,12 +1,12 @@
 """Two runs of one seed, one of them beside a wandb that cannot be reached: what they leave."""
 
 import json
-import subprocess
-import sys
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import forked
 import pytest
 from commands import SMALL, finish, start, untimed, weights
 from wandb_file import history
@@ -133,12 +133,7 @@ def test_there_are_pairs_to_read(runs):
 
 def test_a_finished_policy_is_measured_again(runs):
     finished = runs[0].directory
-    again = subprocess.run(
-        [sys.executable, "-m", "rlhf.evaluate", f"run={finished}"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    again = forked.run("rlhf.evaluate", f"run={finished}", cwd=Path.cwd(), env=os.environ)
     assert again.returncode == 0, again.stderr
     found = json.loads((finished / "evaluation.json").read_text())
     after = json.loads((finished / "summary.json").read_text())["eval"]["after"]

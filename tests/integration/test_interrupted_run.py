@@ -2,14 +2,22 @@
 
 import json
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import psutil
+import pytest
 from commands import SMALL, Terminal, finish, run, start, untimed, weights
+from forked import Forked
 
+from cluster import nursery
 from rlhf.storage.store import read, read_metrics
+
+
+@pytest.fixture(autouse=True)
+def a_nursery_of_its_own(monkeypatch):
+    """For each run, as people have it: it must not outlive the run, however that ends."""
+    monkeypatch.delenv(nursery.SOCKET)
 
 
 def test_a_killed_run_goes_on_and_ends_bit_for_bit_like_an_unbroken_one(tmp_path):
@@ -107,7 +115,7 @@ WORKERS = {
 """What Ray calls their processes."""
 
 
-def kill_worker(begun: subprocess.Popen, process: str) -> None:
+def kill_worker(begun: Forked, process: str) -> None:
     (worker,) = (
         one
         for one in psutil.Process(begun.pid).children(recursive=True)

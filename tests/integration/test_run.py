@@ -3,10 +3,9 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 from commands import SMALL, finish, run, start
 from transformers import AutoModelForSequenceClassification, LlamaConfig
@@ -93,14 +92,13 @@ def test_wrong_input_is_told_in_a_line_each_and_nothing_starts(tmp_path, overrid
 
 
 def test_a_dry_run_shows_who_would_go_where_and_leaves_nothing(tmp_path):
-    command = [sys.executable, "-m", "rlhf", "--dry-run", *SMALL, "placement=disaggregated"]
-    how = {"capture_output": True, "text": True, "timeout": 120, "cwd": tmp_path}
-    how["env"] = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    refused = subprocess.run([*command, f"run.dir={tmp_path}/run"], **how)
+    command = ["rlhf", "--dry-run", *SMALL, "placement=disaggregated"]
+    how = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}}
+    refused = forked.run(*command, f"run.dir={tmp_path}/run", **how)
     assert refused.returncode == 2
     assert "3 GPUs are needed" in refused.stderr and "policy           1     1" in refused.stdout
     command[-1] = "rollout.num_workers=3"
-    shown = subprocess.run([*command, f"run.dir={tmp_path}/run"], **how)
+    shown = forked.run(*command, f"run.dir={tmp_path}/run", **how)
     assert shown.returncode == 0, shown.stderr
     lines = {line.split()[0]: " ".join(line.split()) for line in shown.stdout.splitlines() if line}
     assert lines["rollout"].startswith("rollout 3 0 1 32 MiB here ×3 weights")

@@ -5,21 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 ROOT = Path(__file__).parents[2]
+ENV = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
 
 
 def told(directory: Path, *words: str) -> list[str]:
     """The lines on stderr."""
-    process = subprocess.run(
-        [sys.executable, "-m", *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=directory,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-    )
+    process = forked.run(*words, cwd=directory, env=ENV)
     assert process.returncode == 2, process.stderr
     return process.stderr.splitlines()
 
@@ -68,7 +63,7 @@ def test_a_documented_line_works_as_it_is_typed_in_a_shell(tmp_path):
         text=True,
         timeout=120,
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        env=ENV,
     )
     assert process.returncode == 2
     assert process.stderr.splitlines() == [
