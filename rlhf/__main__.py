@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 from rlhf import imports
 from rlhf.launching.command_line import begin, checked, told, typed_overrides
 from rlhf.launching.configuration import Config, register_schemas
-from rlhf.launching.expecting import expect_workers
 
 LEAVES_NOTHING = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout")
 """Keeps Hydra from making folders and files of its own, but for those of a sweep."""
@@ -34,6 +33,8 @@ def one_run(composed: DictConfig, name: str | None = None) -> float:
     config = checked(composed)
     overrides = typed_overrides(HydraConfig.get())
     if not config.dry_run:
+        from rlhf.launching.expecting import expect_workers
+
         expect_workers(config.cluster, config.placement)
     with imports.many():
         from rlhf.launching.launch import launch, show_plan
@@ -55,4 +56,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with imports.quick_end():
+        main()

@@ -21,7 +21,7 @@ def main() -> None:
     register_schemas()
     runs = [argument[4:] for argument in sys.argv[1:] if argument.startswith("run=")]
     overrides = [argument for argument in sys.argv[1:] if not argument.startswith("run=")]
-    with imports.quick_end(), told():
+    with told():
         if len(runs) != 1:
             raise InputError(["run=DIR: say which run, once: python -m rlhf.evaluate run=DIR"])
         if not runs[0]:
@@ -31,10 +31,11 @@ def main() -> None:
         from rlhf.launching.evaluating import evaluate  # only now, as it takes its time
 
         metrics = evaluate(directory, overrides)
-        (directory / "evaluation.json").write_text(json.dumps(metrics, indent=2) + "\n")
-        for name, value in sorted(metrics.items()):
-            print(f"{name:20} {value:.4f}")
+    (directory / "evaluation.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    for name, value in sorted(metrics.items()):
+        print(f"{name:20} {value:.4f}")
 
 
 if __name__ == "__main__":
-    main()
+    with imports.quick_end():
+        main()

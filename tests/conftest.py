@@ -1,5 +1,6 @@
 """What tests of both kinds share."""
 
+import gc
 import os
 from collections import Counter
 from pathlib import Path
@@ -28,6 +29,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return "unit" in item.path.parts, not is_long, -num_tests[item.path]
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays, and looking for garbage in it, again and again, takes time."""
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or some libraries tell that they leak
 
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -23,7 +23,13 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).parents[1]
-MODULES = ("rlhf.launching.launch", "rlhf.toys.tiny", "rlhf.watching.curves", "rlhf.sweep.members")
+MODULES = (
+    "rlhf.launching.launch",
+    "rlhf.toys.tiny",
+    "rlhf.watching.curves",
+    "rlhf.sweep.members",
+    "actors.deepspeed_engine",  # accelerate imports DeepSpeed when a model is saved
+)
 
 
 class Forked:

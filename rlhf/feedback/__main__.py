@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from rlhf import imports
 from rlhf.config.data import LabelSource
 from rlhf.conversations.labels import Verdict
 from rlhf.conversations.log import LISTED, Conversation, ConversationLog
@@ -166,4 +167,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with imports.quick_end():
+        main()

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlhf.config.models import LORA_RANKS, PublishedLora, Transport
 from rlhf.launching.configuration import Config
-from rlhf.launching.overrides import sections, within
+from rlhf.launching.overrides import PLAIN, sections, within
 from rlhf.options import Fact, Option, unmet
 
 _LIMITS = {
@@ -52,8 +52,9 @@ def out_of_range(section: Any, prefix: str) -> Iterator[str]:
             for limit, (words, holds) in limits:
                 if not holds(value, limit):
                     yield f"{prefix}{name}={value}: must be {words} {limit}"
-        for key, part in within(name, value):
-            yield from out_of_range(part, f"{prefix}{key}.")
+        if not isinstance(value, PLAIN):
+            for key, part in within(name, value):
+                yield from out_of_range(part, f"{prefix}{key}.")
 
 
 @cache

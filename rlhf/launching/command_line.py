@@ -18,7 +18,6 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from rlhf import imports
 from rlhf.launching.checks import config_problems
 from rlhf.launching.configuration import Config
 from rlhf.launching.overrides import as_hydra_reads, empty_texts
@@ -29,7 +28,7 @@ from rlhf.problems import InputError, RunFailed, Stopped
 def begin(hydra_main: Callable[[], Any], schema: type) -> None:
     """A command of Hydra's, whose overrides are read as people type them."""
     outlast_terminal()
-    with imports.quick_end(), told():
+    with told():
         sys.argv[1:] = as_hydra_reads(sys.argv[1:], schema)
         try:
             hydra_main()

@@ -8,6 +8,7 @@ the grammar would refuse, or take for something else, is put in quotes here.
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from fnmatch import fnmatchcase
 from os.path import expanduser
 from types import UnionType
@@ -60,10 +61,15 @@ def empty_texts(section: Any, prefix: str = "") -> Iterator[str]:
             yield _is_empty(key)
 
 
+PLAIN = (str, int, float, Enum, type(None))
+"""What most keys have; there are no sections in it."""
+
+
 def sections(section: Any) -> Iterator[tuple[str, Any]]:
     """The dataclasses in a dataclass and in its mappings, by their keys in it."""
     for field in dataclasses.fields(section):
-        yield from within(field.name, getattr(section, field.name))
+        if not isinstance(value := getattr(section, field.name), PLAIN):
+            yield from within(field.name, value)
 
 
 def within(key: str, value: Any) -> Iterator[tuple[str, Any]]:

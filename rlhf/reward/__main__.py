@@ -18,6 +18,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
+from rlhf import imports
 from rlhf.config.reward import JUDGE_OF, Kind, RewardTrainingConfig
 from rlhf.launching.checks import plain
 from rlhf.launching.command_line import begin, complete, told
@@ -156,4 +157,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with imports.quick_end():
+        main()
