@@ -127,7 +127,9 @@ def server() -> str:
             [sys.executable, "-P", __file__, str(os.getpid()), str(listener.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+            env=os.environ
+            # DeepSpeed would look for a GPU, which must not have been touched before a fork.
+            | {"DS_ACCELERATOR": "cpu", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
             pass_fds=[listener.fileno()],
         )
     atexit.register(folder.cleanup)
