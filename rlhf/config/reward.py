@@ -47,6 +47,16 @@ class Margin(Enum):
     """-log σ(r_chosen - r_rejected - margin)."""
     scale = "scale"
     """-margin · log σ(r_chosen - r_rejected)."""
+    strength = "strength"
+    """As subtract, of the mean of `data.strength_column`."""
+
+
+class Balance(Enum):
+    rows = "rows"
+    """Every row of a step counts alike."""
+    more = "more"
+    """Sources of a step are weighted so that the head's gradient is as short as it can be, as in
+    MORE: none is learnt at the expense of others."""
 
 
 @dataclass
@@ -66,7 +76,7 @@ class PreferenceFilesConfig:
     or a list of texts: the answer's steps, which are joined as they stand. Step i of one side is
     compared with step i of the other, up to the shorter side's last."""
     rejected_column: str | None = text("rejected")
-    """Only kind=regression can do without, and kind=attributes does."""
+    """Only kind=regression can do without, and kind=attributes does, but for `vote_columns`."""
     prefix_column: str = text(PREFIX)
     """How the answers of both sides begin: text or null. Both sides go on from there, and
     kind=steps compares the steps after it. Files may lack it if it is `prefix`."""
@@ -78,8 +88,40 @@ class PreferenceFilesConfig:
     """The same, of the other side."""
     score_columns: list[str] = field(default_factory=list)
     """What kind=attributes fits, by the attributes' names; null, or -100, where nobody has said."""
+    vote_columns: list[str] = field(default_factory=list)
+    """How likely the chosen side is the better one by each of several criteria, by their names:
+    between 0 and 1, null where nobody has said. Of kind=attributes each becomes a label; kinds that
+    compare learn from the mean of those that are known."""
+    vote_weights: dict[str, float] = field(default_factory=dict)
+    """Of criteria in that mean, 1 unless given."""
+    label_column: str | None = text()
+    """How likely the chosen side is the better one, between 0 and 1, such as a run's `win_prob`;
+    it is sure unless given."""
+    strength_column: str | None = text()
+    """By how much an ensemble of reward models prefers the chosen side: a list with a number of
+    each, or their mean. `repair` goes by it; `python -m rlhf.reward.strength` writes it."""
+    source_column: str | None = text()
+    """Where a row comes from, a text; for balance=more, and measured on its own."""
+    criterion_column: str | None = text()
+    """What kind=pair is to judge by, a text that it reads behind the prompt, or null; the judge's
+    is `judge.criterion`."""
+    resample: bool = False
+    """Train on as many rows, drawn by `seed` with replacement, as each of an ensemble does."""
     overlong: Overlong = Overlong.error
     """What to do with rows beyond `max_tokens`."""
+
+
+@dataclass
+class RepairConfig:
+    """What becomes of labels that an ensemble doubts, by `data.strength_column`; held-out rows stay
+    as they are."""
+
+    flip: float = number(0.1, at_least=0, below=1)
+    """Share of the rows, from the lowest mean strength on, of which those are exchanged whose mean
+    is below 0 by at least one standard deviation; the others are smoothed."""
+    smooth: float = number(0.2, at_least=0, below=1)
+    """Share of the rows, from there on, that get the probability `label`."""
+    label: float = number(0.9, at_least=0.5, at_most=1)
 
 
 @dataclass
@@ -97,6 +139,11 @@ class RewardTrainingConfig:
     data: PreferenceFilesConfig = field(default_factory=PreferenceFilesConfig)
     margin: Margin = Margin.subtract
     """What `data.margin_column` does."""
+    repair: RepairConfig = field(default_factory=RepairConfig)
+    balance: Balance = Balance.rows
+    balance_memory: float = number(0.9, at_least=0, below=1)
+    """Of balance=more: what earlier steps' gradients still count in the running mean of each
+    source's."""
     embedding_size: int = number(4, at_least=2)
     """Of kind=gpm; even."""
     temperature: float = number(0.1, above=0)

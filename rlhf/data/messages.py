@@ -102,6 +102,14 @@ def whole_conversation(
     return prompt + before if not before or before[0].role == "assistant" else None
 
 
+def with_criterion(messages: tuple[Message, ...], criterion: str) -> tuple[Message, ...]:
+    """A conversation whose last turn ends with what its answers are judged by, if that is said."""
+    if not criterion:
+        return messages
+    *before, last = messages
+    return (*before, last._replace(content=f"{last.content}\n\nCriterion: {criterion}"))
+
+
 def asked(messages: Sequence[Message]) -> Any:
     """A prompt as users' functions get it: text, or a list of messages if it has several."""
     first, *more = messages

@@ -3,28 +3,23 @@
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rlhf.config.reward import PREFIX, PreferenceFilesConfig
+from rlhf.data import preference_values as read
 from rlhf.data.files import SUFFIXES, Column, FileReader
 from rlhf.data.folders import find_files
-from rlhf.data.messages import (
-    read_messages,
-    read_reply,
-    white_or_text,
-    whole_conversation,
-)
+from rlhf.data.messages import read_messages, whole_conversation
 from rlhf.problems import InputError
 from rlhf.records import PROMPT_MESSAGES, Message
 
 _DROPPED = "dropped"
 _ATTRIBUTE = "attribute:"
-_MASK = -100
-"""How HelpSteer2 writes that an attribute is unknown."""
+_VOTE = "vote:"
 _OTHER_PROMPT = (
     "has another conversation before its last turn than column {!r}; give the same one, or the "
     "last turn alone"
@@ -46,11 +41,27 @@ class Example:
     """Of the chosen side, and of the rejected one if there is one: the steps after the prefix."""
     targets: tuple[float, ...]
     """One score per text, if the files have scores; of several attributes, each, nan where it is
-    unknown."""
+    unknown; of several criteria, how likely the chosen side is the better one, likewise."""
     margin: float | None
     file: str
     row: int
     """From 1."""
+    label: float = 1.0
+    """How likely the chosen side is the better one, at least 1/2."""
+    strengths: tuple[float, ...] = ()
+    """By how much each of an ensemble prefers the chosen side."""
+    source: str = ""
+    criterion: str = ""
+    """What it was judged by."""
+
+    def exchanged(self) -> "Example":
+        """The same preference with its sides in each other's places."""
+        return replace(
+            self,
+            sides=self.sides[::-1],
+            label=1 - self.label,
+            strengths=tuple(-one for one in self.strengths),
+        )
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -62,12 +73,6 @@ class Example:
         """Both answers after each step that both have, but for those that are still equal."""
         begun = ([self.prefix + text for text in accumulate(steps)] for steps in self.sides)
         return [both for both in zip(*begun, strict=False) if len(set(both)) > 1]
-
-
-class _Side(NamedTuple):
-    before: tuple[Message, ...]
-    """The turns that the file repeats before the answer, or has between prompt and answer."""
-    steps: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ def read_examples(config: PreferenceFilesConfig, in_steps: bool = False) -> Exam
     wrong.
     """
     problems: list[str] = []
-    columns = _columns(config, _steps if in_steps else _one_step)
+    columns = _columns(config, read.in_steps if in_steps else read.one_step)
     train, num_passed_over = _read("path", config.path, columns, problems)
     heldout: list[Example] = []
     if config.heldout_path is not None:
@@ -99,20 +104,26 @@ def read_examples(config: PreferenceFilesConfig, in_steps: bool = False) -> Exam
 
 
 def _columns(
-    config: PreferenceFilesConfig, read_side: Callable[[object], _Side]
+    config: PreferenceFilesConfig, read_side: Callable[[object], read.Side]
 ) -> dict[str, Column]:
     wanted = {
         "messages": ("prompt_column", config.prompt_column, read_messages),
-        "prefix": ("prefix_column", config.prefix_column, _prefix),
+        "prefix": ("prefix_column", config.prefix_column, read.optional_text),
         "chosen": ("chosen_column", config.chosen_column, read_side),
         "rejected": ("rejected_column", config.rejected_column, read_side),
-        "margin": ("margin_column", config.margin_column, _margin),
-        "chosen_score": ("chosen_score_column", config.chosen_score_column, _number),
-        "rejected_score": ("rejected_score_column", config.rejected_score_column, _number),
+        "margin": ("margin_column", config.margin_column, read.margin),
+        "chosen_score": ("chosen_score_column", config.chosen_score_column, read.finite),
+        "rejected_score": ("rejected_score_column", config.rejected_score_column, read.finite),
+        "label": ("label_column", config.label_column, read.probability),
+        "strengths": ("strength_column", config.strength_column, read.strengths),
+        "source": ("source_column", config.source_column, read.source),
+        "criterion": ("criterion_column", config.criterion_column, read.optional_text),
     }
     wanted |= {
-        f"{_ATTRIBUTE}{name}": ("score_columns", name, _attribute) for name in config.score_columns
+        f"{_ATTRIBUTE}{name}": ("score_columns", name, read.attribute)
+        for name in config.score_columns
     }
+    wanted |= {f"{_VOTE}{name}": ("vote_columns", name, read.vote) for name in config.vote_columns}
     return {field: (k, name, to) for field, (k, name, to) in wanted.items() if name is not None}
 
 
@@ -183,6 +194,10 @@ class _PreferenceReader(FileReader):
         if attributes and all(map(math.isnan, attributes)):
             self._fault(None, "no attribute of data.score_columns has a score", number)
             return
+        votes = [value for field, value in values.items() if field.startswith(_VOTE)]
+        if votes and all(map(math.isnan, votes)):
+            self._fault(None, "no criterion of data.vote_columns has a vote", number)
+            return
         if messages := self._conversation(values, number):
             example = _example({**values, "messages": messages}, str(self._file), number)
             self.examples.append(example)
@@ -215,57 +230,19 @@ class _PreferenceReader(FileReader):
 def _example(values: Mapping[str, Any], file: str, number: int) -> Example:
     sides = tuple(values[side].steps for side in ("chosen", "rejected") if side in values)
     scores = ("chosen_score", "rejected_score")
-    attributes = [score for score in values if score.startswith(_ATTRIBUTE)]
-    targets = tuple(values[score] for score in (*scores, *attributes) if score in values)
-    margin = values.get("margin")
-    return Example(values["messages"], values["prefix"], sides, targets, margin, file, number)
-
-
-# --- values --------------------------------------------------------------------------------------
-
-
-def _one_step(value: object) -> _Side:
-    before, reply = read_reply(value)
-    return _Side(before, (reply,))
-
-
-def _steps(value: object) -> _Side:
-    """One step as text, which may be empty, or a list of steps, which may not."""
-    if not isinstance(value, list):
-        return _Side((), (white_or_text(value),))
-    if not value:
-        raise ValueError("is a list without steps")
-    if not all(isinstance(step, str) for step in value):
-        raise ValueError("must be text, or a list of texts, one per step")
-    if "" in value:
-        raise ValueError("has an empty step; leave it out")
-    return _Side((), tuple(map(white_or_text, value)))
-
-
-def _prefix(value: object) -> str:
-    return "" if value is None else white_or_text(value)
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        kind = "null or missing" if value is None else f"not a number but {type(value).__name__}"
-        raise ValueError(f"is {kind}")
-    try:
-        number = float(value)
-    except OverflowError:  # a whole number of more than 308 digits
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError("is not finite")
-    return number
-
-
-def _attribute(value: object) -> float:
-    """nan where it is unknown."""
-    return math.nan if value is None or value == _MASK else _number(value)
-
-
-def _margin(value: object) -> float:
-    margin = _number(value)
-    if margin < 0:
-        raise ValueError("is below 0; exchange the two sides of such rows")
-    return margin
+    several = [name for name in values if name.startswith((_ATTRIBUTE, _VOTE))]
+    targets = tuple(values[score] for score in (*scores, *several) if score in values)
+    example = Example(
+        values["messages"],
+        values["prefix"],
+        sides,
+        targets,
+        values.get("margin"),
+        file,
+        number,
+        values.get("label", 1.0),
+        values.get("strengths", ()),
+        values.get("source", ""),
+        values.get("criterion", ""),
+    )
+    return example if example.label >= 0.5 else example.exchanged()

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from rlhf.config.texts import text
+from rlhf.data.messages import with_criterion
 from rlhf.judges.base import ModelJudgeConfig
 from rlhf.judges.groups import Group
 from rlhf.options import Fact
@@ -31,6 +33,10 @@ class PairModelConfig(ModelJudgeConfig):
 
     name: ClassVar[str] = "pair_model"
     labels: ClassVar[str] = "a pair model has 1"
+
+    criterion: str | None = text()
+    """What to judge by, read behind the prompt, of a model that was trained with
+    `data.criterion_column` (CodeFavor: Liu et al. 2024, arXiv 2410.03837)."""
 
     def gives(self) -> Set[Fact]:
         return {Fact.verdicts, Fact.matrix}
@@ -100,7 +106,9 @@ class PairModel:
         self._classifier = Classifier.load(directory, config.dtype, config.max_tokens)
         self._layout = PairLayout(self._classifier, f"judge.path={config.path}")
         self._micro_batch_tokens = config.micro_batch_tokens
-        self._name = f"pair_model/{directory.name}@{fingerprint(directory)}"
+        self._criterion = config.criterion or ""
+        about = f"*{self._criterion}" if self._criterion else ""
+        self._name = f"pair_model/{directory.name}@{fingerprint(directory)}{about}"
 
     def judge(self, groups: Sequence[Group]) -> list[Comparison]:
         """The mean of both orders; 1/2 for equal texts, which are not asked about.
@@ -109,7 +117,10 @@ class PairModel:
         finite in either order.
         """
         asked = [
-            self._layout.rows(group.prompt.messages, [c.text for c in group.completions])
+            self._layout.rows(
+                with_criterion(group.prompt.messages, self._criterion),
+                [c.text for c in group.completions],
+            )
             for group in groups
         ]
         rows = [row for one in asked for row in one.values()]

@@ -60,6 +60,7 @@ def run(config: RewardTrainingConfig) -> float:
     # Imported here, so that a typing error is told in a second.
     from rlhf.reward.encoding import Encoder
     from rlhf.reward.inputs import read_inputs
+    from rlhf.reward.labels import labelled
     from rlhf.reward.new_head import start_classifier
     from rlhf.reward.training import fit
     from rlhf.watching.terminal import Terminal
@@ -68,8 +69,9 @@ def run(config: RewardTrainingConfig) -> float:
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         start, examples = read_inputs(config, Path(scratch))
+        examples, changed = labelled(config, examples)
         seed = derive_seed(config.seed, "head")
-        names = config.data.score_columns
+        names = label_names(config)
         classifier = start_classifier(
             start,
             num_labels(config),
@@ -88,7 +90,7 @@ def run(config: RewardTrainingConfig) -> float:
     finally:
         terminal.close()
     left_out = encoder.left_out | {"dropped_by_run": examples.num_passed_over}
-    counts = {"train": len(rows), "heldout": len(heldout), **left_out}
+    counts = {"train": len(rows), "heldout": len(heldout), **left_out, **changed}
     record = reward_record(config, outcome, counts, time.monotonic() - started_s)
     write_model(Path(config.output), classifier, record)
     terminal.print(f"use it with {_overrides(config)}")
@@ -104,8 +106,15 @@ def _silence_transformers() -> None:
 
 
 def num_labels(config: RewardTrainingConfig) -> int:
-    of_kind = {Kind.gpm: config.embedding_size, Kind.attributes: len(config.data.score_columns)}
+    of_kind = {Kind.gpm: config.embedding_size, Kind.attributes: len(label_names(config))}
     return of_kind.get(config.kind, 1)
+
+
+def label_names(config: RewardTrainingConfig) -> list[str]:
+    """Of kind=attributes: attributes, or criteria."""
+    if config.kind is not Kind.attributes:
+        return []
+    return config.data.score_columns or config.data.vote_columns
 
 
 def _nothing_left(train: Sequence[object], heldout: Sequence[object]) -> Iterator[str]:
@@ -127,6 +136,7 @@ def reward_record(
         "use_with": _overrides(config),
         "heldout": {"before": outcome.before, "after": outcome.after},
         "rows": counts,
+        "source_weights": outcome.source_weights,
         "steps": len(outcome.losses),
         "loss_curve": [sum(outcome.losses[a:b]) / (b - a) for a, b in pairwise(cuts)],
         "time_s": round(time_s, 3),

@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rlhf.config.data import Overlong
-from rlhf.config.reward import Kind, RewardTrainingConfig
+from rlhf.config.reward import Kind, Margin, RewardTrainingConfig
+from rlhf.data.messages import with_criterion
 from rlhf.data.preference_files import Example
 from rlhf.judges.models.classifiers import Classifier, Ids, Place
 from rlhf.judges.pair_model import PairLayout
 from rlhf.problems import some
 from rlhf.records import Message
+from rlhf.reward.labels import strength
 from rlhf.reward.steps import Layout, check_left_to_right, step_rows
 
 
@@ -23,11 +25,14 @@ class Encoded:
     what `places` are in."""
     targets: tuple[float, ...]
     """One per row, for kind=regression; for kind=attributes, of which there is one row, one per
-    label, nan where it is unknown."""
+    label, nan where it is unknown; with votes, how likely the chosen side is the better one."""
     margin: float | None
     places: tuple[Place, ...] = ()
     """For kind=steps, where steps end: the chosen side's first, the rejected side's first, the
     chosen side's second, and so on."""
+    label: float = 1.0
+    """How likely the chosen side is the better one."""
+    source: str = ""
 
 
 class Encoder:
@@ -71,12 +76,25 @@ class Encoder:
         elif any(self._unknown_id in row for row in rows):
             self._unknown.append(example)
         else:
-            return Encoded(example.messages, rows, example.targets, example.margin, places)
+            return Encoded(
+                example.messages,
+                rows,
+                example.targets,
+                self._margin(example),
+                places,
+                example.label,
+                example.source,
+            )
         return None
+
+    def _margin(self, example: Example) -> float | None:
+        if self._config.margin is Margin.strength:
+            return strength(example.strengths).mean
+        return example.margin
 
     def _is_identical(self, example: Example) -> bool:
         kind = self._config.kind
-        if kind in (Kind.regression, Kind.attributes):
+        if kind is Kind.regression or self._config.data.score_columns:
             return False
         if kind is Kind.steps and not example.partial_texts:
             return True
@@ -109,11 +127,18 @@ def _layout(config: RewardTrainingConfig, classifier: Classifier) -> Callable[[E
         return lambda example: step_rows(classifier, example)
     if config.kind is Kind.pair:
         layout = PairLayout(classifier, f"model.path={config.model.path}")
-        return lambda example: (tuple(layout.rows(example.messages, example.texts).values()), ())
+        return lambda example: (
+            tuple(layout.rows(_judged_by(example), example.texts).values()),
+            (),
+        )
     return lambda example: (
         tuple(classifier.encode(example.messages, text) for text in example.texts),
         (),
     )
+
+
+def _judged_by(example: Example) -> tuple[Message, ...]:
+    return with_criterion(example.messages, example.criterion)
 
 
 def _these(examples: Sequence[Example]) -> str:

@@ -51,6 +51,22 @@ def attributes(score_BL: Tensor, target_BL: Tensor) -> Tensor:
     return distance_BL.sum(-1) / known_BL.sum(-1)
 
 
+def votes(chosen_BL: Tensor, rejected_BL: Tensor, vote_BL: Tensor) -> Tensor:
+    """The mean over the criteria that somebody voted by of how far each label's comparison is from
+    its vote; votes are probabilities of the chosen side, nan where they are unknown."""
+    known_BL = ~vote_BL.isnan()
+    vote_BL = vote_BL.nan_to_num()
+    ahead_BL = chosen_BL - rejected_BL
+    loss_BL = -vote_BL * logsigmoid(ahead_BL) - (1 - vote_BL) * logsigmoid(-ahead_BL)
+    return (loss_BL * known_BL).sum(-1) / known_BL.sum(-1)
+
+
+def soft(loss_B: Tensor, opposite_B: Tensor, label_B: Tensor) -> Tensor:
+    """A comparison of which the label is right with a probability alone; `opposite_B`: the losses
+    with the sides exchanged."""
+    return label_B * loss_B + (1 - label_B) * opposite_B
+
+
 def pair(chosen_first_B: Tensor, rejected_first_B: Tensor) -> Tensor:
     """Cross-entropy of the logit of preferring what is read first, averaged over both orders."""
     # Jiang et al. 2023 (LLM-Blender, PairRM), arXiv 2306.02561

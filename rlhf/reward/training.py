@@ -5,20 +5,22 @@ For kind=steps, B counts comparisons of steps, those of all examples in order, a
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlhf.config.models import DType, PolicyConfig
-from rlhf.config.reward import Kind, Margin, RewardTrainingConfig
+from rlhf.config.reward import Balance, Kind, Margin, RewardTrainingConfig
 from rlhf.judges.models.classifiers import Classifier, distinct
 from rlhf.learning.schedules import learning_rate
 from rlhf.models.batching import Shape, micro_batches, optimizer_steps
 from rlhf.problems import RunFailed
 from rlhf.reward import losses as reward_losses
+from rlhf.reward.balance import SourceBalance
 from rlhf.reward.encoding import Encoded
 from rlhf.reward.losses import skew_score, unit
 from rlhf.seeds import derive_seed
@@ -38,6 +40,8 @@ class Outcome:
     after: dict[str, float]
     losses: list[float]
     """Of every optimizer step."""
+    source_weights: dict[str, float] = field(default_factory=dict)
+    """With balance=more, each source's mean weight."""
 
 
 def fit(
@@ -50,16 +54,20 @@ def fit(
     """Trains, between two measurements on held-out examples, and shows how it goes."""
     before = evaluate(config, classifier, heldout)
     terminal.print(_line("before training", before))
+    balance = None
+    if config.balance is Balance.more:
+        balance = SourceBalance(classifier, config.balance_memory)
     history = train(
         config,
         classifier,
         examples,
+        balance,
         lambda done, total, loss: terminal.advance("step", done, total, f"loss {loss:.4f}"),
     )
     terminal.close()
     after = evaluate(config, classifier, heldout)
     terminal.print(_line("after training", after))
-    return Outcome(before, after, history)
+    return Outcome(before, after, history, balance.mean_weights if balance else {})
 
 
 def _line(when: str, metrics: Mapping[str, float]) -> str:
@@ -68,11 +76,29 @@ def _line(when: str, metrics: Mapping[str, float]) -> str:
 
 def losses(config: RewardTrainingConfig, logits_BRL: Tensor, examples: Sequence[Encoded]) -> Tensor:
     """The loss of each example."""
+    found_B = _as_labelled(config, logits_BRL, examples)
+    labels = [example.label for example in examples]
+    if config.kind is Kind.steps or all(label == 1 for label in labels):
+        return found_B
+    opposite_B = _as_labelled(config, logits_BRL.flip(1), examples, -1)
+    return reward_losses.soft(found_B, opposite_B, logits_BRL.new_tensor(labels))
+
+
+def _as_labelled(
+    config: RewardTrainingConfig,
+    logits_BRL: Tensor,
+    examples: Sequence[Encoded],
+    side: int = 1,
+) -> Tensor:
+    """If the chosen side is the better one for sure; `side`: -1 where the two are exchanged, and
+    what the chosen one is to be ahead the other is behind."""
     chosen_BL, rejected_BL = logits_BRL[:, 0], logits_BRL[:, -1]
     if config.kind is Kind.gpm:
         return reward_losses.gpm(chosen_BL, rejected_BL, config.temperature)
     if config.kind is Kind.attributes:
         targets_BL = logits_BRL.new_tensor([example.targets for example in examples])
+        if config.data.vote_columns:
+            return reward_losses.votes(chosen_BL, rejected_BL, targets_BL)
         return reward_losses.attributes(chosen_BL, targets_BL)
     chosen_B, rejected_B = chosen_BL[:, 0], rejected_BL[:, 0]
     if config.kind is Kind.steps:
@@ -89,7 +115,7 @@ def losses(config: RewardTrainingConfig, logits_BRL: Tensor, examples: Sequence[
     margin_B = logits_BRL.new_tensor(margins)
     if config.margin is Margin.scale:
         return reward_losses.scaled_bradley_terry(chosen_B, rejected_B, margin_B)
-    return reward_losses.bradley_terry(chosen_B, rejected_B, margin_B)
+    return reward_losses.bradley_terry(chosen_B, rejected_B, side * margin_B)
 
 
 def lead(kind: Kind, logits_BRL: Tensor) -> Tensor:
@@ -114,10 +140,39 @@ def evaluate(
             "learning_rate"
         )
     metrics = {"loss": losses(config, logits_BRL, examples).mean().item()}
-    if logits_BRL.shape[1] == 2:
-        lead_B = lead(config.kind, logits_BRL)
-        metrics["accuracy"] = (lead_B.sign().double().mean().item() + 1) / 2
+    if logits_BRL.shape[1] != 2:
+        return metrics
+    if config.data.vote_columns and config.kind is Kind.attributes:
+        return metrics | _by_criterion(config.data.vote_columns, logits_BRL, examples)
+    lead_B = lead(config.kind, logits_BRL)
+    metrics["accuracy"] = _share_right(lead_B)
+    sources = sorted({example.source for example in examples} - {""})
+    if config.kind is not Kind.steps:
+        for source in sources:
+            own_B = torch.tensor([example.source == source for example in examples])
+            metrics[f"accuracy_{source}"] = _share_right(lead_B[own_B])
     return metrics
+
+
+def _share_right(lead_B: Tensor) -> float:
+    """A tie is half."""
+    return (lead_B.sign().double().mean().item() + 1) / 2
+
+
+def _by_criterion(
+    names: Sequence[str], logits_BRL: Tensor, examples: Sequence[Encoded]
+) -> dict[str, float]:
+    """Of each criterion, over the examples in which one side was voted for; and of all of these."""
+    ahead_BL = logits_BRL[:, 0] - logits_BRL[:, 1]
+    voted_BL = 2 * logits_BRL.new_tensor([example.targets for example in examples]) - 1
+    right_BL, known_BL = ahead_BL * voted_BL, voted_BL.nan_to_num() != 0
+    found = {}
+    if known_BL.any():
+        found["accuracy"] = _share_right(right_BL[known_BL])
+    for place, name in enumerate(names):
+        if (known_B := known_BL[:, place]).any():
+            found[f"accuracy_{name}"] = _share_right(right_BL[known_B, place])
+    return found
 
 
 @torch.inference_mode()
@@ -137,6 +192,7 @@ def train(
     config: RewardTrainingConfig,
     classifier: Classifier,
     examples: Sequence[Encoded],
+    balance: SourceBalance | None,
     show: Callable[[int, int, float], None],
 ) -> list[float]:
     """The loss of every optimizer step; `show(step, steps, loss)` after each.
@@ -158,7 +214,7 @@ def train(
     for done, step in enumerate(steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(rate, (done + 0.5) / len(steps))
-        loss = _backward(config, classifier, [examples[i] for i in step])
+        loss = _backward(config, classifier, [examples[i] for i in step], balance)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingDiverged(
@@ -174,15 +230,31 @@ def train(
 
 
 def _backward(
-    config: RewardTrainingConfig, classifier: Classifier, step: Sequence[Encoded]
+    config: RewardTrainingConfig,
+    classifier: Classifier,
+    step: Sequence[Encoded],
+    balance: SourceBalance | None,
 ) -> float:
-    """Adds the gradient of the step's mean loss, which it returns."""
-    total = 0.0
-    for batch in micro_batches(_shapes(step), config.micro_batch_tokens):
-        examples = [step[i] for i in batch]
+    """Adds the gradient of the step's loss, which it returns: the mean of its examples', or their
+    sum by the weights of their sources."""
+
+    def losses_of(examples: Sequence[Encoded]) -> Tensor:
         with _precision(config, classifier):
             logits_BRL = _logits(classifier, examples)
-        loss = losses(config, logits_BRL, examples).sum() / len(step)
+        return losses(config, logits_BRL, examples)
+
+    packed = micro_batches(_shapes(step), config.micro_batch_tokens)
+    batches = [[step[i] for i in batch] for batch in packed]
+    weights = dict.fromkeys({example.source for example in step}, 1 / len(step))
+    if balance is not None:
+        counts = Counter(example.source for example in step)
+        found = balance.weights(batches, losses_of)
+        # K · Σ λ_k · (mean loss of source k), of the K sources that the step has
+        weights = {name: len(found) * found[name] / counts[name] for name in found}
+    total = 0.0
+    for examples in batches:
+        loss_B = losses_of(examples)
+        loss = (loss_B * loss_B.new_tensor([weights[one.source] for one in examples])).sum()
         loss.backward()
         total += loss.item()
     return total
