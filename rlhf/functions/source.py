@@ -11,11 +11,14 @@ import linecache
 import math
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from hashlib import sha256
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -68,7 +71,8 @@ def read_source(key: str, reference: str) -> FunctionSource:
         hint = "" if what == "file" else ", nor as a file; write FILE.py:NAME or MODULE:NAME"
         raise InputError([f"{key}={reference}: there is no {what} {place}{hint}"])
     try:
-        text = file.read_text(encoding="utf-8")
+        with TextIOWrapper(BytesIO(content(file)), encoding="utf-8") as lines:
+            text = lines.read()
         ast.parse(text, str(file))
     except OSError as error:
         raise InputError([f"{key}={reference}: {file} cannot be read: {error.strerror}"]) from error
@@ -78,6 +82,34 @@ def read_source(key: str, reference: str) -> FunctionSource:
     except ValueError as error:  # no UTF-8, or a null byte
         raise InputError([f"{key}={reference}: {file} is no Python ({error})"]) from error
     return FunctionSource(key, reference, str(file), name, text)
+
+
+_READ: ContextVar[dict[Path, bytes] | None] = ContextVar("files of functions", default=None)
+"""What has been read since a run began to start; None outside of that."""
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Within it every file of a function is read once, so that what is checked, tried, recorded and
+    sent to workers is one text, whatever happens to the file meanwhile."""
+    if _READ.get() is not None:
+        yield
+        return
+    token = _READ.set({})
+    try:
+        yield
+    finally:
+        _READ.reset(token)
+
+
+def content(file: Path) -> bytes:
+    """Raises OSError."""
+    known = _READ.get()
+    if known is None:
+        return file.read_bytes()
+    if file not in known:
+        known[file] = file.read_bytes()
+    return known[file]
 
 
 def located(place: str) -> Path | None:

@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from actors.group import Allotment, wait_ready
 from cluster.session import session
 from cluster.shared_storage import require_shared
+from rlhf.functions.source import reading_once
 from rlhf.launching.assembly import answering, make_evaluation, start_rollout
 from rlhf.launching.command_line import checked
 from rlhf.launching.configuration import CONF, Config
@@ -26,6 +27,7 @@ from rlhf.stages import Metrics
 from rlhf.storage.run_directory import OVERRIDES
 
 
+@reading_once()
 def evaluate(directory: Path, overrides: list[str]) -> Metrics:
     """Starts rollout and judge workers around the run's final policy, and asks held-out prompts."""
     if not (directory / OVERRIDES).exists() or not (directory / "policy").is_dir():

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.functions.source import located
+from rlhf.functions.source import content, located
 from rlhf.models.files import fingerprint
 from rlhf.problems import InputError
 from rlhf.storage.run_directory import flat
@@ -32,7 +32,7 @@ def fingerprints(config: Mapping[str, Any]) -> dict[str, str]:
         if not isinstance(value, str) or key.startswith(_OWN) or key in _GROWING:
             continue
         if key.endswith((".function", "_function")) and (file := located(value.rpartition(":")[0])):
-            found[key] = _content(file)
+            found[key] = _of_function(file)
             continue
         for path in (Path(value), _AGON / value):
             if value and ("/" in value or path.suffix) and path.exists():
@@ -76,6 +76,13 @@ def _content(path: Path) -> str:
         digest.update(str(file.relative_to(path)).encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, hashlib.blake2b).digest())
+    return digest.hexdigest()
+
+
+def _of_function(file: Path) -> str:
+    """As `_content`, of the very text that workers get."""
+    digest = hashlib.blake2b(b".", digest_size=16)
+    digest.update(hashlib.blake2b(content(file)).digest())
     return digest.hexdigest()
 
 

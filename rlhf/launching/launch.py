@@ -14,6 +14,7 @@ from actors.usage import UsageMeter
 from cluster.placement import make_plan, table
 from cluster.session import find_nodes, session
 from cluster.shared_storage import refuse_throwaway, require_shared
+from rlhf.functions.source import reading_once
 from rlhf.launching.assembly import (
     RunStores,
     answering,
@@ -56,6 +57,7 @@ from rlhf.watching.metrics import LOWER_IS_BETTER, headline
 from rlhf.watching.tracking import RunTracker
 
 
+@reading_once()
 def launch(config: Config, overrides: list[str], name: str | None = None) -> float:
     """One whole run of a checked configuration; returns its last evaluation as one number, for
     sweepers. `overrides` are kept in the run directory, for `rlhf.evaluate`; `name` is for wandb.
@@ -118,6 +120,7 @@ def _draw(directory: Path, max_logprob_gap: float) -> None:
     draw_curves(directory / "metrics.jsonl", directory / "curves.png", max_logprob_gap)
 
 
+@reading_once()
 def show_plan(config: Config) -> None:
     """Prints which worker would go to which node and the memory that it needs at least, having
     checked what a run checks before it starts workers; the run's directory stays as it is."""

@@ -1,6 +1,7 @@
 """Runs with functions of the user's own, as examples/ has them."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 from commands import SMALL, finish, start
@@ -39,7 +40,11 @@ def test_the_verifier_as_a_function_of_ten_lines_gives_the_same_run(tmp_path):
 
 
 def test_many_functions_at_once(tmp_path):
-    """Prompts, reward, pairs, loss and tracking, none of them built in."""
+    """Prompts, reward, pairs, loss and tracking, none of them built in; the reward's file is broken
+    as soon as it has been tried, and the run goes on with what it has read."""
+    rewards = (EXAMPLES / "own_reward/rewards.py").read_text()
+    own_text = f"{rewards}\nopen(__file__, 'w').write('def parts(: broken')\n"
+    (tmp_path / "rewards.py").write_text(own_text)
     (tmp_path / "track.py").write_text(
         "import json, pathlib\n"
         "def log(round, metrics):\n"
@@ -56,7 +61,7 @@ def test_many_functions_at_once(tmp_path):
         "data.heldout_share=0.2", "judge.num_workers=2",
         f"tracking.function={tmp_path}/track.py:log",
         *own("data", "own_data/prompts.py:rows"),
-        *own("judge", "own_reward/rewards.py:parts"),
+        "judge=function", f"judge.function={tmp_path}/rewards.py:parts",
         *own("objective", "own_loss/loss.py:loss"),
         *own("algorithm", "own_algorithm/pairs.py:collect"),
     ]  # fmt: skip
@@ -70,5 +75,9 @@ def test_many_functions_at_once(tmp_path):
     assert {"policy/loss", "judge/score_mean"} <= dict(told)[0].keys()
     warnings = [line for line in output.splitlines() if "tracking.function:" in line]
     assert len(warnings) == 1 and "OSError: no more (track.py line 6)" in warnings[0]
+    assert (tmp_path / "rewards.py").read_text() == "def parts(: broken"
+    name = f"parts@{sha256(own_text.encode()).hexdigest()[:8]}"
+    judges = {judge for judge in read(tmp_path / "run")["judge"].to_pylist() if judge}
+    assert all(judge.endswith(name) for judge in judges) and judges
     inputs = json.loads((tmp_path / "run" / "inputs.json").read_text())
     assert {f"{g}.function" for g in ("data", "judge", "objective", "algorithm")} <= inputs.keys()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.functions.source import callable_with, load, read_source
+from rlhf.functions.source import callable_with, load, read_source, reading_once
 from rlhf.launching.fingerprints import fingerprints, require_same
 from rlhf.problems import InputError
 
@@ -111,6 +111,22 @@ def test_another_text_is_another_function_and_refused_when_resumed(tmp_path):
     with pytest.raises(InputError, match=r"run\.allow_changed=\[judge\.function\]"):
         require_same(tmp_path, fingerprints(config), ["data.heldout_function"], resumes=True)
     require_same(tmp_path, fingerprints(config), [KEY, "data.heldout_function"], resumes=True)
+
+
+def test_while_a_run_starts_a_file_is_read_once(tmp_path):
+    """Checks, rehearsal, fingerprint and what workers get are of one text."""
+    reference = written(tmp_path / "x.py", "def f(): return 1")
+    config = {"judge": {"function": reference}}
+    before, outside = fingerprints(config), read_source(KEY, reference)
+    with reading_once():
+        first = read_source(KEY, reference)
+        written(tmp_path / "x.py", "def f(: broken while it starts")
+        with reading_once():
+            again = read_source("algorithm.function", reference)
+        assert first == outside and again.text == first.text and load(again)() == 1
+        assert fingerprints(config) == before
+    written(tmp_path / "x.py", "def f(): return 2")
+    assert load(read_source(KEY, reference))() == 2 and fingerprints(config) != before
 
 
 def test_a_traceback_shows_the_user_s_line(tmp_path):
