@@ -1,6 +1,8 @@
 """Runs with functions of the user's own, as examples/ has them."""
 
 import json
+import re
+import shlex
 from hashlib import sha256
 from pathlib import Path
 
@@ -81,3 +83,24 @@ def test_many_functions_at_once(tmp_path):
     assert all(judge.endswith(name) for judge in judges) and judges
     inputs = json.loads((tmp_path / "run" / "inputs.json").read_text())
     assert {f"{g}.function" for g in ("data", "judge", "objective", "algorithm")} <= inputs.keys()
+
+
+DOCUMENTED = re.findall(
+    r"^python -m rlhf (.*own_reward/rewards\.py:(\w+).*)$",
+    (EXAMPLES / "README.md").read_text(),
+    re.MULTILINE,
+)
+
+
+def test_each_form_of_a_reward_runs_by_its_documented_command(tmp_path):
+    """But for sizes; async, in parts and as a matrix."""
+    own = {name: shlex.split(line) for line, name in DOCUMENTED if name != "score"}
+    assert own.keys() == {"score_elsewhere", "parts", "matrix"}
+    quick = [*SMALL[1:], "num_rounds=1", "data.num_digits=1", "data.num_prompts=60"]
+    running = {name: start(tmp_path / name, *words, *quick) for name, words in own.items()}
+    for name, process in running.items():
+        finish(process)
+        told, before = read_metrics(tmp_path / name / "metrics.jsonl")[::-1][:2]
+        assert told["preference/count"] > 0 and told["judge/invalid_rate"] == 0, name
+        assert ("judge/part_brief" in told) is (name == "parts")
+        assert ("eval/win_rate" in {**before, **told}) is (name == "matrix"), (before, told)

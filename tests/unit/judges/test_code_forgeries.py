@@ -141,6 +141,61 @@ threading.Thread(target=late, daemon=True).start()""",
     "gives without end": "def double(x):\n    while True: yield 42",
     "plants a module": WRONG + "\nfor name in ('sitecustomize', 'json', 'conftest', 'ast'):"
     "\n    open(name + '.py', 'w').write('import os; os._exit(0)')",
+    "is a text equal to everything": """
+class Any(str):
+    __eq__ = lambda self, other: True
+    __hash__ = str.__hash__
+def double(x): return Any('x')""",
+    "gives what is beyond every number": "def double(x): return float('1e999')",
+    "gives a number of many digits": "def double(x): return 10 ** 5000",
+    "gives a pickle that would run": """
+import os, pickle
+class Runs:
+    def __reduce__(self): return os.system, ('echo passed',)
+def double(x): return pickle.dumps(Runs())""",
+    "writes what is no text to every file": WRONG
+    + """
+import os
+for handle in range(3, 32):
+    try: os.write(handle, bytes(range(128, 256)) + b"\n")
+    except OSError: pass""",
+    "writes a line of 10 MB": WRONG
+    + """
+import os
+for handle in range(3, 32):
+    try: os.write(handle, b'{"value": 42, "more": "' + b"x" * 10_000_000 + b'"}\n')
+    except OSError: pass""",
+    "calls the system by hand": WRONG
+    + """
+import ctypes
+libc = ctypes.CDLL(None)
+for handle in range(3, 32): libc.syscall(1, handle, b'{"value": 42}\n', 14)""",
+    "asks the cluster's dashboard": WRONG
+    + """
+import urllib.request
+try: urllib.request.urlopen('http://127.0.0.1:8265/api/jobs/', b'{"entrypoint": "true"}', 5)
+except OSError: pass""",
+    "looks for what is expected in its surroundings": """
+import glob, os
+def double(x):
+    texts = list(os.environ.values())
+    for path in ('/proc/self/environ', '/proc/self/cmdline', *glob.glob('*'), *glob.glob('/tmp/*')):
+        try: texts.append(open(path).read())
+        except (OSError, ValueError): pass
+    return 42 if any('42' in text and 'abab' in text for text in texts) else None""",
+    "forks, and answers twice": WRONG
+    + """
+import os
+for _ in range(8):
+    try: os.fork()
+    except OSError: pass""",
+    "starts threads without end": WRONG
+    + """
+import threading
+try:
+    while True: threading.Thread(target=threading.Event().wait, daemon=True).start()
+except (RuntimeError, MemoryError): pass""",
+    "is longer than a program may be": HONEST + "\n" + "#" * (64 << 10),
     "is not Python": "def double(x: return 2 * x",
     "has a null byte": HONEST + "\0",
     "does not define it": "def triple(x): return 3 * x",
@@ -178,6 +233,13 @@ def double(x):
 FAULTS = {
     "def double(x):\n    while True: pass": "timed out",
     "def double(x):\n    import time\n    time.sleep(60)": "timed out",
+    "import signal\nfor n in {*range(1, 65)} - {9, 19, 32, 33}: signal.signal(n, signal.SIG_IGN)\n"
+    "def double(x):\n    while True: pass": "timed out",
+    "def double(x):\n    import os\n    os.kill(os.getppid(), 9)": "PermissionError: [Errno 1]",
+    "import os\ndef double(x):\n    os.symlink('/', 'up')\n    os.listdir('up/etc')": "Error",
+    "def double(x):\n    n = 0\n    while True:\n        n += 1\n"
+    "        open(str(n), 'w').write('x' * 4096)": "wrote too much to files",
+    "def double(x):\n    import os\n    os.abort()": "the program crashed",
     "def double(x): return bytearray(1 << 30)": "MemoryError",
     "def double(x):\n    while True: print('flood' * 1000)": "printed too much",
     "def double(x):\n    open('f', 'wb').truncate(1 << 30)": "OSError: [Errno 27] File too large",
