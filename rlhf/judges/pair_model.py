@@ -13,9 +13,10 @@ from rlhf.config.texts import text
 from rlhf.data.messages import with_criterion
 from rlhf.judges.base import ModelJudgeConfig
 from rlhf.judges.groups import Group
+from rlhf.judges.programs.answers import with_bare_programs
 from rlhf.options import Fact
 from rlhf.problems import InputError
-from rlhf.records import Comparison, Message, transcript
+from rlhf.records import Comparison, Completion, Message, transcript
 
 if TYPE_CHECKING:
     from rlhf.judges.models.classifiers import Classifier
@@ -37,6 +38,8 @@ class PairModelConfig(ModelJudgeConfig):
     criterion: str | None = text()
     """What to judge by, read behind the prompt, of a model that was trained with
     `data.criterion_column` (CodeFavor: Liu et al. 2024, arXiv 2410.03837)."""
+    strip_comments: bool = False
+    """Read programs in Python without their comments, so that these change no verdict."""
 
     def gives(self) -> Set[Fact]:
         return {Fact.verdicts, Fact.matrix}
@@ -108,6 +111,8 @@ class PairModel:
         self._micro_batch_tokens = config.micro_batch_tokens
         self._criterion = config.criterion or ""
         about = f"*{self._criterion}" if self._criterion else ""
+        self._strips = config.strip_comments
+        about += "*bare" if self._strips else ""
         self._name = f"pair_model/{directory.name}@{fingerprint(directory)}{about}"
 
     def judge(self, groups: Sequence[Group]) -> list[Comparison]:
@@ -119,7 +124,7 @@ class PairModel:
         asked = [
             self._layout.rows(
                 with_criterion(group.prompt.messages, self._criterion),
-                [c.text for c in group.completions],
+                list(map(self._read, group.completions)),
             )
             for group in groups
         ]
@@ -129,6 +134,9 @@ class PairModel:
             self._comparison(len(group.completions), {places: next(answers) for places in one})
             for group, one in zip(groups, asked, strict=True)
         ]
+
+    def _read(self, completion: Completion) -> str:
+        return with_bare_programs(completion.text) if self._strips else completion.text
 
     def _first_wins(self, rows: Sequence[Ids]) -> list[float | None]:
         """The probability that the completion that is read first is preferred."""

@@ -1,5 +1,6 @@
 """Where in an answer its program stands, and its own tests."""
 
+import ast
 import re
 
 from rlhf.judges.programs.calls import Call, own_asserts
@@ -37,3 +38,34 @@ def without_asserts(answer: str) -> tuple[str, tuple[Call, ...]]:
     lines = answer.split("\n")
     rest = "\n".join(line for line in lines if not line.startswith("assert "))
     return rest, tuple(own_asserts(answer))
+
+
+def without_comments(text: str) -> str | None:
+    """A program as Python spells it, without comments and docstrings; None if it is none."""
+    try:
+        return bare(ast.parse(text))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def bare(tree: ast.AST) -> str:
+    """The code alone; what a docstring leaves empty becomes `pass`."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                if ast.get_docstring(node, clean=False) is not None:
+                    empty = [] if isinstance(node, ast.Module) else [ast.Pass()]
+                    node.body = node.body[1:] or empty
+    return ast.unparse(tree)
+
+
+def with_bare_programs(answer: str) -> str:
+    """An answer whose programs have no comments: its blocks of Python, or all of it."""
+    if not _BLOCK.search(answer):
+        return without_comments(answer) or answer
+
+    def rewritten(block: re.Match[str]) -> str:
+        found = without_comments(block[3]) if block[2] in _LANGUAGES else None
+        return block[0] if not found else block[0].replace(block[3], found + "\n", 1)
+
+    return _BLOCK.sub(rewritten, answer)
