@@ -3,11 +3,18 @@
 from actors.llm_judge import ANSWER_TOKENS, WorkerChooser
 from actors.question_reader import QuestionReader
 from actors.rollout import RolloutService
-from rlhf.config.models import RolloutConfig
+from rlhf.config.models import Rendering, RolloutConfig
+from rlhf.data.rendering import Renderer
 from rlhf.judges.questions.asking import AskingConfig
 from rlhf.judges.questions.template import LABELS
+from rlhf.models.loading import read_tokenizer
+from rlhf.records import Completion, Message, Prompt, Sampling
+from rlhf.seeds import derive_seed
 from rlhf.stages import Judge
 from rlhf.tree.self_evaluation import QUESTION, SelfEvaluation
+
+LEAST_ROOM = 8
+"""Tokens of an answer of the policy to what a judge asks."""
 
 
 def start_self_evaluation(
@@ -28,6 +35,36 @@ def policy_judge(
     calls = config.calls_per_worker
     chooser = WorkerChooser(rollout.workers, reader, calls_per_worker=calls, timeout_s=timeout_s)
     return judge.judge_by(chooser, "policy", reader.clean)
+
+
+class PolicyWriter:
+    """`rlhf.judges.programs.written.Writer`: the newest published policy answers as it answers
+    prompts."""
+
+    def __init__(
+        self, rollout: RolloutService, path: str, rendering: Rendering, config: RolloutConfig
+    ) -> None:
+        self._rollout = rollout
+        self._renderer = Renderer(read_tokenizer(path), rendering)
+        self._config = config
+
+    async def write(
+        self, id: str, question: str, num: int, seed: int
+    ) -> tuple[Completion, ...] | str:
+        messages = (Message("user", question),)
+        try:
+            ids = self._renderer.render(messages)
+        except ValueError as error:
+            return f"the policy cannot be asked: {error}"
+        room = self._config.longest - len(ids)
+        if room < LEAST_ROOM:
+            return (
+                f"a question of {len(ids)} tokens leaves no room for an answer, of the "
+                f"{self._config.longest} of rollout.max_prompt_tokens and max_completion_tokens"
+            )
+        sampling = Sampling(num, min(room, self._config.max_completion_tokens))
+        asked = Prompt(id, messages, ids)
+        return await self._rollout.generate(asked, sampling, derive_seed(seed, "written", id))
 
 
 def check_policy_judge(judge: AskingConfig, path: str, max_tokens: int) -> None:

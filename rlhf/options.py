@@ -21,6 +21,7 @@ class Fact(Enum):
     verdicts = "somebody judges completions"
     outcomes = "whole answers are right or wrong"
     partial_scores = "a number for how an answer begins"
+    additions = "tests that belong behind programs"
     matrix = "win probabilities of every two completions"
     games = "completions play each other, so that there are win probabilities to learn from"
     ranked_lists = "a ranked list per prompt"

@@ -175,9 +175,17 @@ class Judgement:
     parts: Parts = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     """Why, in a few words per completion, empty where there is nothing to say; or none at all."""
+    additions: tuple[str, ...] = ()
+    """What belongs behind each completion where it is a side of a pair, such as a test, empty where
+    nothing does; or none at all."""
 
     def __post_init__(self) -> None:
         _check_parts(self.judge, len(self.scores), self.parts, self.reasons)
+        if self.additions and len(self.additions) != len(self.scores):
+            raise ValueError(
+                f"{self.judge} gives {len(self.additions)} additions for {len(self.scores)} "
+                "completions"
+            )
 
     @property
     def failed(self) -> tuple[bool, ...]:

@@ -13,6 +13,10 @@ from rlhf.stages import Algorithm, Judge, Rollout, Store
 from rlhf.tree.expansion import Evaluator
 
 
+def _nobody_tokenizes(text: str) -> tuple[int, ...]:
+    raise NotImplementedError("no tokenizer was offered")
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What an algorithm may ask for."""
@@ -30,6 +34,9 @@ class Services:
     """What `AlgorithmConfig.store` made."""
     self_evaluation: Callable[[bool], Evaluator]
     """The policy, asked whether it is right so far; given whether it is shown the solution."""
+    completion_ids: Callable[[str], tuple[int, ...]] = _nobody_tokenizes
+    """A text as the policy should emit it, with what ends its turn: only for what it has not
+    emitted."""
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from rlhf.config.texts import from_anywhere, location, text
 from rlhf.judges.groups import GroupJudge
+from rlhf.judges.programs.written import Writer
 from rlhf.options import Fact, Option
 from rlhf.ranges import number
 from rlhf.records import Prompt
@@ -129,6 +130,10 @@ class JudgeConfig(Option):
         if self.loads is None:
             return self.build
         return replace(self, path=from_anywhere(self.loads)).build
+
+    def with_policy(self, judge: Judge, writer: Callable[[], Writer], seed: int) -> Judge:
+        """The judge itself, over its workers, of one that has the policy write something first."""
+        return judge
 
     def elsewhere(self) -> Judge | None:
         """The judge itself, of one whose seat is nowhere; None if nobody judges."""

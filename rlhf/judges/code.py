@@ -2,26 +2,29 @@
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
+from rlhf.config.texts import location
 from rlhf.judges.base import JudgeConfig, Measure
 from rlhf.judges.programs.answers import programs, without_asserts
-from rlhf.judges.programs.calls import Call
-from rlhf.judges.programs.ranking import Score, scores
+from rlhf.judges.programs.calls import Call, own_asserts, source
+from rlhf.judges.programs.ranking import Matrix, Score, dstc_pair, scores
 from rlhf.judges.programs.running import Runner, Verdict
 from rlhf.judges.programs.tests import Calls, Format, Tests, Unreadable, read_tests
+from rlhf.judges.programs.written import WRITTEN, Writer, WrittenTests, question_in
 from rlhf.options import Fact
 from rlhf.problems import InputError
 from rlhf.ranges import number
 from rlhf.records import Completion, Judgement, Prompt
+from rlhf.stages import Judge
 from rlhf.tools.probe import probe, require
 
 KEPT_VERDICTS = 10_000
 MOST_OWN_TESTS = 64
-"""Of a group, where answers bring their own."""
+"""Of a group, where they are the policy's."""
 
 Program = tuple[tuple[str, ...], Tests]
 
@@ -33,7 +36,8 @@ class CodeJudgeConfig(JudgeConfig):
     name: ClassVar[str] = "code"
 
     tests: Format = Format.auto
-    """Where the tests are: columns of the data's files, or the answers themselves."""
+    """Where the tests are: columns of the data's files, the answers themselves, or answers of the
+    policy to a question of their own."""
     score: Score = Score.all
     timeout_s: float = number(5.0, at_least=0.1)
     """Processor time of one program with all its tests; of the clock it may take three times as
@@ -41,24 +45,40 @@ class CodeJudgeConfig(JudgeConfig):
     memory_mib: int = number(512, at_least=64)
     num_parallel: int = number(2, at_least=1)
     """Programs that run at the same time in each worker."""
+    num_written: int = number(4, at_least=1)
+    """Of tests=written: answers with tests that are asked for, per group."""
+    test_question: str | None = location(None)
+    """A text file that asks for tests, with {prompt}; by default that of
+    `rlhf.judges.programs.written`."""
     allow_unsafe: bool = False
     """Run even where the machine cannot shut code in completely."""
 
     def gives(self) -> Set[Fact]:
-        is_outcome = self.score is Score.all and self.tests is not Format.answers
-        return {Fact.verdicts, Fact.outcomes} if is_outcome else {Fact.verdicts}
+        is_outcome = self.score is Score.all and not self.tests.are_the_policy_s
+        more = {Fact.outcomes} if is_outcome else set()
+        return {Fact.verdicts} | more | ({Fact.additions} if self.score is Score.dstc else set())
 
     @property
     def measure(self) -> Measure:
         """1 as a share of tests says that a program is right, too."""
-        tells = self.score.tells_right and self.tests is not Format.answers
+        tells = self.score.tells_right and not self.tests.are_the_policy_s
         return Measure.accuracy if tells else Measure.score
 
     @property
     def reads_rows(self) -> bool:
         return True
 
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        if self.test_question is not None and self.tests is not Format.written:
+            yield (
+                f"judge.test_question={self.test_question}: is asked with judge.tests=written "
+                "only; remove it"
+            )
+
     def inspect(self, asked: Set[Fact]) -> None:
+        if self.tests is Format.written:
+            question_in(self.test_question)
         if not self.allow_unsafe:
             require(probe(), "judge")
 
@@ -80,6 +100,12 @@ class CodeJudgeConfig(JudgeConfig):
             return str(error)
         return ""
 
+    def with_policy(self, judge: Judge, writer: Callable[[], Writer], seed: int) -> Judge:
+        if self.tests is not Format.written:
+            return judge
+        question = question_in(self.test_question)
+        return WrittenTests(judge, writer(), self.num_written, question, seed)
+
     def build(self) -> "CodeJudge":
         # A worker has an event loop in its own thread.
         with ThreadPoolExecutor(1) as aside:
@@ -88,8 +114,8 @@ class CodeJudgeConfig(JudgeConfig):
 
 
 def _tests(prompt: Prompt, format: Format) -> Tests | None:
-    """None if answers bring their own; raises Unreadable."""
-    if format is Format.answers:
+    """None if they are the policy's; raises Unreadable."""
+    if format.are_the_policy_s:
         return None
     if prompt.row is None:
         raise Unreadable("is none of a file's, and so has no columns of tests; use data=files")
@@ -116,7 +142,9 @@ class CodeJudge:
     async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Judgement:
         """`num_parallel` programs at a time, of all groups together."""
         asked = self._programs(prompt, completions)
-        return self._judgement(await asyncio.gather(*map(self._verdict, asked)))
+        verdicts = await asyncio.gather(*map(self._verdict, asked))
+        tests = next((one[1] for one in asked if not isinstance(one, Verdict)), None)
+        return self._judgement(verdicts, tests)
 
     async def _verdict(self, asked: Program | Verdict) -> Verdict:
         if isinstance(asked, Verdict):
@@ -150,20 +178,27 @@ class CodeJudge:
         except Unreadable as error:
             return [Verdict(None, f"the row {error}")] * len(texts)
         if tests is None:
-            return self._with_own_tests(prompt, texts)
+            return self._with_policy_s_tests(prompt, texts)
         return [(programs(text, prompt.text, tests.name), tests) for text in texts]
 
-    def _with_own_tests(self, prompt: Prompt, answers: Sequence[str]) -> list[Program | Verdict]:
+    def _with_policy_s_tests(
+        self, prompt: Prompt, answers: Sequence[str]
+    ) -> list[Program | Verdict]:
         parted = [without_asserts(answer) for answer in answers]
-        calls = list(dict.fromkeys(call for _, own in parted for call in own))[:MOST_OWN_TESTS]
+        by_text = [own for _, own in parted]
+        if self._config.tests is Format.written:
+            by_text = [tuple(own_asserts(text)) for text in (prompt.row or {}).get(WRITTEN, ())]
+        calls = list(dict.fromkeys(call for own in by_text for call in own))[:MOST_OWN_TESTS]
         name = (prompt.row or {}).get("entry_point") or _most_called(calls)
         calls = [call for call in calls if call.name == name]
         if not calls:
-            return [Verdict((), "no answer has a test")] * len(answers)
+            written = self._config.tests is Format.written
+            why = "the policy wrote no test" if written else "no answer has a test"
+            return [Verdict((), why)] * len(answers)
         tests = Calls(tuple(calls), name)
         return [(programs(text, prompt.text, name), tests) for text, _ in parted]
 
-    def _judgement(self, verdicts: Sequence[Verdict]) -> Judgement:
+    def _judgement(self, verdicts: Sequence[Verdict], tests: Tests | None) -> Judgement:
         known = [i for i, verdict in enumerate(verdicts) if verdict.passed is not None]
         matrix = [passed for verdict in verdicts if (passed := verdict.passed) is not None]
         found: list[float | None] = [None] * len(verdicts)
@@ -172,7 +207,21 @@ class CodeJudge:
         for place, score, row in zip(known, ranked, matrix, strict=True):
             found[place], shares[place] = score, sum(row) / len(row) if row else 0.0
         reasons = tuple(verdict.reason for verdict in verdicts)
-        return Judgement(tuple(found), self._name, {"tests_passed": tuple(shares)}, reasons)
+        parts = {"tests_passed": tuple(shares)}
+        additions = self._additions(known, matrix, tests, len(verdicts))
+        return Judgement(tuple(found), self._name, parts, reasons, additions)
+
+    def _additions(
+        self, known: Sequence[int], matrix: Matrix, tests: Tests | None, size: int
+    ) -> tuple[str, ...]:
+        """DSTC's tests behind the programs of its pair, where tests are data."""
+        if self._config.score is not Score.dstc or not isinstance(tests, Calls):
+            return ()
+        found = [""] * size
+        if matrix and (pair := dstc_pair(matrix)):
+            for choice in pair:
+                found[known[choice.code]] = source(tests.calls[choice.test])
+        return tuple(found)
 
 
 def _most_called(calls: Sequence[Call]) -> str | None:

@@ -227,6 +227,7 @@ def services(
         config.objective.learns_from_ties,
         stores.algorithms,
         self_evaluation,
+        Renderer(inputs.tokenizer, config.model.rendering).completion_ids,
     )
 
 

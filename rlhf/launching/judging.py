@@ -3,15 +3,14 @@
 Who asks others has no workers; who asks nobody goes its own way by what it says of itself.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from actors.group import Allotment, Worker, start_workers
 from actors.judge import JudgeService, JudgeWorker
 from actors.llm_judge import check_llm_judge, start_llm_judge
 from actors.rollout import RolloutService
-from actors.self_evaluation import check_policy_judge, policy_judge
+from actors.self_evaluation import PolicyWriter, check_policy_judge, policy_judge
 from cluster.placement import Role
 from rlhf.config.texts import from_anywhere
 from rlhf.judges.base import JudgeConfig, Seat
@@ -33,8 +32,22 @@ from rlhf.records import Prompt
 from rlhf.stages import Judge
 from rlhf.watching.settings import GOLD
 
-AskPolicy = Callable[[AskingConfig], Judge]
-"""The judge that asks the policy."""
+
+@dataclass(frozen=True, slots=True)
+class AskPolicy:
+    """The policy, as judges ask it; its tokenizer is in `path`."""
+
+    config: Config
+    rollout: RolloutService
+    path: str
+
+    def judge(self, judge: AskingConfig) -> Judge:
+        timeout_s = self.config.cluster.call_timeout_s
+        return policy_judge(judge, self.rollout, self.path, self.config.rollout, timeout_s)
+
+    def writer(self) -> PolicyWriter:
+        rendering = self.config.model.rendering
+        return PolicyWriter(self.rollout, self.path, rendering, self.config.rollout)
 
 
 def first_of_all(config: Config) -> Iterator[Placed]:
@@ -129,7 +142,7 @@ def start_judges(
 ) -> Judges:
     """With workers that are not yet ready; the policy, whose tokenizer is in `path`, is asked by
     its rollout workers."""
-    policy = partial(_ask_policy, config, rollout, path)
+    policy = AskPolicy(config, rollout, path)
     started = {
         first.role: _start_all(config, first, allotted, policy) for first in first_of_all(config)
     }
@@ -163,7 +176,7 @@ def _start(
             case Seat.nowhere:
                 return judge.elsewhere(), []
             case Seat.policy:
-                return policy(_asked(judge)), []
+                return policy.judge(_asked(judge)), []
             case Seat.engine:
                 asked = replace(_asked(judge), path=from_anywhere(judge.loads or ""))
                 model = (config.rollout, config.model.dtype)
@@ -171,12 +184,8 @@ def _start(
             case Seat.cpu | Seat.gpu:
                 build = Builder(key, judge.builder())
                 workers = start_workers(JudgeWorker, allotted[role], build)
-                calls = judge.calls_per_worker
-                return JudgeService(workers, timeout_s, calls), workers
-
-
-def _ask_policy(config: Config, rollout: RolloutService, path: str, judge: AskingConfig) -> Judge:
-    return policy_judge(judge, rollout, path, config.rollout, config.cluster.call_timeout_s)
+                service = JudgeService(workers, timeout_s, judge.calls_per_worker)
+                return judge.with_policy(service, policy.writer, config.seed), workers
 
 
 def _asked(judge: JudgeConfig) -> AskingConfig:

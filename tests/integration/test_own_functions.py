@@ -96,7 +96,13 @@ def test_each_form_of_a_reward_runs_by_its_documented_command(tmp_path):
     """But for sizes; async, in parts and as a matrix."""
     own = {name: shlex.split(line) for line, name in DOCUMENTED if name != "score"}
     assert own.keys() == {"score_elsewhere", "parts", "matrix"}
-    quick = [*SMALL[1:], "num_rounds=1", "data.num_digits=1", "data.num_prompts=60"]
+    quick = [
+        *SMALL[1:],
+        "num_rounds=1",
+        "data.num_digits=1",
+        "data.num_prompts=60",
+        "data.num_heldout=32",
+    ]
     running = {name: start(tmp_path / name, *words, *quick) for name, words in own.items()}
     for name, process in running.items():
         finish(process)

@@ -6,7 +6,7 @@ import json
 from enum import Enum
 from typing import Any, NamedTuple
 
-from rlhf.judges.programs.values import encode
+from rlhf.judges.programs.values import decode, encode
 
 MAX_ASSERT_CHARS = 2000
 """Of an assert in an answer; a longer one is no test."""
@@ -31,6 +31,27 @@ class Call(NamedTuple):
     relation: Relation
     expected: str
     """JSON of the value, encoded; of no meaning where there is none."""
+
+
+def source(call: Call) -> str:
+    """The assert that it was read from, as Python spells it."""
+    asked = f"{call.name}({arguments(call.given)})"
+    expected = repr(decode(json.loads(call.expected)))
+    match call.relation:
+        case Relation.true:
+            return f"assert {asked}"
+        case Relation.false:
+            return f"assert not {asked}"
+        case Relation.same:
+            return f"assert {asked} is {expected}"
+        case Relation.equals | Relation.listed:
+            return f"assert {asked} == {expected}"
+
+
+def arguments(given: str) -> str:
+    """Of `Call.given`, as they stand in a call."""
+    args, named = decode(json.loads(given))
+    return ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in named.items())])
 
 
 def own_asserts(text: str) -> list[Call]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlhf.judges.programs.answers import programs
-from rlhf.judges.programs.calls import Call, Relation
+from rlhf.judges.programs.calls import Call, Relation, arguments
 from rlhf.judges.programs.running import Runner
 from rlhf.judges.programs.tests import Calls, Format, read_tests
 from rlhf.judges.programs.values import decode, encode
@@ -105,7 +105,7 @@ async def extended(
     asked = tuple(Call(name, given, Relation.true, "null") for given in found)
     values = await runner.values(texts, Calls(asked, name, tests.before))
     more = [
-        f"assert {argument}({_arguments(given)}) == {value!r}"
+        f"assert {argument}({arguments(given)}) == {value!r}"
         for given, value in zip(found, values, strict=False)
         if _is_exact(value)
     ]
@@ -127,11 +127,6 @@ def _with(test: str, more: list[str]) -> str:
     tree = ast.parse(test)
     _check(tree).body += ast.parse("\n".join(more)).body
     return ast.unparse(tree) + "\n"
-
-
-def _arguments(given: str) -> str:
-    args, named = decode(json.loads(given))
-    return ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in named.items())])
 
 
 def _is_exact(value: Any) -> bool:

@@ -26,6 +26,12 @@ class Format(Enum):
     answers = "answers"
     """The policy's own: each answer's asserts judge the whole group; `entry_point` may name the
     function."""
+    written = "written"
+    """The policy's own, for which it is asked apart from the programs; `entry_point` likewise."""
+
+    @property
+    def are_the_policy_s(self) -> bool:
+        return self in (Format.answers, Format.written)
 
 
 @dataclass(frozen=True)

@@ -290,6 +290,7 @@ def test_what_wants_answers_of_one_turn_refuses_an_environment(something, algori
         "tpo",
         "itool",
         "prune",
+        "dstc",
         "drift",
         "spin",
         "wildfeedback",

@@ -372,3 +372,89 @@ def test_humaneval_references_pass_and_fail_with_another_return(humaneval, step)
     )
     found = {row["task_id"]: j.scores for row, j in zip(rows, judgements, strict=True)}
     assert {task: scores for task, scores in found.items() if scores != (1, 0)} == {}
+
+
+# --- tests that the policy writes ----------------------------------------------------------------
+
+
+class Policy:
+    """`Writer` that answers the same whatever it is asked, and remembers that."""
+
+    def __init__(self, *texts: str, truncated: bool = False) -> None:
+        self._texts, self._truncated = texts, truncated
+        self.asked: list[tuple] = []
+
+    async def write(self, id: str, question: str, num: int, seed: int):
+        self.asked.append((id, question, num, seed))
+        if not self._texts:
+            return "the policy cannot be asked"
+        return tuple(
+            Completion(id, i, (1,), (0.0,), text, self._truncated, 0)
+            for i, text in enumerate(self._texts)
+        )
+
+
+def judged_by_written(policy: Policy, one: Group, **keys) -> Judgement:
+    config = CodeJudgeConfig(timeout_s=20, tests=Format.written, **keys)
+    judge = config.with_policy(CodeJudge(config), lambda: policy, seed=5)
+    found = asyncio.run(judge.judge(*one))
+    assert isinstance(found, Judgement)
+    return found
+
+
+WRITTEN_TESTS = (
+    "Sure:\n```python\nassert f(1) == 2\nassert f(-1) == 0\n```",
+    "assert f(1) == 2\nassert f(2) == 3\nassert g(1) == 1\nassert open('x')\nimport os",
+)
+
+
+def test_programs_are_judged_by_what_the_policy_writes_when_it_is_asked():
+    policy = Policy(*WRITTEN_TESTS)
+    # A program's own tests are no tests here, and do not fail it.
+    one = group("Add {one}.", {"entry_point": "f"}, *TEXTS[:3], f"{TEXTS[0]}\nassert f(1) == 9")
+    found = judged_by_written(policy, one, score=Score.share)
+    assert found.scores == pytest.approx((1, 2 / 3, 0, 1))
+    ((id, question, num, seed),) = policy.asked
+    assert (id, num, seed) == ("one", 4, 5) and "\nAdd {one}.\n" in question
+    ranked = judged_by_written(policy, one, score=Score.codedpo)
+    assert ranked.scores[0] == ranked.scores[3] > ranked.scores[1] > ranked.scores[2]
+
+
+def test_a_test_that_the_token_limit_has_cut_is_none():
+    one = group("?", None, *TEXTS[:2])
+    cut = "assert f(1) == 2\nassert f(-1) == 0\nassert f(9) == 1"
+    found = judged_by_written(Policy(cut, truncated=True), one, score=Score.share)
+    assert found.scores == (1, 0.5)
+
+
+def test_where_the_policy_writes_none_or_cannot_be_asked():
+    one = group("?", None, *TEXTS[:2])
+    found = judged_by_written(Policy("def f(x): return x"), one)
+    assert (found.scores, found.reasons) == ((0, 0), ("the policy wrote no test",) * 2)
+    failed = judged_by_written(Policy(), one)
+    assert (failed.scores, failed.reasons) == ((None,) * 2, ("the policy cannot be asked",) * 2)
+
+
+def test_its_question_may_be_one_of_yours(tmp_path):
+    (tmp_path / "q.txt").write_text("Tests of: {prompt}!")
+    policy, one = Policy("assert f(1) == 2"), group("Add.", None, TEXTS[0])
+    path = str(tmp_path / "q.txt")
+    assert judged_by_written(policy, one, test_question=path, num_written=2).scores == (1,)
+    assert policy.asked[0][1:3] == ("Tests of: Add.!", 2)
+    (told,) = CodeJudgeConfig(test_question=path).problems()
+    assert told.endswith("is asked with judge.tests=written only; remove it")
+    for text, why in (("Tests!", "has no {prompt}"), (None, "cannot be read")):
+        (tmp_path / "q.txt").unlink()
+        if text is not None:
+            (tmp_path / "q.txt").write_text(text)
+        with pytest.raises(InputError, match=why):
+            CodeJudgeConfig(tests=Format.written, test_question=path).inspect(set())
+        (tmp_path / "q.txt").touch()
+
+
+def test_with_other_tests_nobody_asks_the_policy():
+    config = CodeJudgeConfig(tests=Format.answers)
+    judge = CodeJudge(config)
+    assert config.with_policy(judge, lambda: pytest.fail("it was asked"), 1) is judge
+    assert Fact.outcomes not in CodeJudgeConfig(tests=Format.written).gives()
+    CodeJudgeConfig(tests=Format.written).inspect_prompts([group("?", None).prompt])
