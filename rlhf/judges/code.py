@@ -79,6 +79,9 @@ class CodeJudgeConfig(JudgeConfig):
     def inspect(self, asked: Set[Fact]) -> None:
         if self.tests is Format.written:
             question_in(self.test_question)
+        self._require_sandbox()
+
+    def _require_sandbox(self) -> None:
         if not self.allow_unsafe:
             require(probe(), "judge")
 
@@ -109,7 +112,7 @@ class CodeJudgeConfig(JudgeConfig):
     def build(self) -> "CodeJudge":
         # A worker has an event loop in its own thread.
         with ThreadPoolExecutor(1) as aside:
-            aside.submit(self.inspect, frozenset()).result()
+            aside.submit(self._require_sandbox).result()
         return CodeJudge(self)
 
 
