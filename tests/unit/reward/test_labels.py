@@ -116,7 +116,7 @@ def test_no_gradient_points_against_the_shortest(gradients):
 
 # --- trained ------------------------------------------------------------------------------------
 
-FITTED = (*QUICK, "epochs=80", "learning_rate=1e-2")
+FITTED = (*QUICK, "epochs=60", "learning_rate=1e-2")
 
 
 def paths(path: str) -> tuple[str, str]:
@@ -251,42 +251,52 @@ BAD = {"p": 1.5, "s": [], "v": None, "w": None, "where": ""}
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["data.label_column=p"], "column 'p' is no probability, between 0 and 1; 1 rows: 1"),
-        (["data.strength_column=s"], "column 's' is a list without numbers; 1 rows: 1"),
-        (["data.vote_columns=[v,w]"], "no criterion of data.vote_columns has a vote; 1 rows: 1"),
-        (["data.vote_columns=[p]"], "column 'p' is no probability, between 0 and 1; 1 rows: 1"),
-        (["data.source_column=where"], "'where' must be a text that is not empty; 1 rows: 1"),
-        (["data.label_column=q"], "data.label_column=q: "),
-        (["data.label_column=p", "kind=steps"], "only kinds that compare whole answers learn"),
-        (["data.label_column=p", "data.strength_column=s"], "says how sure a label is already"),
-        (["data.label_column=p", "data.margin_column=p"], "goes without; remove either"),
-        (["margin=strength"], "margin=strength: needs an ensemble's preferences"),
         (
-            ["margin=strength", "data.strength_column=s", "kind=gpm"],
-            "only kind=bradley_terry takes",
-        ),
-        (["data.vote_columns=[v,v]"], "names a column twice; remove one"),
-        (["data.vote_columns=[v]", "data.vote_weights={x: 1}"], "is none of data.vote_columns"),
-        (["data.vote_columns=[v]", "data.vote_weights={v: 0}"], "all criteria weigh 0"),
-        (["data.vote_columns=[v]", "data.vote_weights={v: -1}"], "must be a number, and at least"),
-        (
-            ["data.vote_columns=[v]", "data.vote_weights={v: 1}", "kind=attributes"],
-            "kind=attributes keeps criteria apart",
+            ["data.label_column=p", "data.strength_column=s", "data.margin_column=p",
+             "data.source_column=where", "data.criterion_column=v", "repair.flip=0.6",
+             "repair.smooth=0.5"],
+            ["column 'p' is no probability, between 0 and 1; 1 rows: 1",
+             "column 's' is a list without numbers; 1 rows: 1",
+             "column 'where' must be a text that is not empty; 1 rows: 1",
+             "data.strength_column=s: data.label_column=p says how sure a label is already",
+             "data.margin_column=p: data.label_column=p goes without; remove either",
+             "repair.smooth=0.5: with repair.flip=0.6 it is more than all rows",
+             "data.criterion_column=v: only kind=pair reads a criterion"],
         ),
         (
-            ["data.vote_columns=[v]", "data.score_columns=[w]", "kind=attributes"],
-            "data.score_columns fits scores of one side; remove either",
+            ["kind=gpm", "margin=strength", "balance=more", "data.label_column=q",
+             "data.vote_columns=[v,w]", "data.vote_weights={v: 0, w: 0}"],
+            ["margin=strength: needs an ensemble's preferences; name data.strength_column",
+             "margin=strength: only kind=bradley_terry takes margins",
+             "balance=more: needs to know where rows come from; name data.source_column",
+             "data.label_column=q: ",
+             "data.vote_weights: all criteria weigh 0; leave one its weight"],
         ),
-        (["repair.flip=0.6", "repair.smooth=0.5"], "it is more than all rows"),
-        (["balance=more"], "balance=more: needs to know where rows come from"),
-        (["data.criterion_column=v"], "data.criterion_column=v: only kind=pair reads a criterion"),
+        (
+            ["data.vote_columns=[v,v]", "data.vote_weights={x: 1, v: -1}"],
+            ["no criterion of data.vote_columns has a vote; 1 rows: 1",
+             "names a column twice; remove one",
+             "data.vote_weights.x: is none of data.vote_columns; there are v, v",
+             "data.vote_weights.v=-1.0: must be a number, and at least 0"],
+        ),
+        (
+            ["kind=attributes", "data.vote_columns=[v]", "data.score_columns=[w]",
+             "data.vote_weights={v: 1}", "data.rejected_column=null"],
+            ["data.vote_columns: data.score_columns fits scores of one side; remove either",
+             "data.vote_weights: kind=attributes keeps criteria apart; weigh them in judge.weights",
+             "data.rejected_column=null: kind=attributes compares two sides; name the column"],
+        ),
+        (
+            ["kind=steps", "data.label_column=p"],
+            ["data.label_column=p: only kinds that compare whole answers learn from it"],
+        ),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be(command, tmp_path, overrides, told):
     path = jsonl(tmp_path / "d.jsonl", row("?", "a", "b", **BAD))
     code, error = command(*TINY, *paths(path), *overrides)
     assert code == 2, error
-    assert told in error and "Traceback" not in error
+    assert [line for line in told if line not in error] == [] and "Traceback" not in error
 
 
 @pytest.mark.parametrize(
