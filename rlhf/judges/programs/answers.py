@@ -54,7 +54,7 @@ def bare(tree: ast.AST) -> str:
         match node:
             case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
                 if ast.get_docstring(node, clean=False) is not None:
-                    empty = [] if isinstance(node, ast.Module) else [ast.Pass()]
+                    empty: list[ast.stmt] = [] if isinstance(node, ast.Module) else [ast.Pass()]
                     node.body = node.body[1:] or empty
     return ast.unparse(tree)
 

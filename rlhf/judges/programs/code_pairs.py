@@ -36,7 +36,7 @@ def pairs(asked: argparse.Namespace) -> list[dict[str, str]]:
         rows = list(_of_revisions(where))[: asked.most]
     if not rows:
         raise InputError([f"{where}: has no function that was changed but for its comments"])
-    return [{**row, "criterion": row.get("criterion", asked.criterion)} for row in rows]
+    return [{"criterion": str(asked.criterion), **row} for row in rows]
 
 
 # --- commits --------------------------------------------------------------------------------------
