@@ -103,6 +103,8 @@ ELSEWHERE = {
     "eval/gold_*", "system/gold_*",
     # of judges whose scores have parts
     "eval/part_*", "judge/part_*",
+    # of judges that ask others
+    "eval/failed_*", "judge/failed_*",
     # of simulated users
     "eval/satisfied_rate", "eval/greedy_satisfied_rate",
     # of several samples per held-out prompt

@@ -100,6 +100,11 @@ def test_each_member_has_workers_and_a_curve(finished: Path):
     }.items()  # fmt: skip
     records = read_metrics(finished / "metrics.jsonl")
     assert records[1].keys() >= {f"judge/part_{name}" for name in WEIGHTS}
+    assert records[1].keys() >= {f"judge/failed_{name}" for name in WEIGHTS}
+    assert any(one.get("judge/failed_even") for one in records)
+    assert all(one.get("judge/failed_maths", 0) == 0 for one in records)
+    # A judge that compares may come later.
+    assert json.loads((finished / "initial_completions.json").read_text())
     last = records[-1]
     assert last["eval/score_mean"] != last["eval/gold_score_mean"]
     assert last.keys() >= {"eval/part_taste", "eval/gold_invalid_rate", "eval/length_mean"}
