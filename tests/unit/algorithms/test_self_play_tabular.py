@@ -22,6 +22,7 @@ from rlhf.objectives.inpo import INPOConfig
 from rlhf.objectives.ipo import IPOConfig, Reduce
 from rlhf.objectives.nash_md import NashMDConfig
 from rlhf.objectives.sppo import SPPOConfig, Target
+from rlhf.objectives.tokens import TokenLogprobs
 from rlhf.objectives.vpo import VPOConfig
 from rlhf.objectives.xpo import XPOConfig
 from rlhf.records import Comparison, Completion, Prompt
@@ -60,7 +61,12 @@ def losses(
     tokens_A = vector(1, 1, 1) if tokens_A is None else tokens_A
     policy = PairLogprobs(logprobs.chosen_B, logprobs.rejected_B, tokens_A[ONE_B], tokens_A[TWO_B])
     anchors = {"initial": sides(initial_A.log()), "previous": sides(previous_A.log())}
-    return config.loss(Pairs(policy, anchors, judged))
+    tokens = None
+    if config.needs_tokens:  # an answer is one
+        each = {name: both.both_SB[..., None] for name, both in anchors.items()}
+        now_SBC = logprobs.both_SB[..., None]
+        tokens = TokenLogprobs(now_SBC, each, torch.ones_like(now_SBC, dtype=torch.bool))
+    return config.loss(Pairs(policy, anchors, judged, tokens, config.first_memory()))
 
 
 def labels(win_prob_B: Tensor, score_A: Tensor | None = None, mixture: float = 0.0) -> Judged:
@@ -507,8 +513,12 @@ def test_every_objective_says_truly_whether_equal_answers_have_a_gradient() -> N
     imitation_A = gradient(lambda x: -equal_B @ x.log_softmax(0)[ONE_B], NOW_A)
     imitation_A = imitation_A / imitation_A.norm()
     own = "function"  # of which a key says it
-    for schema in (one for name, one in OBJECTIVES.items() if name != own):
-        config = schema()
+    # A divergence holds the policy back whatever is judged.
+    keys = {"lcpo": {"of": OBJECTIVES["dpo"]()}, "rrpo": {"kl_coef": 0.0}}
+    for name, schema in OBJECTIVES.items():
+        if name == own:
+            continue
+        config = schema(**keys.get(name, {}))
         found_A = gradient(lambda x, c=config: equal_B @ losses(c, x, judged), NOW_A)
         beyond_A = found_A - (found_A @ imitation_A).clamp(min=0) * imitation_A
         assert schema.learns_from_ties is (beyond_A.abs().max().item() > 1e-6), schema
