@@ -1,5 +1,6 @@
 """The only place that starts or joins Ray, and that takes hold of a part of it."""
 
+import gc
 import logging
 import os
 import signal
@@ -103,7 +104,21 @@ def _ray(address: str | None, roles: Sequence[Role]) -> Iterator[None]:
         with _stoppable(before):
             yield
     finally:
+        _end()
+
+
+def _end() -> None:
+    """Ends Ray, and nothing of Ray's is collected meanwhile: a stream of answers that another
+    thread's garbage collection found just then would end this process at once, with its exit
+    code."""
+    gc.collect()
+    collects = gc.isenabled()
+    gc.disable()
+    try:
         ray.shutdown()
+    finally:
+        if collects:
+            gc.enable()
 
 
 @contextmanager

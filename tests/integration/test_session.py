@@ -1,5 +1,7 @@
 """Taking hold of a part of a Ray that is there already, and giving it back."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -76,3 +78,45 @@ def test_what_never_fits_is_refused_at_once():
     roles = [Role("policy", 4, 1, 1)]
     with pytest.raises(InputError, match="4 GPUs are needed"), session(None, roles, 60):
         pass
+
+
+ENDING = """
+import gc, threading, time
+import ray
+from ray._private.worker import global_worker
+from cluster.placement import Role
+from cluster.session import session
+
+@ray.remote
+class Answers:
+    def stream(self):
+        yield 1
+
+class Ring:
+    pass
+
+def collect():
+    while global_worker.connected:
+        time.sleep(0.0005)
+    gc.collect()
+
+watcher = threading.Thread(target=collect)
+with session(None, [Role("answers", 1, 1, 0)], 60):
+    gc.disable()  # or the rings might be gone before
+    actor = Answers.remote()
+    for _ in range(20):
+        ring = Ring()
+        ring.own, ring.answers = ring, actor.stream.options(num_returns="streaming").remote()
+        ray.get(next(ring.answers))
+    del ring
+    watcher.start()
+watcher.join()
+print("as it should")
+"""
+
+
+def test_a_collection_in_another_thread_does_not_end_the_process_while_ray_ends():
+    """Ray ends a process in which a stream of answers goes while Ray itself is going."""
+    command = [sys.executable, "-c", ENDING]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (found.stdout, found.returncode) == ("as it should\n", 0), found.stderr
