@@ -195,8 +195,13 @@ def _join(address: str) -> None:
 def _require_listening(where: str, address: str) -> None:
     """Refuses an address at which nobody listens, since Ray would go on trying for minutes."""
     named = address
-    if address == "auto":  # where Ray would look
+    if address == "auto":
         named = os.environ.get("RAY_ADDRESS") or read_ray_address() or ""
+        if not named:  # Ray would join whatever it finds, were it another run's own
+            raise InputError(
+                [f"{where}: no Ray cluster answers: neither RAY_ADDRESS nor `ray start` on this "
+                 "node names one; `cluster=local` starts one here"]
+            )  # fmt: skip
     host, _, port = named.rpartition(":")
     if not host or not port.isdigit():
         return  # Ray knows where, or will say what is wrong with it
