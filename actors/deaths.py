@@ -4,6 +4,8 @@ A worker that is dead is started anew, if its role may be; one that raised an er
 fault in the code or in the data, would raise it again.
 """
 
+from collections.abc import Iterator
+
 from ray.exceptions import (
     LocalRayletDiedError,
     NodeDiedError,
@@ -36,5 +38,14 @@ nothing can be kept on its node."""
 def is_death(error: RayError) -> bool:
     """Whether the worker whose call raised this can be asked no more."""
     if isinstance(error, RayTaskError):
-        return isinstance(error.cause, RAISED)
+        return any(isinstance(cause, RAISED) for cause in _each(error.cause))
     return isinstance(error, DEATHS)
+
+
+def _each(error: BaseException | None) -> Iterator[BaseException | None]:
+    """Itself, or what tasks under way at once have raised."""
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _each(one)
+    else:
+        yield error

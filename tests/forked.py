@@ -177,6 +177,10 @@ def main() -> None:
     with socket.socket(fileno=int(sys.argv[2])) as listener:
         words = serve(int(sys.argv[1]), listener)
     if words is not None:
+        if "RAY_AUTH_MODE" in os.environ:  # as a Ray in the process that asks has set it
+            from ray._raylet import Config
+
+            Config.initialize("")  # which Ray read as it was imported
         sys.argv = list(words)
         sys.path.insert(0, os.getcwd())  # as with -m
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)
