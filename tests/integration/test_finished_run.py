@@ -111,6 +111,8 @@ ELSEWHERE = {
     "eval/best_of_n", "eval/pass_at_*", "eval/unique_rate",
     # of the `previous` anchor, of search trees, of GPUs, of a LoRA adapter
     "policy/anchor_gap", "tree/*", "system/*_gpu_*", "weights/merge_lost",
+    # of an objective that doubts labels, of a second judge's workers
+    "policy/label_confidence", "cluster/restarts_gold",
     # saved after the round's line is written
     "time/checkpoint_s",
 }  # fmt: skip
