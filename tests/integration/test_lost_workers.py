@@ -1,18 +1,26 @@
 """Workers that are killed in the middle of a run, which goes on to its end by itself."""
 
-import subprocess
 import time
 from pathlib import Path
 
 import psutil
+import pytest
 from commands import SMALL, finish, start, untimed, weights
+from forked import Forked
 
+from cluster import nursery
 from rlhf.storage.store import read, read_metrics
 
 LONG = [*SMALL, "warmup.steps=200", "num_rounds=60", "run.checkpoint_every=7", "eval.every=20"]
 
 
-def processes(begun: subprocess.Popen, name: str) -> list[psutil.Process]:
+@pytest.fixture(autouse=True)
+def a_nursery_of_its_own(monkeypatch):
+    """For each run, as people have it: its workers are below the run's own process."""
+    monkeypatch.delenv(nursery.SOCKET)
+
+
+def processes(begun: Forked, name: str) -> list[psutil.Process]:
     """Of a running run, the workers that Ray calls so."""
     found = []
     for one in psutil.Process(begun.pid).children(recursive=True):
@@ -24,7 +32,7 @@ def processes(begun: subprocess.Popen, name: str) -> list[psutil.Process]:
     return found
 
 
-def until(directory: Path, begun: subprocess.Popen, rounds: int) -> None:
+def until(directory: Path, begun: Forked, rounds: int) -> None:
     deadline = time.monotonic() + 300
     while len(read_metrics(directory / "metrics.jsonl")) <= rounds:
         assert time.monotonic() < deadline and begun.poll() is None

@@ -32,10 +32,11 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[set
 
 def raylets_below(pid: int) -> set[int]:
     found = set()
-    for child in psutil.Process(pid).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
-            if child.name() == "raylet":
-                found.add(child.pid)
+    with suppress(psutil.NoSuchProcess):  # the sweep has ended meanwhile
+        for child in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if child.name() == "raylet":
+                    found.add(child.pid)
     return found
 
 
