@@ -30,10 +30,10 @@ $(READY): pyproject.toml requirements/cpu.txt Makefile
 demo: setup  ## train a tiny model with online DPO on two CPU cores
 	$(BIN)/python -m rlhf experiment=demo
 
-test: setup  ## the tests: unit, and integration on real Ray, DeepSpeed and vLLM (about half an hour)
+test: setup  ## the tests: unit, and integration on real Ray, DeepSpeed and vLLM (about 22 minutes)
 	$(BIN)/python -m pytest tests $(TWO)
 
-test-unit: setup  ## the unit tests alone (about two minutes)
+test-unit: setup  ## the unit tests alone (about four minutes)
 	$(BIN)/python -m pytest tests/unit $(TWO)
 
 check: setup  ## lint, format and types, as CI does
