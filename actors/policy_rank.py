@@ -169,9 +169,9 @@ class PolicyRank:
             reader = self._reader.fitting(sides_of(chosen))
             units = units_of(chosen, reader, whole, plan.policy.micro_batch_tokens)
             logprobs = partial(self._logprobs_BC, reader)
-            loss = losses.of_step(indices, units, logprobs, self._memory, is_first=k == 0)
-            shapes = [reader.shape(sides_of([chosen[i] for i in unit])) for unit in units]
-            result = self._step(shapes, loss, rate)
+            places = [unit.places for unit in units]
+            loss = losses.of_step(indices, places, logprobs, self._memory, is_first=k == 0)
+            result = self._step([unit.shape for unit in units], loss, rate)
             skipped += not result.applied
             norms += [result.grad_norm] if result.applied else []
             self._check_finite(result.applied)
@@ -225,12 +225,12 @@ class PolicyRank:
         self._engine.model.eval()
         reader = self._reader.fitting(rows)
         units = reader.units(rows)
-        shapes = [reader.shape([rows[i] for i in unit]) for unit in units]
+        shapes = [unit.shape for unit in units]
         budget = self._plan.policy.micro_batch_tokens
         results: dict[int, list[float]] = {}
         with self._engine.initial_policy() if initial else nullcontext():
             for batch in rank_micro_batches(shapes, budget, self._num_ranks)[self._rank]:
-                indices = [i for unit in batch for i in units[unit]]
+                indices = [i for unit in batch for i in units[unit].places]
                 values_BC = self._logprobs_BC(reader, [rows[i] for i in indices]).tolist()
                 for i, values in zip(indices, values_BC, strict=False):
                     results[i] = values[: len(rows[i].completion)]

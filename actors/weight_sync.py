@@ -10,7 +10,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import ray
 import torch
@@ -54,6 +54,9 @@ class ObjectStoreCarrier:
     holds the weights once, and while they are being published, twice.
     """
 
+    load: ClassVar[str] = "load_weights"
+    """What a rollout worker is called to do."""
+
     def __init__(self, policy: PolicyService, rollout: RolloutService, as_saved: bool) -> None:
         """`as_saved`: the engine reads weights as they stand in files, as vLLM does."""
         self._policy = policy
@@ -62,33 +65,29 @@ class ObjectStoreCarrier:
         self._carried: tuple[Any, ...] = ()
 
     async def carry(self, version: int) -> int:
-        buckets, num_bytes = await self._policy.put_weights(self._as_saved)
+        buckets, num_bytes = await self._put()
         self._carried = (buckets, version)
-        await self._rollout.each("load_weights", *self._carried)
+        await self._rollout.each(self.load, *self._carried)
         return num_bytes
 
     async def carry_to(self, worker: Worker, timeout_s: float) -> None:
         """What was carried last."""
-        await call_all([worker], "load_weights", *self._carried, timeout_s=timeout_s)
+        await call_all([worker], self.load, *self._carried, timeout_s=timeout_s)
+
+    async def _put(self) -> tuple[list[ray.ObjectRef], int]:
+        return await self._policy.put_weights(self._as_saved)
 
 
-class AdapterCarrier:
+class AdapterCarrier(ObjectStoreCarrier):
     """Of a policy with LoRA the adapter alone: rollout workers have its base, which stays."""
 
+    load: ClassVar[str] = "load_adapter"
+
     def __init__(self, policy: PolicyService, rollout: RolloutService) -> None:
-        self._policy = policy
-        self._rollout = rollout
-        self._carried: tuple[Any, ...] = ()
+        super().__init__(policy, rollout, as_saved=False)
 
-    async def carry(self, version: int) -> int:
-        buckets, num_bytes = await self._policy.put_adapter()
-        self._carried = (buckets, version)
-        await self._rollout.each("load_adapter", *self._carried)
-        return num_bytes
-
-    async def carry_to(self, worker: Worker, timeout_s: float) -> None:
-        """What was carried last."""
-        await call_all([worker], "load_adapter", *self._carried, timeout_s=timeout_s)
+    async def _put(self) -> tuple[list[ray.ObjectRef], int]:
+        return await self._policy.put_adapter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +172,7 @@ class ProbedPublisher:
 
         Raises what publishing raises.
         """
-        assert isinstance(self._carrier, ObjectStoreCarrier | AdapterCarrier)
+        assert isinstance(self._carrier, ObjectStoreCarrier)
         while True:
             published = self._published
             assert published is not None

@@ -5,8 +5,9 @@ Completions line up in the last C columns, so logits are only ever computed ther
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -35,19 +36,25 @@ def pad(rows: Sequence[Tokens], device: torch.device | str = "cpu") -> PaddedTok
     width_C = max(len(row.completion) for row in rows)
     input_ids = torch.zeros(len(rows), width_P + width_C, dtype=torch.long)
     attention = torch.zeros_like(input_ids)
-    mask = torch.zeros(len(rows), width_C, dtype=torch.bool)
-    weight = torch.ones(len(rows), width_C)
-    for i, (prompt, completion, observed, emphasis) in enumerate(rows):
-        start, end = width_P - len(prompt), width_P + len(completion)
-        input_ids[i, start:end] = torch.tensor([*prompt, *completion])
+    for i, row in enumerate(rows):
+        start, end = width_P - len(row.prompt), width_P + len(row.completion)
+        input_ids[i, start:end] = torch.tensor([*row.prompt, *row.completion])
         attention[i, start:end] = 1
-        mask[i, : len(completion)] = True
-        for first, last in observed:
-            mask[i, first:last] = False
-        for first, last, factor in emphasis:
-            weight[i, first:last] = factor
+    mask, weight = map(torch.from_numpy, counted(rows, width_C))
     positions = (attention.cumsum(1) - 1).clamp(min=0)
     return PaddedTokens(*(x.to(device) for x in (input_ids, attention, positions, mask, weight)))
+
+
+def counted(rows: Sequence[Tokens], width_C: int) -> tuple[Any, Any]:
+    """Which completion tokens `(R, C)` have a log-probability, and how many times each counts."""
+    has = np.arange(width_C) < np.array([len(row.completion) for row in rows])[:, None]
+    weight = np.ones(has.shape, dtype=np.float32)
+    for i, row in enumerate(rows):
+        for first, last in row.observed:
+            has[i, first:last] = False
+        for first, last, factor in row.emphasis:
+            weight[i, first:last] = factor
+    return has, weight
 
 
 def completion_logprobs(model: torch.nn.Module, padded: PaddedTokens) -> Tensor:

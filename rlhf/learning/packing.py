@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from rlhf.learning.logprobs import counted
 from rlhf.records import Tokens
 
 UNLIMITED = 1 << 30
@@ -117,18 +118,19 @@ def pack(
             before = path[len(row.prompt) - 1 :][: len(row.completion)]
             nodes[tree.rows[i], : len(before)] = b * largest_T + before
             first = min(first, *before[:1])
-    counted, weight = _counted(rows, width_C)
+    has, weight = counted(rows, width_C)
     num_kept = largest_T - first
-    places_E = nodes[counted]
+    places_E = nodes[has]
     places_E -= (places_E // largest_T) * first + first  # of T places each, to the kept ones
     order = np.argsort(places_E, kind="stable")
-    place = np.full(counted.shape, len(order))
+    place = np.full(has.shape, len(order))
     rank_E = np.empty_like(order)
     rank_E[order] = np.arange(len(order))
-    place[counted] = rank_E
-    targets_E = np.array([token for row in rows for token in row.completion], dtype=np.int64)[
-        counted[_present(rows, width_C)]
-    ]
+    place[has] = rank_E
+    targets = np.zeros_like(nodes)
+    for i, row in enumerate(rows):
+        targets[i, : len(row.completion)] = row.completion
+    targets_E = targets[has]
 
     def there(array: Any) -> Tensor:
         return torch.from_numpy(array).to(device)
@@ -208,19 +210,3 @@ def _shared(a: Any, b: Any) -> int:
     length = min(len(a), len(b))
     differ = np.flatnonzero(a[:length] != b[:length])
     return int(differ[0]) if differ.size else length
-
-
-def _present(rows: Sequence[Tokens], width_C: int) -> Any:
-    return np.arange(width_C) < np.array([len(row.completion) for row in rows])[:, None]
-
-
-def _counted(rows: Sequence[Tokens], width_C: int) -> tuple[Any, Any]:
-    """Which completion tokens have a log-probability, and how many times each counts."""
-    counted = _present(rows, width_C)
-    weight = np.ones(counted.shape, dtype=np.float32)
-    for i, row in enumerate(rows):
-        for first, last in row.observed:
-            counted[i, first:last] = False
-        for first, last, factor in row.emphasis:
-            weight[i, first:last] = factor
-    return counted, weight

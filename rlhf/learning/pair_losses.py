@@ -6,13 +6,14 @@ rows, C completion tokens.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlhf.diagnostics import TrainedPairs, names_for, pair_metrics
-from rlhf.learning.reading import RowReader
+from rlhf.learning.reading import RowReader, Unit
 from rlhf.models.batching import halved, together, unique
 from rlhf.objectives import Judged, PairLogprobs, Pairs, Peers, SideLogprobs
 from rlhf.objectives.base import ObjectiveConfig
@@ -162,23 +163,27 @@ def sides_of(pairs: Sequence[Preference]) -> list[Tokens]:
 
 def units_of(
     pairs: Sequence[Preference], reader: RowReader, whole: bool, budget_tokens: int
-) -> list[list[int]]:
+) -> list[Unit]:
     """Pairs that share a forward pass: each by itself, or all of a prompt if those are to stay
     `whole`.
 
     Where rows are packed, as many of a prompt as the budget allows, since they begin alike.
     """
+
+    @cache
+    def unit_of(places: tuple[int, ...]) -> Unit:
+        return Unit(places, reader.shape(sides_of([pairs[i] for i in places])))
+
+    def too_large(places: list[int]) -> bool:
+        shape = unit_of(tuple(places)).shape
+        return len(places) > 1 and shape.num_rows * shape.width > budget_tokens
+
     if not whole and reader.packing is None:
-        return [[i] for i in range(len(pairs))]
-    units = together([pair.prompt.id for pair in pairs])
-    if whole:
-        return units
-
-    def too_large(unit: list[int]) -> bool:
-        shape = reader.shape(sides_of([pairs[i] for i in unit]))
-        return len(unit) > 1 and shape.num_rows * shape.width > budget_tokens
-
-    return [part for unit in units for part in halved(unit, too_large)]
+        return [unit_of((i,)) for i in range(len(pairs))]
+    parts = together([pair.prompt.id for pair in pairs])
+    if not whole:
+        parts = [part for unit in parts for part in halved(unit, too_large)]
+    return [unit_of(tuple(part)) for part in parts]
 
 
 def _padded(values: Sequence[Sequence[float]], like_LC: Tensor) -> Tensor:

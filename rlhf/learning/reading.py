@@ -6,7 +6,7 @@ side by side where not; the numbers are the same but for rounding.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,13 @@ in float32, and up to 0.05 in bfloat16 on a model that knows nothing."""
 
 class CannotPack(Exception):
     """The model's attention is not that of trees; says why."""
+
+
+class Unit(NamedTuple):
+    """What stays together in one forward pass, by its places, and what it comes to there."""
+
+    places: Sequence[int]
+    shape: Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,12 @@ class RowReader:
         trees = self.packing.trees(rows)
         return Shape(0, max(tree.num_tokens for tree in trees), len(trees))
 
+    def units(self, rows: Sequence[Tokens]) -> list["Unit"]:
+        """Rows that belong in one forward pass: those of a tree, or each by itself."""
+        if self.packing is None:
+            return [Unit((i,), self.shape([row])) for i, row in enumerate(rows)]
+        return [Unit(tree.rows, Shape(0, tree.num_tokens)) for tree in self.packing.trees(rows)]
+
     def logprobs_RC(self, rows: Sequence[Tokens]) -> Tensor:
         """Of every completion token, fp32 nats, in one forward pass; 0.0 where it has none.
 
@@ -69,20 +82,13 @@ class RowReader:
         tokens."""
         reader = self.fitting(rows)
         units = reader.units(rows)
-        shapes = [reader.shape([rows[i] for i in unit]) for unit in units]
         results: list[list[float]] = [[] for _ in rows]
-        for batch in micro_batches(shapes, budget_tokens):
-            indices = [i for unit in batch for i in units[unit]]
+        for batch in micro_batches([unit.shape for unit in units], budget_tokens):
+            indices = [i for unit in batch for i in units[unit].places]
             values_RC = reader.logprobs_RC([rows[i] for i in indices]).tolist()
             for i, values in zip(indices, values_RC, strict=True):
                 results[i] = values[: len(rows[i].completion)]
         return results
-
-    def units(self, rows: Sequence[Tokens]) -> list[Sequence[int]]:
-        """Rows that belong in one forward pass: those of a tree, or each by itself."""
-        if self.packing is None:
-            return [(i,) for i in range(len(rows))]
-        return [tree.rows for tree in self.packing.trees(rows)]
 
 
 def row_logprobs(
