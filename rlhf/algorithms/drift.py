@@ -21,12 +21,15 @@ from rlhf.records import (
     Completion,
     Dropped,
     DropReason,
-    Judgement,
     Preference,
     Prompt,
     Sampling,
     Side,
     UserFeedback,
+    Verdict,
+    failures_of,
+    gathered,
+    said_of,
 )
 from rlhf.stages import Judge, Rollout
 
@@ -82,7 +85,7 @@ class DriftConfig(AlgorithmConfig):
         return seed_pairs(self)
 
     def gives(self) -> Set[Fact]:
-        return {Fact.user_replies}
+        return {Fact.user_replies} | ({Fact.parts} if self.min_margin is not None else set())
 
     def needs(self) -> Mapping[Fact, str]:
         needed = {
@@ -164,22 +167,33 @@ class Drift:
         pairs = [(chosen[i % len(chosen)], rejected[i % len(rejected)]) for i in range(num_pairs)]
         judged = await asyncio.gather(*(self._judged(prompt, *pair) for pair in pairs))
         reasons = [self._reason_to_drop(*sides) for sides, _ in judged]
+        verdicts = [verdict for _, verdict in judged if verdict is not None]
         dropped = tuple(
             Dropped(reason, *pair) for pair, reason in zip(pairs, reasons, strict=True) if reason
         )
         preferences = tuple(
-            Preference(*sides, judge, weight=1 / reasons.count(None))
-            for (sides, judge), reason in zip(judged, reasons, strict=True)
+            Preference(*sides, verdict.judge if verdict else USER, 1 / reasons.count(None))
+            for (sides, verdict), reason in zip(judged, reasons, strict=True)
             if reason is None
         )
+        said = {
+            side.completion: said_of(verdict, place)
+            for sides, verdict in judged
+            if verdict is not None
+            for place, side in enumerate(sides)
+        }
         fresh = {
             side.completion: side.score
             for sides, _ in judged
             for side in sides
             if side.completion.policy_version != LOGGED
         }
-        verdict = Judgement(tuple(fresh.values()), judged[0][1]) if self.judge else None
-        return Collected(prompt, tuple(fresh), verdict, preferences, dropped)
+        judgement = None
+        if verdicts:
+            told = [said[completion] for completion in fresh]
+            scores, failures = list(fresh.values()), failures_of(verdicts)
+            judgement = gathered(scores, verdicts[0].judge, told, failures)
+        return Collected(prompt, tuple(fresh), judgement, preferences, dropped, said=said)
 
     async def _chosen(self, prompt: Prompt, seed: int) -> tuple[Completion, ...]:
         said = self.feedback[prompt.id]
@@ -201,14 +215,15 @@ class Drift:
 
     async def _judged(
         self, prompt: Prompt, chosen: Completion, rejected: Completion
-    ) -> tuple[tuple[Side, Side], str]:
-        """Both sides with their scores, not numbers where the judge failed, and whose they are."""
+    ) -> tuple[tuple[Side, Side], Verdict | None]:
+        """Both sides with their scores, not numbers where the judge failed, and its verdict; the
+        user's word, without one, if there is no judge."""
         if self.judge is None:
-            return (Side(prompt, chosen, 1.0), Side(prompt, rejected, 0.0)), USER
+            return (Side(prompt, chosen, 1.0), Side(prompt, rejected, 0.0)), None
         verdict = await self.judge.judge(prompt, (chosen, rejected))
         better, worse = verdict.scores
         sides = Side(prompt, chosen, _number(better)), Side(prompt, rejected, _number(worse))
-        return sides, verdict.judge
+        return sides, verdict
 
     def _reason_to_drop(self, chosen: Side, rejected: Side) -> DropReason | None:
         config, first, second = self.config, chosen.completion, rejected.completion

@@ -1,9 +1,9 @@
 """Pruned reasoning: the shortest right ending of a sampled answer over the whole of it."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from rlhf.algorithms.base import AlgorithmConfig, Services
 from rlhf.collecting.truncated import Truncated
@@ -15,11 +15,15 @@ from rlhf.records import (
     Completion,
     Dropped,
     DropReason,
-    Judgement,
     Preference,
     Prompt,
+    Said,
     Sampling,
     Verdict,
+    compared,
+    failures_of,
+    gathered,
+    said_of,
 )
 from rlhf.seeds import derive_seed
 from rlhf.stages import Judge, Rollout
@@ -50,6 +54,9 @@ class PruneConfig(AlgorithmConfig):
     def most_completions(self) -> int:
         return self.num_lookaheads
 
+    def gives(self) -> Set[Fact]:
+        return {Fact.parts}
+
     def needs(self) -> Mapping[Fact, str]:
         return {
             Fact.outcomes: "algorithm=prune: endings must be right or wrong; set judge=verifier",
@@ -65,6 +72,24 @@ class PruneConfig(AlgorithmConfig):
         return Prune(services.rollout, services.judge, services.sampling, self)
 
 
+class Pruned(NamedTuple):
+    """An answer, and how it could have ended."""
+
+    judged: tuple[Completion, ...]
+    """The answer first, then its endings."""
+    verdict: Verdict
+    """Of these."""
+    found: Preference | Dropped
+    """What comes of that."""
+    num_more_tokens: int
+    """That the endings took."""
+
+    def said(self) -> dict[Completion, Said]:
+        """Of the sides of the pair that was found."""
+        places = {completion: place for place, completion in enumerate(self.judged)}
+        return {one: said_of(self.verdict, places[one]) for one in compared(self.found)}
+
+
 @dataclass(frozen=True, slots=True)
 class Prune:
     """Dynamic thinking optimisation, by Monte-Carlo look-aheads (Think wisely: its exit points)."""
@@ -77,21 +102,24 @@ class Prune:
     async def collect(self, asked: Asked) -> Collected:
         prompt, seed = asked.prompt, asked.seed
         each = (self._pruned(prompt, seed + i, i) for i in range(self.config.num_completions))
-        answers, verdicts, found, extra = zip(*await asyncio.gather(*each), strict=True)
-        pairs = [one for one in found if isinstance(one, Preference)]
+        pruned = await asyncio.gather(*each)
+        pairs = [one.found for one in pruned if isinstance(one.found, Preference)]
         preferences = tuple(replace(pair, weight=1 / len(pairs)) for pair in pairs)
-        dropped = tuple(one for one in found if isinstance(one, Dropped))
-        scores = tuple(verdict.scores[0] for verdict in verdicts)
-        judgement = Judgement(scores, verdicts[0].judge)
+        dropped = tuple(one.found for one in pruned if isinstance(one.found, Dropped))
+        verdicts = [one.verdict for one in pruned]
+        scores = [verdict.scores[0] for verdict in verdicts]
+        said = [said_of(verdict, 0) for verdict in verdicts]
         return Collected(
-            prompt, answers, judgement, preferences, dropped, num_more_tokens=sum(extra)
+            prompt,
+            tuple(one.judged[0] for one in pruned),
+            gathered(scores, verdicts[0].judge, said, failures_of(verdicts)),
+            preferences,
+            dropped,
+            num_more_tokens=sum(one.num_more_tokens for one in pruned),
+            said={side: told for one in pruned for side, told in one.said().items()},
         )
 
-    async def _pruned(
-        self, prompt: Prompt, seed: int, sample: int
-    ) -> tuple[Completion, Verdict, Preference | Dropped, int]:
-        """An answer, what is thought of it and its endings, what comes of that, and how many
-        tokens the endings took."""
+    async def _pruned(self, prompt: Prompt, seed: int, sample: int) -> Pruned:
         tree = await self._answer(prompt, seed)
         answer = replace(tree.answer(tree.nodes[-1]), sample=sample)
         exits = [node for node in tree.nodes[1:] if not node.ended]
@@ -104,8 +132,9 @@ class Prune:
             for rest in rests
         ]
         num_tokens = sum(rest.num_own_tokens for _, rests in drawn for rest in rests)
-        verdict = await self.judge.judge(prompt, (answer, *endings))
-        return answer, verdict, self._pair(prompt, answer, endings, verdict), num_tokens
+        judged = (answer, *endings)
+        verdict = await self.judge.judge(prompt, judged)
+        return Pruned(judged, verdict, self._pair(prompt, answer, endings, verdict), num_tokens)
 
     async def _answer(self, prompt: Prompt, seed: int) -> Tree:
         """A tree without branches: a node per step, the last of which has ended."""

@@ -1,6 +1,6 @@
 """Step-level preferences: a search over one prompt's answers, and its siblings as pairs."""
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,10 +9,20 @@ from typing import ClassVar, Protocol
 from rlhf.algorithms.base import AlgorithmConfig, Services
 from rlhf.collecting.truncated import Truncated
 from rlhf.options import TURNS, Fact
-from rlhf.records import Asked, Collected, Judgement, Prompt
+from rlhf.records import (
+    Asked,
+    Collected,
+    Completion,
+    Dropped,
+    Preference,
+    Prompt,
+    Said,
+    compared,
+    gathered,
+)
 from rlhf.tree import best_first, mcts
 from rlhf.tree.expansion import Evaluator, Grower
-from rlhf.tree.nodes import Tree
+from rlhf.tree.nodes import Tree, chain
 from rlhf.tree.pairs import sibling_pairs
 from rlhf.tree.process_reward import ProcessReward
 from rlhf.tree.ranking import ranked_pairs
@@ -42,7 +52,10 @@ class TreeConfig(TreeSettings, AlgorithmConfig):
         return self.value is StepValue.self_evaluation
 
     def gives(self) -> Set[Fact]:
-        return {Fact.ranked_lists} if self.pairs is TreePairs.ranked else frozenset()
+        # Of most steps there is no verdict, unless each is judged.
+        ranked = self.pairs is TreePairs.ranked
+        parts = {Fact.parts} if ranked or self.value is StepValue.judge else set()
+        return parts | ({Fact.ranked_lists} if ranked else set())
 
     def needs(self) -> Mapping[Fact, str]:
         one_turn = {Fact.one_turn: f"algorithm: it searches the steps of one turn, and {TURNS}"}
@@ -114,8 +127,10 @@ class TreeSearch:
         made = ranked_pairs if self.config.pairs is TreePairs.ranked else sibling_pairs
         preferences, dropped = made(tree, self.config)
         completions = tuple(tree.answer(node) for node in answers)
-        judgement = Judgement(scores, tree.judge)
-        return Collected(prompt, completions, judgement, preferences, dropped, tree)
+        told = [tree.said.get(node.index, Said()) for node in answers]
+        judgement = gathered(scores, tree.judge, told, tree.member_failures)
+        said = said_of_sides(tree, (*preferences, *dropped))
+        return Collected(prompt, completions, judgement, preferences, dropped, tree, said=said)
 
     async def _searched(self, prompt: Prompt, seed: int) -> Tree:
         config, tree = self.config, Tree.planted(prompt, seed)
@@ -133,3 +148,13 @@ class TreeSearch:
                 exploration=config.exploration,
             )
         return tree
+
+
+def said_of_sides(tree: Tree, pairs: Sequence[Preference | Dropped]) -> dict[Completion, Said]:
+    """Of those whose last step, or whole answer, was judged."""
+    found = {}
+    for completion in (one for pair in pairs for one in compared(pair)):
+        *_, last = chain(tree.nodes[completion.sample])
+        if last.index in tree.said:
+            found[completion] = tree.said[last.index]
+    return found

@@ -26,13 +26,18 @@ from rlhf.records.preferences import (
     Side,
     SidePair,
     SideTokens,
+    compared,
 )
 from rlhf.records.verdicts import (
     Comparison,
     Failures,
     Judgement,
     Parts,
+    Said,
     Verdict,
+    failures_of,
+    gathered,
+    said_of,
 )
 
 __all__ = [
@@ -53,6 +58,7 @@ __all__ = [
     "Preference",
     "PreferenceBatch",
     "Prompt",
+    "Said",
     "Sampling",
     "Search",
     "Side",
@@ -61,5 +67,9 @@ __all__ = [
     "Tokens",
     "UserFeedback",
     "Verdict",
+    "compared",
+    "failures_of",
+    "gathered",
+    "said_of",
     "transcript",
 ]

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from rlhf.records.completions import Completion, Emphasis, Prompt, Tokens
 from rlhf.records.drops import Dropped
-from rlhf.records.verdicts import Verdict
+from rlhf.records.verdicts import Said, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,13 @@ class Preference:
         return self.chosen, self.rejected
 
 
+def compared(pair: "Preference | Dropped") -> list[Completion]:
+    """Its completions, of a side that is lacking none."""
+    if isinstance(pair, Preference):
+        return [side.completion for side in pair.sides]
+    return [one for one in (pair.chosen, pair.rejected) if one is not None]
+
+
 class Search(Protocol):
     """A search tree as far as everybody knows it; the whole of it is `rlhf.tree.nodes.Tree`."""
 
@@ -111,6 +118,8 @@ class Collected:
     """What was searched; `completions` are then its whole answers."""
     num_more_tokens: int = 0
     """Generated beside `completions`, such as for look-aheads."""
+    said: Mapping[Completion, Said] = field(default_factory=dict)
+    """What was said of sides of pairs that `judgement`, which is of `completions`, is not of."""
 
     @property
     def num_tokens(self) -> int:

@@ -1,9 +1,10 @@
 """What a judge thinks of one group of completions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from math import isfinite
+from typing import NamedTuple, Protocol
 
 Parts = Mapping[str, tuple[float | None, ...]]
 """What a verdict is made of, by name: a number per completion, None where that part is missing."""
@@ -104,3 +105,45 @@ def _check_parts(judge: str, size: int, parts: Parts, reasons: Sequence[str]) ->
 
 Verdict = Judgement | Comparison
 """What a judge gives: scores, or every two completions compared."""
+
+
+class Said(NamedTuple):
+    """What a verdict says of one completion beside its score."""
+
+    parts: Mapping[str, float | None] = {}
+    reason: str = ""
+
+
+def said_of(verdict: Verdict, place: int) -> Said:
+    """Of the completion at that place of its group."""
+    parts = {name: values[place] for name, values in verdict.parts.items()}
+    return Said(parts, verdict.reasons[place] if verdict.reasons else "")
+
+
+class HasFailures(Protocol):
+    """A verdict, or what was made of several."""
+
+    @property
+    def member_failures(self) -> Failures: ...
+
+
+def failures_of(verdicts: Iterable[HasFailures]) -> dict[str, tuple[bool, ...]]:
+    """Of the judges that were asked for them, one verdict after the other."""
+    found: dict[str, tuple[bool, ...]] = {}
+    for verdict in verdicts:
+        for name, failed in verdict.member_failures.items():
+            found[name] = found.get(name, ()) + failed
+    return found
+
+
+def gathered(
+    scores: Sequence[float | None], judge: str, said: Sequence[Said], failures: Failures
+) -> Judgement:
+    """Of completions that were not judged as one group; a part that one of them lacks is missing.
+
+    `failures` are those of everything that was asked.
+    """
+    names = dict.fromkeys(name for one in said for name in one.parts)
+    parts = {name: tuple(one.parts.get(name) for one in said) for name in names}
+    reasons = tuple(one.reason for one in said) if any(one.reason for one in said) else ()
+    return Judgement(tuple(scores), judge, parts, reasons, failures)

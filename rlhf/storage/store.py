@@ -5,13 +5,13 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlhf.problems import InputError, one_line
-from rlhf.records import PROMPT_MESSAGES, USER, Collected, Completion
+from rlhf.records import PROMPT_MESSAGES, USER, Collected, Completion, Said, said_of
 
 _SIDE_TYPES = {
     "": pa.string(),
@@ -116,24 +116,12 @@ def preference_rows(round: int, one: Collected) -> Iterator[dict[str, Any]]:
         }
 
 
-class _Said(NamedTuple):
-    """What a judge said of one completion beside its score."""
-
-    parts: str | None = None
-    reason: str | None = None
-
-
-def _said(one: Collected) -> dict[Completion, _Said]:
-    """By completion of those that were judged; empty where the judge gave scores alone."""
-    verdict = one.judgement
-    if verdict is None or not (verdict.parts or verdict.reasons):
-        return {}
-    found = {}
-    for place, completion in enumerate(one.completions):
-        parts = {name: _known(values[place]) for name, values in verdict.parts.items()}
-        reason = verdict.reasons[place] if verdict.reasons else ""
-        told = reason.encode(errors="replace").decode()  # halves of characters included
-        found[completion] = _Said(json.dumps(parts) if parts else None, told or None)
+def _said(one: Collected) -> dict[Completion, Said]:
+    """By completion of those that were judged."""
+    found = dict(one.said)
+    if one.judgement is not None:
+        for place, completion in enumerate(one.completions):
+            found[completion] = said_of(one.judgement, place)
     return found
 
 
@@ -141,11 +129,13 @@ def _side(
     side: str,
     completion: Completion | None,
     score: float | None,
-    said: Mapping[Completion, _Said],
+    said: Mapping[Completion, Said],
 ) -> dict[str, Any]:
     if completion is None:
         return {}
-    parts, reason = said.get(completion, _Said())
+    told = said.get(completion, Said())
+    parts = {name: _known(value) for name, value in told.parts.items()}
+    reason = told.reason.encode(errors="replace").decode()  # halves of characters included
     return {
         side: completion.text,
         f"{side}_tokens": len(completion.token_ids),
@@ -154,8 +144,8 @@ def _side(
         f"{side}_policy_version": completion.policy_version,
         f"{side}_sample": completion.sample,
         f"{side}_mixture": completion.mixture,
-        f"{side}_parts": parts,
-        f"{side}_reason": reason,
+        f"{side}_parts": json.dumps(parts) if parts else None,
+        f"{side}_reason": reason or None,
     }
 
 

@@ -8,10 +8,11 @@ from typing import Protocol
 
 from rlhf.collecting.similarity import similarity
 from rlhf.collecting.truncated import Truncated
-from rlhf.records import Completion, Prompt, Sampling
+from rlhf.records import Completion, Prompt, Said, Sampling, failures_of, said_of
 from rlhf.seeds import derive_seed
 from rlhf.stages import Judge, Rollout
 from rlhf.tree.nodes import Node, Tree
+from rlhf.tree.process_reward import ProcessReward
 from rlhf.tree.settings import StepValue, TreeSettings
 
 _NUMBER = re.compile(r"\d+")
@@ -91,7 +92,7 @@ class Grower:
         rests = await self._draw(tree, node, sampling, "look-ahead")
         begun = tree.answer(node)
         answers = [replace(begun.followed_by(rest), sample=rest.sample) for rest in rests]
-        scores = [s for s in await self._scores(tree, answers) if s is not None]
+        scores = [s for s, _ in await self._judged(tree, answers) if s is not None]
         if scores:
             node.score = sum(scores) / len(scores)
             node.value = 2 * node.score - 1
@@ -113,9 +114,13 @@ class Grower:
         answer = replace(tree.answer(node), stopped=not node.ended)
         if self.evaluator is not None:
             tree.num_evaluated += 1
+        if isinstance(self.evaluator, ProcessReward):
+            node.confidence, verdict = await self.evaluator.opinion(tree.prompt, answer)
+            tree.judge = verdict.judge
+            tree.note(node, said_of(verdict, 0))
+            tree.member_failures = failures_of([tree, verdict])
+        elif self.evaluator is not None:
             node.confidence = await self.evaluator.confidence(tree.prompt, answer)
-            if self.config.value is StepValue.judge:
-                tree.judge = self.evaluator.name
         if node.confidence is not None:
             # Less in deep trees, where outcomes are near (Xie et al. 2024, Section 2.1 and code).
             depth = node.parent.depth if node.parent else 0
@@ -130,23 +135,28 @@ class Grower:
             is_wrong = self._is_wrong(answer)
             node.value = node.score = 0.0 if is_wrong else node.confidence
             return
-        (node.score,) = await self._scores(tree, [answer])
+        ((node.score, said),) = await self._judged(tree, [answer])
+        tree.note(node, said)
         before = 0.0 if self.evaluator is None else node.estimate
         node.value = None if node.score is None else before + 2 * node.score - 1
 
     def _is_wrong(self, answer: Completion) -> bool:
         return answer.truncated and self.config.truncated is Truncated.penalise
 
-    async def _scores(self, tree: Tree, answers: Sequence[Completion]) -> Sequence[float | None]:
-        """The judge's, but 0 for what is wrong because it was truncated."""
+    async def _judged(
+        self, tree: Tree, answers: Sequence[Completion]
+    ) -> Sequence[tuple[float | None, Said]]:
+        """The judge's scores, but 0 for what is wrong because it was truncated, and what it said of
+        it."""
         asked = [answer for answer in answers if not self._is_wrong(answer)]
         if not asked:
-            return [0.0] * len(answers)
+            return [(0.0, Said())] * len(answers)
         tree.num_judged += len(asked)
         verdict = await self.judge.judge(tree.prompt, asked)
         tree.judge = verdict.judge
-        scores = iter(verdict.scores)
-        return [0.0 if self._is_wrong(answer) else next(scores) for answer in answers]
+        tree.member_failures = failures_of([tree, verdict])
+        told = ((score, said_of(verdict, i)) for i, score in enumerate(verdict.scores))
+        return [(0.0, Said()) if self._is_wrong(answer) else next(told) for answer in answers]
 
 
 def _fitted(step: Completion, left: int) -> Completion:

@@ -4,14 +4,17 @@ Symbols in comments are those of Xie et al. 2024 (arXiv 2405.00451): s a partial
 v(s) a value, r the gain of a step, N, Q and V the statistics of search.
 """
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
-from rlhf.records import Collected, Completion, Prompt
+from rlhf.records import Collected, Completion, Failures, Prompt, Said
 
+JUDGED = "judged"
+"""Of a record: what judges said beside scores, and of which of them failed; JSON, or null."""
 LENGTH_PENALTY = 1.25
 """λ of the prior: a step's log-probability is divided by its number of own tokens to this power."""
 
@@ -112,6 +115,10 @@ class Tree:
     """Whole answers."""
     num_evaluated: int = 0
     """Partial answers that somebody was asked about."""
+    said: dict[int, Said] = field(default_factory=dict)
+    """What the judge said beside scores, by the indices of nodes that it was asked about."""
+    member_failures: Failures = field(default_factory=dict)
+    """Of the judges that it asked, about everything that it was asked."""
 
     @classmethod
     def planted(cls, prompt: Prompt, seed: int) -> "Tree":
@@ -139,6 +146,11 @@ class Tree:
         parent.children.append(node)
         return node
 
+    def note(self, node: Node, said: Said) -> None:
+        """What the judge said of it, if that is anything."""
+        if said.parts or said.reason:
+            self.said[node.index] = said
+
     def begun(self, node: Node, extra: Sequence[int] = ()) -> Prompt:
         """The prompt with the node's partial answer, and perhaps more tokens, at its end."""
         steps = node.steps
@@ -163,7 +175,16 @@ class Tree:
             **asked,
             **numbers,
             "nodes": list(map(_node_record, self.nodes)),
+            JUDGED: self._judged(),
         }
+
+    def _judged(self) -> str | None:
+        """As JSON."""
+        if not (self.said or self.member_failures):
+            return None
+        said = {index: one._asdict() for index, one in self.said.items()}
+        failures = {name: list(failed) for name, failed in self.member_failures.items()}
+        return json.dumps({"said": said, "member_failures": failures})
 
     @classmethod
     def from_record(cls, record: dict[str, Any], prompt: Prompt) -> "Tree":
@@ -182,6 +203,10 @@ class Tree:
             tree.nodes.append(node)
             if parent:
                 parent.children.append(node)
+        judged = json.loads(record.get(JUDGED) or "{}")  # older runs have none
+        tree.said = {int(index): Said(**one) for index, one in judged.get("said", {}).items()}
+        failures = judged.get("member_failures", {})
+        tree.member_failures = {name: tuple(failed) for name, failed in failures.items()}
         return tree
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from rlhf.problems import InputError, some
 from rlhf.records import Message, Prompt
-from rlhf.tree.nodes import Tree
+from rlhf.tree.nodes import JUDGED, Tree
 from rlhf.tree.store import JOURNAL, SCHEMA, TREES, round_files, unfinished
 
 UNFINISHED = "unfinished"
@@ -63,7 +63,9 @@ class Shelf:
 
     @cached_property
     def _whole(self) -> pa.Table:
-        return _read(self.source, SCHEMA.names) if isinstance(self.source, Path) else self.source
+        if isinstance(self.source, pa.Table):
+            return self.source
+        return _read(self.source, [name for name in SCHEMA.names if name != JUDGED])
 
     def _rows(self, *names: str) -> list[dict[str, Any]]:
         if isinstance(self.source, Path):

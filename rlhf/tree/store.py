@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from rlhf.records import Collected, Prompt
 from rlhf.storage.store import write_atomically
-from rlhf.tree.nodes import Tree, searched
+from rlhf.tree.nodes import JUDGED, Tree, searched
 
 TREES = "trees"
 JOURNAL = "unfinished_round.jsonl"
@@ -67,6 +67,7 @@ SCHEMA = pa.schema(
             )
         ),
         pa.field("nodes", pa.list_(_NODE), nullable=False),
+        pa.field(JUDGED, pa.string()),
     ]
 )
 """One row per tree; nodes in the order of their making, `parent` a position among them."""

@@ -90,7 +90,9 @@ class Grader:
 
     async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Judgement:
         self.asked.append((prompt, tuple(completions)))
-        return Judgement(tuple(self._score(c.text) for c in completions), "grader@1")
+        scores = tuple(self._score(c.text) for c in completions)
+        said = {"taste": scores}, tuple(c.text for c in completions)
+        return Judgement(scores, "grader@1", *said, {"m": (False,) * len(scores)})
 
 
 async def collect(

@@ -7,7 +7,7 @@ from math import isfinite
 from typing import ClassVar, Protocol
 
 from rlhf.options import Fact, Option
-from rlhf.records import Collected, Completion, Preference
+from rlhf.records import Collected, Completion, Preference, Said, said_of
 from rlhf.stages import Collector
 from rlhf.storage.ledger import Page
 
@@ -88,13 +88,9 @@ class OfMembersConfig(CuratorConfig):
 
     def leads(self, one: Collected, pair: Preference) -> list[float]:
         """By how much each member that said something of both sides puts the chosen one ahead."""
-        places = _places(one)
-        there = [places.get(side.completion) for side in pair.sides]
-        if one.judgement is None or None in there:
-            return []
-        parts = one.judgement.parts
-        scores = [parts[name] for name in parts if self._counts(name)]
-        sides = [[values[place] for place in there if place is not None] for values in scores]
+        chosen_parts, rejected_parts = (_parts(one, side.completion) for side in pair.sides)
+        named = [name for name in chosen_parts if self._counts(name)]
+        sides = [(chosen_parts[name], rejected_parts.get(name)) for name in named]
         return [
             chosen - rejected
             for chosen, rejected in sides
@@ -109,5 +105,7 @@ class OfMembersConfig(CuratorConfig):
         return part in self.members if self.members else "." not in part
 
 
-def _places(one: Collected) -> dict[Completion, int]:
-    return {completion: place for place, completion in enumerate(one.completions)}
+def _parts(one: Collected, completion: Completion) -> Mapping[str, float | None]:
+    if one.judgement is not None and completion in one.completions:
+        return said_of(one.judgement, one.completions.index(completion)).parts
+    return one.said.get(completion, Said()).parts

@@ -1,5 +1,6 @@
 """What DRIFT does not train on: each reason has its switch, its place in order, and a count."""
 
+import json
 import math
 
 import pytest
@@ -17,6 +18,7 @@ from rlhf.algorithms.drift import Chosen, Rejected
 from rlhf.collecting.truncated import Truncated
 from rlhf.feedback.filters import Filter
 from rlhf.records import DropReason
+from rlhf.storage.store import preference_rows
 
 EVERY_FILTER = list(Filter)
 
@@ -120,6 +122,11 @@ async def test_a_margin_that_the_judge_does_not_see(fresh, logged, reason):
     ((prompt, sides),) = judge.asked
     assert prompt.messages == conversation(QUESTION)
     assert [one.text for one in sides] == ["A better one.", DISLIKED]
+    (row,) = preference_rows(0, collected)
+    for side, text, score in (("chosen", "A better one.", fresh), ("rejected", DISLIKED, logged)):
+        known = score if score is not None and math.isfinite(score) else None
+        assert json.loads(row[f"{side}_parts"]) == {"taste": known}
+        assert row[f"{side}_reason"] == text
     # Its word counts for what was drawn now, and a failure is seen as such.
     assert collected.judgement.judge == "grader@1"
     (failed,) = collected.judgement.failed
@@ -137,4 +144,6 @@ async def test_both_drawn_sides_have_the_judge_s_scores():
         for one, score in zip(collected.completions, collected.judgement.scores, strict=True)
     }
     assert scores == {f"answer -{n}": -n for n in (100, 101, 102, 103)}
+    assert collected.judgement.reasons == tuple(one.text for one in collected.completions)
+    assert collected.judgement.member_failures == {"m": (False, False) * 2}
     assert [pair.margin for pair in collected.preferences] == [2.0, 2.0]

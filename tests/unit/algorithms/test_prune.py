@@ -1,13 +1,16 @@
 """Pruning, against answers and endings that are scripted."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from rlhf.algorithms.base import Services
 from rlhf.algorithms.prune import PruneConfig
+from rlhf.collecting.curators.strength import StrengthConfig
 from rlhf.collecting.truncated import Truncated
 from rlhf.records import Asked, Completion, DropReason, Judgement, Message, Prompt, Sampling
+from rlhf.storage.store import preference_rows
 
 PROMPT = Prompt("1", (Message("user", "23+28="),), (1, 2, 3), answer="51")
 WHOLE = {"": "20+31\n", "20+31\n": "19+32\n", "20+31\n19+32\n": "51"}
@@ -42,7 +45,9 @@ class Last:
     async def judge(self, prompt: Prompt, completions) -> Judgement:
         texts = [c.text for c in completions]
         scores = (None if "?" in text else float(text.endswith("51")) for text in texts)
-        return Judgement(tuple(scores), "last@1")
+        parts = {"length": tuple(float(len(text)) for text in texts)}
+        failures = {"length": (False,) * len(texts)}
+        return Judgement(tuple(scores), "last@1", parts, tuple(texts), failures)
 
 
 async def collected(endings: dict[str, list[str]], steps=WHOLE, max_tokens=50, **settings):
@@ -66,6 +71,15 @@ async def test_the_shortest_right_ending_wins_over_the_whole_answer():
     assert [c.text for c in found.completions] == [pair.rejected.text]
     assert found.judgement.scores == (1.0,) and not found.dropped
     assert {pair.chosen.completion.sample, pair.rejected.completion.sample} == {0, 1}
+    # What the judge said of either side stands with the pair, and of answers with the round.
+    row, *_ = preference_rows(0, found)
+    for side, text in (("chosen", pair.chosen.text), ("rejected", pair.rejected.text)):
+        told = {"length": float(len(text))}
+        assert (json.loads(row[f"{side}_parts"]), row[f"{side}_reason"]) == (told, text)
+    assert found.judgement.parts == {"length": (14.0,)}
+    assert found.judgement.member_failures == {"length": (False,) * 5}
+    (lead,) = StrengthConfig().leads(found, pair)
+    assert lead == len(pair.chosen.text) - len(pair.rejected.text)
     seeds = [seed for _, _, seed in rollout.asked]
     assert len(set(seeds)) == len(seeds) == 5
     assert found.num_tokens == 14 + sum(map(len, ("50", "is 51", "51", "that is 51")))

@@ -49,7 +49,7 @@ FIELDS = {
     Side: "prompt completion score emphasis",
     Preference: "chosen rejected judge weight win_prob",
     Dropped: "reason chosen rejected",
-    Collected: "prompt completions judgement preferences dropped tree num_more_tokens",
+    Collected: "prompt completions judgement preferences dropped tree num_more_tokens said",
     Services: "rollout judge sampling feedback learns_from_ties store self_evaluation "
     "completion_ids",
     Pairs: "policy anchors judged tokens memory",

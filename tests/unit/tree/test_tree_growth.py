@@ -18,12 +18,13 @@ from rlhf.records import (
     Prompt,
     Sampling,
 )
+from rlhf.storage.store import preference_rows
 from rlhf.tree.expansion import Evaluator, Grower
 from rlhf.tree.metrics import tree_metrics
 from rlhf.tree.nodes import Node, Tree
 from rlhf.tree.process_reward import ProcessReward
 from rlhf.tree.self_evaluation import SelfEvaluation
-from rlhf.tree.settings import Search, StepValue
+from rlhf.tree.settings import Search, StepValue, TreePairs
 from rlhf.tree.store import TreeStore, unfinished
 from rlhf.watching.metrics import collection_metrics
 
@@ -302,7 +303,8 @@ def test_a_judge_that_fails_leaves_an_answer_without_a_value() -> None:
 def test_a_process_reward_judges_whole_answers_too() -> None:
     class Half:
         async def judge(self, prompt: Prompt, completions) -> Judgement:
-            return Judgement((0.0 if completions[0].text.endswith("\n") else 2.0,), "prm@1")
+            score = 0.0 if completions[0].text.endswith("\n") else 2.0
+            return Judgement((score,), "prm@1", {"taste": (score,)})
 
     tree = Tree.planted(PROMPT, 0)
     how = grower(Scripted(**steps()), ProcessReward(Half()), value=StepValue.judge)
@@ -312,6 +314,7 @@ def test_a_process_reward_judges_whole_answers_too() -> None:
     end = tree.root.children[0].children[0]
     assert end.value == end.score == pytest.approx(0.8807971)
     assert tree.judge == "prm@1"
+    assert tree.said[1].parts == {"taste": 0.0} and tree.said[end.index].parts == {"taste": 2.0}
 
 
 def test_best_first_scores_steps_by_look_aheads_and_pairs_those_far_apart() -> None:
@@ -523,6 +526,39 @@ def test_a_finished_tree_is_found_again_and_not_searched(tmp_path) -> None:
     assert again.tree.record() == first.tree.record()
     asyncio.run(TreeSearch(how, how.config, TreeStore(tmp_path, 0)).collect(Asked(PROMPT, 10)))
     assert len(rollout.asked) == 2 * num_asked, "another seed is another round"
+
+
+class Parts(Last):
+    """With a part and a reason, of which one is missing where the answer is 53."""
+
+    async def judge(self, prompt: Prompt, completions) -> Judgement:
+        found = await super().judge(prompt, completions)
+        ends = [c.text[-1] for c in completions]
+        parts = {"end": tuple(None if end == "3" else float(end) for end in ends)}
+        reasons = tuple(f"ends with {end}" for end in ends)
+        return replace(found, parts=parts, reasons=reasons, member_failures={"m": (False,)})
+
+
+@pytest.mark.parametrize("ranked", [False, True])
+def test_what_the_judge_said_of_answers_stands_with_their_sides_and_is_found_again(
+    tmp_path, ranked
+) -> None:
+    how = replace(grower(Scripted(**steps()), pairs=TreePairs("ranked" if ranked else "siblings")),
+                  judge=Parts())  # fmt: skip
+    found = []
+    for _ in range(2):
+        search = TreeSearch(how, how.config, TreeStore(tmp_path, 0))
+        one = asyncio.run(search.collect(Asked(PROMPT, 9)))
+        found.append((one, list(preference_rows(0, one))))
+    first, rows = found[0]
+    assert found[1][1] == rows and found[1][0].judgement == first.judgement
+    assert first.judgement.parts == {"end": (1.0, 2.0, 2.0, None)}
+    assert first.judgement.member_failures == {"m": (False,) * 4}
+    told = {row["chosen"]: (row["chosen_parts"], row["chosen_reason"]) for row in rows}
+    whole = told["46+5\n51" if ranked else "51"]
+    assert whole == ('{"end": 1.0}', "ends with 1")
+    # Nobody was asked about a step that several answers share.
+    assert ranked or told["46+5\n"] == (None, None)
 
 
 def test_what_a_tool_wrote_is_found_again(tmp_path) -> None:
