@@ -125,6 +125,19 @@ class RepairConfig:
 
 
 @dataclass
+class ContrastConfig:
+    """A term beside the loss of kind=bradley_terry that keeps the differences of pairs apart
+    (SimCSE, as Secrets of RLHF II takes it up), whichever side is the better one."""
+
+    weight: float = number(0.0, at_least=0)
+    """Of the term; 0 leaves it out."""
+    temperature: float = number(0.05, above=0)
+    """Of the similarities."""
+    dropout: float = number(0.1, above=0, below=1)
+    """Share of the numbers of a difference that each of its two views lacks."""
+
+
+@dataclass
 class RewardTrainingConfig:
     """The whole configuration of `python -m rlhf.reward`."""
 
@@ -140,6 +153,7 @@ class RewardTrainingConfig:
     margin: Margin = Margin.subtract
     """What `data.margin_column` does."""
     repair: RepairConfig = field(default_factory=RepairConfig)
+    contrast: ContrastConfig = field(default_factory=ContrastConfig)
     balance: Balance = Balance.rows
     balance_memory: float = number(0.9, at_least=0, below=1)
     """Of balance=more: what earlier steps' gradients still count in the running mean of each

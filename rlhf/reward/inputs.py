@@ -61,6 +61,11 @@ def config_problems(config: RewardTrainingConfig) -> Iterator[str]:
     if len(set(data.score_columns)) < len(data.score_columns):
         yield f"data.score_columns={data.score_columns}: names a column twice; remove one"
     yield from _label_problems(config)
+    if config.contrast.weight and kind is not Kind.bradley_terry:
+        yield (
+            f"contrast.weight={config.contrast.weight:g}: only kind=bradley_terry has one "
+            "difference per pair to keep apart; set it to 0"
+        )
     if config.keep_head and config.model.is_made:
         yield "keep_head=true: a model made from nothing has no head; give model.path=JUDGE"
     if kind is not Kind.bradley_terry and data.margin_column is not None:

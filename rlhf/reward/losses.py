@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import cross_entropy, logsigmoid, normalize
 
 from rlhf.judges.gpm import skew_score, unit
 
@@ -65,6 +65,14 @@ def soft(loss_B: Tensor, opposite_B: Tensor, label_B: Tensor) -> Tensor:
     """A comparison of which the label is right with a probability alone; `opposite_B`: the losses
     with the sides exchanged."""
     return label_B * loss_B + (1 - label_B) * opposite_B
+
+
+def contrastive(first_BD: Tensor, second_BD: Tensor, temperature: float) -> Tensor:
+    """Each row's first view is to be nearer to its own second view than to those of other rows."""
+    # Gao et al. 2021 (SimCSE), arXiv 2104.08821, Eq. 1; nearness is the cosine
+    nearness_BB = normalize(first_BD, dim=-1) @ normalize(second_BD, dim=-1).T
+    own_B = torch.arange(len(first_BD), device=first_BD.device)
+    return cross_entropy(nearness_BB / temperature, own_B, reduction="none")
 
 
 def pair(chosen_first_B: Tensor, rejected_first_B: Tensor) -> Tensor:

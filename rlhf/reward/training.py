@@ -21,6 +21,7 @@ from rlhf.models.batching import Shape, micro_batches, optimizer_steps
 from rlhf.problems import RunFailed
 from rlhf.reward import losses as reward_losses
 from rlhf.reward.balance import SourceBalance
+from rlhf.reward.contrast import Contrast
 from rlhf.reward.encoding import Encoded
 from rlhf.reward.losses import skew_score, unit
 from rlhf.seeds import derive_seed
@@ -210,11 +211,12 @@ def train(
     prompts = [example.prompt for example in examples]
     seed = derive_seed(config.seed, "reward")
     steps = optimizer_steps(prompts, config.batch_size, config.epochs, seed)
+    contrast = Contrast(config.contrast, config.seed) if config.contrast.weight else None
     history = []
     for done, step in enumerate(steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(rate, (done + 0.5) / len(steps))
-        loss = _backward(config, classifier, [examples[i] for i in step], balance)
+        loss = _backward(config, classifier, [examples[i] for i in step], balance, contrast)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingDiverged(
@@ -234,9 +236,10 @@ def _backward(
     classifier: Classifier,
     step: Sequence[Encoded],
     balance: SourceBalance | None,
+    contrast: Contrast | None,
 ) -> float:
     """Adds the gradient of the step's loss, which it returns: the mean of its examples', or their
-    sum by the weights of their sources."""
+    sum by the weights of their sources, and the mean of what keeps them apart."""
 
     def losses_of(examples: Sequence[Encoded]) -> Tensor:
         with _precision(config, classifier):
@@ -253,8 +256,15 @@ def _backward(
         weights = {name: len(found) * found[name] / counts[name] for name in found}
     total = 0.0
     for examples in batches:
-        loss_B = losses_of(examples)
-        loss = (loss_B * loss_B.new_tensor([weights[one.source] for one in examples])).sum()
+        if contrast is None:
+            loss_B, apart = losses_of(examples), 0.0
+        else:
+            with _precision(config, classifier):
+                logits_BRL, states_BRD = _logits_and_states(classifier, examples)
+            loss_B = losses(config, logits_BRL, examples)
+            apart = contrast.losses(states_BRD).sum() / len(step)
+        weights_B = loss_B.new_tensor([weights[one.source] for one in examples])
+        loss = (loss_B * weights_B).sum() + apart
         loss.backward()
         total += loss.item()
     return total
@@ -278,6 +288,16 @@ def _logits(classifier: Classifier, examples: Sequence[Encoded]) -> Tensor:
         places += [(own[row], token) for row, token in example.places]
     logits_NL = classifier.logits_at(rows, places)
     return logits_NL.view(len(places) // 2, 2, -1)
+
+
+def _logits_and_states(
+    classifier: Classifier, examples: Sequence[Encoded]
+) -> tuple[Tensor, Tensor]:
+    """`(B, R, L)` and `(B, R, D)`, in one forward pass over whole rows."""
+    rows, numbers = distinct([row for example in examples for row in example.rows])
+    shape = len(examples), len(examples[0].rows), -1
+    logits_NL, states_ND = classifier.logits_and_states(rows)
+    return logits_NL[numbers].view(shape), states_ND[numbers].view(shape)
 
 
 def _precision(config: RewardTrainingConfig, classifier: Classifier) -> Any:

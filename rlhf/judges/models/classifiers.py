@@ -142,6 +142,15 @@ class Classifier:
         """One forward pass; `(B, L)` in fp32, with a gradient where torch records one."""
         return self.model(**self._padded(rows)).logits.float()
 
+    def logits_and_states(self, rows: Sequence[Ids]) -> tuple[Tensor, Tensor]:
+        """One forward pass; `logits`, and the last hidden state of each row's last token, `(B, D)`
+        in fp32."""
+        found = self.model(**self._padded(rows), output_hidden_states=True)
+        last_B = torch.tensor([len(row) - 1 for row in rows], device=self.device)
+        states_BTD = found.hidden_states[-1]
+        states_BD = states_BTD[torch.arange(len(rows), device=self.device), last_B]
+        return found.logits.float(), states_BD.float()
+
     def logits_at(self, rows: Sequence[Ids], places: Sequence[Place]) -> Tensor:
         """One forward pass; `(N, L)`, for each place what `logits` gives for its row cut after it,
         if the model has a `score` head and reads from left to right.

@@ -114,6 +114,20 @@ def test_no_gradient_points_against_the_shortest(gradients):
     assert ((rows @ mean) >= mean @ mean - 1e-2 * (1 + mean @ mean)).all()
 
 
+def test_pairs_are_kept_apart_by_the_cosines_of_their_views():
+    """Two at a right angle, at temperature 1: -log(e / (e + 1)); the same pair twice: log 2."""
+    apart = tensor([3.0, 0.0], [0.0, 0.5])
+    found = reward_losses.contrastive(apart, apart, 1.0)
+    assert found.tolist() == pytest.approx([math.log1p(math.exp(-1))] * 2)
+    same = tensor([1.0, 2.0], [1.0, 2.0])
+    assert reward_losses.contrastive(same, same, 0.05).tolist() == pytest.approx([math.log(2)] * 2)
+    alone = tensor([1.0, 2.0])
+    assert reward_losses.contrastive(alone, -alone, 0.05).tolist() == [0]
+    # Views that are exchanged between rows: e^0 / (e^0 + e^1).
+    crossed = reward_losses.contrastive(apart, apart.flip(0), 1.0)
+    assert crossed.tolist() == pytest.approx([math.log1p(math.e)] * 2)
+
+
 # --- trained ------------------------------------------------------------------------------------
 
 FITTED = (*QUICK, "epochs=60", "learning_rate=1e-2")
@@ -243,6 +257,25 @@ def test_an_ensemble_finds_and_repairs_what_is_the_wrong_way_round(command, tmp_
     assert z > y and written["heldout"]["after"]["accuracy"] == 1
 
 
+def test_differences_are_learnt_apart_beside_their_labels(command, tmp_path):
+    pairs = (("z", "y"), ("y", "x"), ("z", "x"))
+    path = jsonl(tmp_path / "d.jsonl", *(row("?", *sides) for sides in pairs))
+    found = {}
+    for out, weight in (("plain", 0), ("apart", 0.5), ("again", 0.5)):
+        ours = (f"contrast.weight={weight}", "contrast.temperature=1", f"output={tmp_path / out}")
+        assert command(*QUICK, *paths(path), *ours)[0] == 0
+        found[out] = json.loads((tmp_path / out / "reward.json").read_text())
+    plain, apart, again = found.values()
+    assert apart["loss_curve"] == again["loss_curve"]
+    assert apart["heldout"] == again["heldout"] != plain["heldout"]
+    assert apart["heldout"]["before"] == plain["heldout"]["before"]
+    assert apart["heldout"]["after"]["accuracy"] == 1
+    # At first half of -log of a softmax over three cosines, each between -1 and 1.
+    more = apart["loss_curve"][0] - plain["loss_curve"][0]
+    assert 0.5 * math.log(1 + 2 * math.exp(-2)) < more < 0.5 * math.log(1 + 2 * math.exp(2))
+    assert apart["loss_curve"][-1] > plain["loss_curve"][-1]
+
+
 # --- what is refused ----------------------------------------------------------------------------
 
 BAD = {"p": 1.5, "s": [], "v": None, "w": None, "where": ""}
@@ -287,8 +320,9 @@ BAD = {"p": 1.5, "s": [], "v": None, "w": None, "where": ""}
              "data.rejected_column=null: kind=attributes compares two sides; name the column"],
         ),
         (
-            ["kind=steps", "data.label_column=p"],
-            ["data.label_column=p: only kinds that compare whole answers learn from it"],
+            ["kind=steps", "data.label_column=p", "contrast.weight=0.1"],
+            ["contrast.weight=0.1: only kind=bradley_terry has one difference per pair",
+             "data.label_column=p: only kinds that compare whole answers learn from it"],
         ),
     ],
 )  # fmt: skip
