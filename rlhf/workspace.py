@@ -63,6 +63,8 @@ SECTIONS: dict[str, list[Panel]] = {
         Panel("Parts of the score", ["judge/part_*"]),
         Panel("Failures and ties", ["judge/invalid_rate", "judge/tie_rate"]),
         Panel("Failures of members", ["judge/failed_*"]),
+        Panel("Agreement of members", ["judge/kappa"]),
+        Panel("Tokens of written tests", ["judge/written_tokens"]),
         Panel("Win probability of the chosen side", ["judge/win_prob_mean"]),
         Panel("Consistency", ["judge/order_disagreement", "judge/cycle_rate"]),
     ],

@@ -191,8 +191,13 @@ class Drift:
         judgement = None
         if verdicts:
             told = [said[completion] for completion in fresh]
-            scores, failures = list(fresh.values()), failures_of(verdicts)
-            judgement = gathered(scores, verdicts[0].judge, told, failures)
+            judgement = gathered(
+                list(fresh.values()),
+                verdicts[0].judge,
+                told,
+                failures_of(verdicts),
+                sum(verdict.num_written_tokens for verdict in verdicts),
+            )
         return Collected(prompt, tuple(fresh), judgement, preferences, dropped, said=said)
 
     async def _chosen(self, prompt: Prompt, seed: int) -> tuple[Completion, ...]:

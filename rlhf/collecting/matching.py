@@ -83,7 +83,7 @@ def compared(verdict: Verdict, completions: Sequence[Completion], config: Matchi
             tuple(_bradley_terry(a, b, config.bt_temperature) for b in verdict.scores)
             for a in verdict.scores
         )
-        told = (verdict.parts, verdict.reasons, verdict.member_failures)
+        told = (verdict.parts, verdict.reasons, verdict.member_failures, verdict.num_written_tokens)
         comparison = Comparison(rows, verdict.judge, None, *told)
     assert isinstance(comparison, Comparison)
     if config.truncated is not Truncated.penalise:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from rlhf.data.messages import asked
@@ -79,6 +80,13 @@ class Panel:
         """None where a member that is needed failed; of a majority, where nobody says anything."""
         asked = (member.judge(prompt, completions) for member in self._members.values())
         verdicts = dict(zip(self._members, await asyncio.gather(*asked), strict=True))
+        verdict = await self._joined(prompt, completions, verdicts)
+        num_written = sum(one.num_written_tokens for one in verdicts.values())
+        return replace(verdict, num_written_tokens=num_written) if num_written else verdict
+
+    async def _joined(
+        self, prompt: Prompt, completions: Sequence[Completion], verdicts: Mapping[str, Verdict]
+    ) -> Verdict:
         name, combine = self._name(verdicts), self._way.combine
         parts, reasons = all_parts(verdicts), all_reasons(verdicts, len(completions))
         failures = all_failures(verdicts)

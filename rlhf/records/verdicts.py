@@ -28,6 +28,8 @@ class Judgement:
     additions: tuple[str, ...] = ()
     """What belongs behind each completion where it is a side of a pair, such as a test, empty where
     nothing does; or none at all."""
+    num_written_tokens: int = 0
+    """That the policy generated to be judged by, such as tests."""
 
     def __post_init__(self) -> None:
         _check_parts(self.judge, len(self.scores), self.parts, self.reasons)
@@ -59,6 +61,7 @@ class Comparison:
     reasons: tuple[str, ...] = ()
     """As in `Judgement`."""
     member_failures: Failures = field(default_factory=dict)
+    num_written_tokens: int = 0
 
     def __post_init__(self) -> None:
         _check_parts(self.judge, len(self.win_prob), self.parts, self.reasons)
@@ -137,13 +140,19 @@ def failures_of(verdicts: Iterable[HasFailures]) -> dict[str, tuple[bool, ...]]:
 
 
 def gathered(
-    scores: Sequence[float | None], judge: str, said: Sequence[Said], failures: Failures
+    scores: Sequence[float | None],
+    judge: str,
+    said: Sequence[Said],
+    failures: Failures,
+    num_written_tokens: int = 0,
 ) -> Judgement:
     """Of completions that were not judged as one group; a part that one of them lacks is missing.
 
-    `failures` are those of everything that was asked.
+    `failures` and tokens are those of everything that was asked.
     """
     names = dict.fromkeys(name for one in said for name in one.parts)
     parts = {name: tuple(one.parts.get(name) for one in said) for name in names}
     reasons = tuple(one.reason for one in said) if any(one.reason for one in said) else ()
-    return Judgement(tuple(scores), judge, parts, reasons, failures)
+    return Judgement(
+        tuple(scores), judge, parts, reasons, failures, num_written_tokens=num_written_tokens
+    )

@@ -139,6 +139,8 @@ def _evaluation(curves: Curves) -> Iterator[Plot]:
 def _of_members(curves: Curves) -> Iterator[Plot]:
     yield _each("Parts of the score", "judge/part_", curves)
     yield _each("Failures of members", "judge/failed_", curves, "share")
+    yield plot("Agreement of members", "Cohen's kappa", {"judge/kappa": "of every two"})
+    yield plot("What judging takes", "tokens", {"judge/written_tokens": "of written tests"})
 
 
 def _each(title: str, prefix: str, curves: Curves, scale: Scale = "linear") -> Plot:

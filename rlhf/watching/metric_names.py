@@ -103,6 +103,16 @@ _JUDGE = {
         "share",
         "0; above `judge.members.NAME.max_failure_rate` the run stops",
     ),
+    "kappa": Metric(
+        "how far members of a panel agree on which of two completions is better: Cohen's κ, mean "
+        "over every two members",
+        good="0 is chance and 1 the same; near 1 members err together, at 0 and below one is noise",
+    ),
+    "written_tokens": Metric(
+        "tokens of the tests that the policy wrote (`judge.tests=written`)",
+        "tokens",
+        "beside `rollout/num_tokens`, which lacks them: what judging by them costs",
+    ),
 }
 
 _PREFERENCE = {

@@ -19,6 +19,7 @@ from rlhf.records import (
 )
 from rlhf.tree.metrics import tree_metrics
 from rlhf.tree.nodes import searched
+from rlhf.watching.agreement import agreement
 
 Group = tuple[Prompt, tuple[Completion, ...], Verdict]
 """A prompt, the completions it drew, and what the judge thinks of them."""
@@ -99,6 +100,10 @@ def collection_metrics(collected: Sequence[Collected], policy_version: int) -> d
     metrics |= _means(means) | _preference_metrics(collected) | _comparison_metrics(collected)
     verdicts = [one.judgement for one in collected if one.judgement]
     metrics |= part_means("judge/", verdicts) | failure_rates("judge/", verdicts)
+    if num_written := sum(verdict.num_written_tokens for verdict in verdicts):
+        metrics["judge/written_tokens"] = num_written
+    if (kappa := agreement(verdicts)) is not None:
+        metrics["judge/kappa"] = kappa
     if trees := searched(collected):
         pairs = [pair for one in collected for pair in one.preferences]
         reasons = [dropped.reason for one in collected for dropped in one.dropped]

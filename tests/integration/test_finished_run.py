@@ -104,7 +104,9 @@ ELSEWHERE = {
     # of judges whose scores have parts
     "eval/part_*", "judge/part_*",
     # of judges that ask others
-    "eval/failed_*", "judge/failed_*",
+    "eval/failed_*", "judge/failed_*", "judge/kappa",
+    # of a judge for which the policy writes
+    "judge/written_tokens",
     # of simulated users
     "eval/satisfied_rate", "eval/greedy_satisfied_rate",
     # of several samples per held-out prompt

@@ -68,7 +68,9 @@ class WrittenTests:
             size = len(completions)
             return Judgement((None,) * size, "code/written@1", reasons=(found,) * size)
         row: Mapping[str, Any] = {**(prompt.row or {}), WRITTEN: list(map(whole_lines, found))}
-        return await self._judge.judge(replace(prompt, row=row), completions)
+        verdict = await self._judge.judge(replace(prompt, row=row), completions)
+        num_tokens = sum(one.num_own_tokens for one in found)
+        return replace(verdict, num_written_tokens=verdict.num_written_tokens + num_tokens)
 
 
 def whole_lines(written: Completion) -> str:

@@ -44,8 +44,9 @@ FIELDS = {
     Sampling: "num_completions max_tokens temperature top_p mixture stop",
     Completion: "prompt_id sample token_ids logprobs text truncated policy_version mixture stopped "
     "num_cached_tokens observed reward failure",
-    Judgement: "scores judge parts reasons member_failures additions",
-    Comparison: "win_prob judge order_disagreement parts reasons member_failures",
+    Judgement: "scores judge parts reasons member_failures additions num_written_tokens",
+    Comparison: "win_prob judge order_disagreement parts reasons member_failures "
+    "num_written_tokens",
     Side: "prompt completion score emphasis",
     Preference: "chosen rejected judge weight win_prob",
     Dropped: "reason chosen rejected",

@@ -10,6 +10,7 @@ import pytest
 from rlhf.judges.base import Measure
 from rlhf.judges.code import CodeJudge, CodeJudgeConfig
 from rlhf.judges.groups import Group
+from rlhf.judges.panel import PanelConfig
 from rlhf.judges.programs.answers import programs, without_asserts
 from rlhf.judges.programs.calls import Call, Relation
 from rlhf.judges.programs.program import chosen
@@ -17,6 +18,7 @@ from rlhf.judges.programs.ranking import Score
 from rlhf.judges.programs.running import Runner
 from rlhf.judges.programs.tests import Calls, Format, Inputs, Script, Unreadable, read_tests
 from rlhf.judges.programs.values import decode, encode
+from rlhf.judges.text import TextJudgeConfig
 from rlhf.options import Fact
 from rlhf.problems import InputError
 from rlhf.records import Completion, Judgement, Message, Prompt
@@ -394,6 +396,16 @@ class Policy:
         )
 
 
+class Says:
+    """A judge that has one verdict."""
+
+    def __init__(self, verdict: Judgement) -> None:
+        self.verdict = verdict
+
+    async def judge(self, prompt: Prompt, completions) -> Judgement:
+        return self.verdict
+
+
 def judged_by_written(policy: Policy, one: Group, **keys) -> Judgement:
     config = CodeJudgeConfig(timeout_s=20, tests=Format.written, **keys)
     judge = config.with_policy(CodeJudge(config), lambda: policy, seed=5)
@@ -414,6 +426,11 @@ def test_programs_are_judged_by_what_the_policy_writes_when_it_is_asked():
     one = group("Add {one}.", {"entry_point": "f"}, *TEXTS[:3], f"{TEXTS[0]}\nassert f(1) == 9")
     found = judged_by_written(policy, one, score=Score.share)
     assert found.scores == pytest.approx((1, 2 / 3, 0, 1))
+    assert found.num_written_tokens == 2
+    beside = PanelConfig(members={"code": CodeJudgeConfig(), "length": TextJudgeConfig()}).over(
+        {"code": Says(found), "length": Says(Judgement((1.0,) * 4, "text@1"))}
+    )
+    assert asyncio.run(beside.judge(*one)).num_written_tokens == 2
     ((id, question, num, seed),) = policy.asked
     assert (id, num, seed) == ("one", 4, 5) and "\nAdd {one}.\n" in question
     ranked = judged_by_written(policy, one, score=Score.codedpo)
