@@ -134,8 +134,10 @@ class ProbedPublisher:
 
     async def publish(self, version: int) -> Metrics:
         begun = self._begin(version)
-        num_bytes = await self._carrier.carry(version)
-        expected = await self._policy.token_logprobs(self._probe)
+        # The policy says what it computes while the rollout workers load.
+        num_bytes, expected = await asyncio.gather(
+            self._carrier.carry(version), self._policy.token_logprobs(self._probe)
+        )
         if not all(math.isfinite(value) for row in expected for value in row):
             raise PolicyNotFinite(
                 f"the policy of version {version} has log-probabilities that are not finite: its "
