@@ -19,6 +19,8 @@ from rlhf.storage.reading import read_json
 MANIFEST = "manifest.json"
 STATE = "state.json"
 LATEST = "LATEST"
+UNFINISHED = ".round_*.partial"
+"""What a checkpoint is called while it is written."""
 
 
 class SavesState(Protocol):

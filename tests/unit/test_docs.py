@@ -20,6 +20,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from ray.scripts.scripts import cli as ray_cli
 
+from rlhf.chaos.settings import read_settings
 from rlhf.config.reward import RewardTrainingConfig
 from rlhf.feedback import __main__ as feedback
 from rlhf.feedback.config import FeedbackConfig
@@ -129,6 +130,7 @@ def test_a_setting_can_be_copied_from_a_line_into_a_shell(setting: str):
         "python -m rlhf.evaluate eval.num_prompts=3",
         "python -m rlhf.simulated_users",
         "python -m rlhf.nothing",
+        "python -m rlhf.chaos kill=rollouts -- experiment=demo",
         "python benchmarks/users.py --method-s drift",
         "make demos",
         "ray job sumbit -- python -m rlhf experiment=demo",
@@ -236,6 +238,10 @@ def check_python(rest: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             raise Wrong(arguments)
         own = [word for word in arguments if not word.startswith("run=")]
         check_training(["experiment=demo", *own])
+    elif module == "rlhf.chaos":
+        with refused():
+            _, overrides = read_settings(arguments)
+        check_training(overrides)
     elif module in ("rlhf.reward", "rlhf.feedback"):
         with refused():
             schema = RewardTrainingConfig if module == "rlhf.reward" else FeedbackConfig

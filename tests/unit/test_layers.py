@@ -60,6 +60,7 @@ ORDER = [
     "rlhf.report",
     "rlhf.reward",
     "rlhf.sweep",
+    "rlhf.chaos",
     COMMANDS,
 ]
 """Rooms, each of which may import from itself and from those above it in this list."""
