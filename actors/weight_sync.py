@@ -27,6 +27,8 @@ from rlhf.records import Prompt, Tokens
 from rlhf.seeds import derive_seed
 from rlhf.stages import Metrics
 
+DIVERGED = 1000.0
+"""Nats per token of the probe: no policy that learns finds even random tokens so unlikely."""
 BUCKET_BYTES = 1 << 26
 """Filled again and again: memory that is in use already is quicker to write than new memory."""
 
@@ -35,8 +37,15 @@ class WeightsDiffer(RunFailed):
     """A rollout worker does not compute what the policy computes; says which."""
 
 
-class PolicyNotFinite(PolicyBroken):
-    """The policy itself has diverged; nothing is wrong with how its weights travel."""
+class PolicyDiverged(PolicyBroken):
+    """The policy itself is of no use; nothing is wrong with how its weights travel."""
+
+    def __init__(self, version: int, logprobs: str) -> None:
+        super().__init__(
+            f"the policy of version {version} has log-probabilities {logprobs}: its training has "
+            "diverged; lower policy.learning_rate or policy.max_grad_norm, and go on from an "
+            "earlier checkpoint"
+        )
 
 
 class Carrier(Protocol):
@@ -139,11 +148,7 @@ class ProbedPublisher:
             self._carrier.carry(version), self._policy.token_logprobs(self._probe)
         )
         if not all(math.isfinite(value) for row in expected for value in row):
-            raise PolicyNotFinite(
-                f"the policy of version {version} has log-probabilities that are not finite: its "
-                "training has diverged; lower policy.learning_rate or policy.max_grad_norm, and "
-                "go on from an earlier checkpoint"
-            )
+            raise PolicyDiverged(version, "that are not finite")
         begun.expected.set_result(expected)
         answers = await self._rollout.each("logprobs", self._probe)
         begun.gaps.update({name: _mean_gap(expected, found) for name, found in answers.items()})
@@ -210,6 +215,9 @@ class _Published:
     def check(self, gaps: Mapping[str, float], limit: float) -> None:
         beyond = {name: gap for name, gap in gaps.items() if not gap <= limit}  # nan is so too
         if beyond:
+            values = [abs(value) for row in self.expected.result() for value in row]
+            if (size := sum(values) / len(values)) > DIVERGED:
+                raise PolicyDiverged(self.version, f"of {-size:.3g} nats per token")
             worst = max(beyond, key=lambda name: beyond[name])
             raise WeightsDiffer(
                 f"{worst} differs from the policy by {beyond[worst]:.3g} nats per token after "

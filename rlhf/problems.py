@@ -30,6 +30,18 @@ class PolicyBroken(RunFailed):
     """What the policy has become is of no use, so it is not kept; an earlier checkpoint is."""
 
 
+class Collapsed(PolicyBroken):
+    """The run has come to nothing, and was to be stopped then."""
+
+    def __init__(self, text: str, since: int) -> None:
+        """`since`: the first round, from 0, that was already so."""
+        super().__init__(text, since)
+        self.text, self.since = text, since
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class PolicyLost(RunFailed):
     """A rank of the policy is dead, and with it what it had learnt since the newest checkpoint."""
 

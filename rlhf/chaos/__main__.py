@@ -16,6 +16,10 @@ from rlhf.launching.command_line import told
 from rlhf.problems import InputError
 
 
+def _tell(text: str) -> None:
+    print(text, flush=True)
+
+
 def main() -> None:
     """Exit codes: 0 every run completed and is equal; 1 one is not; 2 the input was wrong."""
     with told():
@@ -31,23 +35,17 @@ def main() -> None:
                 raise InputError([f"--json {file}: there is no directory {file.parent}"])
             del words[place : place + 2]
         settings, overrides = read_settings(words)
-        from rlhf.chaos.trials import (
-            as_table,
-            require_room,
-            trials,
-            unbroken,
-            write_json,
-        )  # pyarrow
+        from rlhf.chaos import trials  # only now, as it brings pyarrow
 
-        require_room(settings)
-        print(f"unbroken run, in {settings.dir}", flush=True)
-        expected = unbroken(settings, overrides)
+        trials.require_room(settings)
+        _tell(f"unbroken run, in {settings.dir}")
+        expected = trials.unbroken(settings, overrides)
         done = []
-        for trial in trials(settings, overrides, expected, lambda text: print(text, flush=True)):
+        for trial in trials.trials(settings, overrides, expected, _tell):
             done.append(trial)
             if file is not None:
-                write_json(file, settings, overrides, expected, done)
-        Console().print(as_table(done))
+                trials.write_json(file, settings, overrides, expected, done)
+        Console().print(trials.as_table(done))
         sys.exit(1 if any(one.problems for one in done) else 0)
 
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +88,7 @@ class Broken:
         self,
         overrides: Sequence[str],
         directory: Path,
-        planned: Iterator[Failure] = iter(()),
+        planned: Iterable[Failure] = (),
         at: Moment = Moment.any,
         limit_s: float = 3600.0,
     ) -> None:
@@ -96,7 +96,7 @@ class Broken:
         self._command = [sys.executable, "-m", "rlhf", *overrides, f"run.dir={directory}"]
         self._directory, self._at, self._limit_s = directory, at, limit_s
         self._log = directory.with_name(f"{directory.name}.log")
-        self._planned = planned
+        self._planned = iter(planned)
         self._seen: dict[int, psutil.Process] = {}
         self._listed_at = 0.0
         self._rounds, self._known = 0, (0, 0, 0)

@@ -16,6 +16,13 @@ class Resume(Enum):
     """Start in an empty directory, or fail."""
 
 
+class OnCollapse(Enum):
+    alert = "alert"
+    """A line, and an alert in wandb; the run goes on."""
+    stop = "stop"
+    """The run ends with exit code 1, and names the last checkpoint from before."""
+
+
 @dataclass
 class RunConfig:
     dir: str = location("${hydra:runtime.output_dir}")
@@ -24,6 +31,9 @@ class RunConfig:
     checkpoint_every: int = number(50, at_least=0)
     """Rounds between checkpoints, besides the one after the last round."""
     keep_checkpoints: int = number(2, at_least=1)
+    on_collapse: OnCollapse = OnCollapse.alert
+    """What happens when a policy has collapsed, a judge says one thing only, or nothing is stored
+    any more."""
     allow_changed: list[str] = field(default_factory=list)
     """Keys, such as `data.path`, whose files may have changed since the run began."""
 

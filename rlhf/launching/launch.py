@@ -18,10 +18,12 @@ from rlhf.launching.configuration import Config
 from rlhf.launching.fingerprints import fingerprints, require_same
 from rlhf.launching.inputs import read_inputs, try_out
 from rlhf.launching.roles import allotments, paths_by_role, roles
+from rlhf.launching.ruin import with_last_good
 from rlhf.launching.running import Setting, run
-from rlhf.problems import InputError, Stopped
+from rlhf.problems import InputError, PolicyBroken, Stopped
 from rlhf.stages import Metrics
 from rlhf.storage.run_directory import (
+    CHECKPOINTS,
     CONFIG,
     OVERRIDES,
     begin_or_resume,
@@ -31,6 +33,7 @@ from rlhf.storage.run_directory import (
     refuse_other_run,
 )
 from rlhf.storage.store import write_atomically
+from rlhf.watching.alerts import Alert
 from rlhf.watching.metrics import LOWER_IS_BETTER, headline
 from rlhf.watching.tracking import RunTracker
 
@@ -75,6 +78,7 @@ def launch(config: Config, overrides: list[str], name: str | None = None) -> flo
                 state.get("num_rounds", 0),
                 state.get("wandb_id"),
                 max_logprob_gap(config),
+                on_collapse=config.run.on_collapse,
             )
             tracker.note(plan.table())
             allotted = allotments(plan, reservation.seats, cluster.threads_per_worker)
@@ -86,6 +90,10 @@ def launch(config: Config, overrides: list[str], name: str | None = None) -> flo
             except* (KeyboardInterrupt, Stopped):
                 status = "stopped"
                 raise
+            except* PolicyBroken as broken:
+                told = with_last_good(broken, directory / CHECKPOINTS)
+                tracker.alert(Alert("The run has come to nothing", str(told), is_error=True))
+                raise told from broken
             finally:
                 tracker.close(status)
                 # While Ray ends: each takes a second.

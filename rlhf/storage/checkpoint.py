@@ -127,6 +127,12 @@ def complete_names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.glob("round_*") if path.is_dir())
 
 
+def last_before(directory: Path, num_rounds: int) -> Path | None:
+    """The newest checkpoint of fewer rounds that is complete, and matches its manifest."""
+    older = [name for name in complete_names(directory) if name < _name(num_rounds)]
+    return next((directory / one for one in reversed(older) if _is_sound(directory / one)), None)
+
+
 def verify(directory: Path) -> None:
     """Compares every file with the manifest; raises CheckpointDamaged."""
     manifest = _read_object(directory / MANIFEST)

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from rlhf.config.run import TrackingConfig
+from rlhf.watching.collapse import Collapse, Sign
 from rlhf.watching.metrics import LOWER_IS_BETTER, headline
 
-PATIENCE = 5
-"""Rounds in a row without a preference before that is told."""
 WORSE = 0.1
 """How far an evaluation may be below the first, in itself or relative to it."""
 
@@ -72,8 +71,9 @@ class Alerts:
         )
         self._standing: dict[str, str] = {}
         """What is wrong, in words, by its cause."""
-        self._without = 0
-        """Rounds in a row without a preference."""
+        self._collapse = Collapse()
+        self.ruin: dict[str, Sign] = {}
+        """Signs that the run has come to nothing, by their titles, while they last."""
         self._first: dict[str, float] = {}
         """The first evaluation, by its name, as a number that is to rise."""
 
@@ -97,19 +97,15 @@ class Alerts:
                 text = f"{metric} is {metrics[metric]:.3g}, above {limit:g}: {advice}"
                 if self._is_news(metric, metrics[metric] > limit, text):
                     alerts.append(Alert(title, text))
-        return [*alerts, *self._nothing_to_learn(metrics), *self._worse(metrics)]
+        return [*alerts, *self._ruined(metrics), *self._worse(metrics)]
 
-    def _nothing_to_learn(self, metrics: Mapping[str, float]) -> Iterator[Alert]:
-        if (count := metrics.get("preference/count")) is None:
-            return
-        self._without = 0 if count else self._without + 1
-        text = (
-            f"no preference in {self._without} rounds: a prompt's completions are all judged "
-            "alike; the policy has collapsed (rollout/entropy, rollout/unique_rate), or the "
-            "prompts are too easy or too hard for it"
-        )
-        if self._is_news("no preferences", self._without >= PATIENCE, text):
-            yield Alert("Nothing is left to learn from", text)
+    def _ruined(self, metrics: Mapping[str, float]) -> Iterator[Alert]:
+        for sign in self._collapse.signs(metrics):
+            self.ruin.pop(sign.title, None)
+            if sign.is_lasting:
+                self.ruin[sign.title] = sign
+            if self._is_news(sign.title, sign.is_lasting, sign.text):
+                yield Alert(sign.title, sign.text)
 
     def _worse(self, metrics: Mapping[str, float]) -> Iterator[Alert]:
         evaluation = {

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from rlhf.config.run import TrackingConfig
+from rlhf.config.run import OnCollapse, TrackingConfig
+from rlhf.problems import Collapsed
 from rlhf.records import Collected
 from rlhf.storage.store import MetricsLog, write_atomically
 from rlhf.watching.alerts import Alert, Alerts
@@ -42,6 +43,7 @@ class RunTracker:
         wandb_id: str | None = None,
         max_logprob_gap: float = math.inf,
         console: Console | None = None,
+        on_collapse: OnCollapse = OnCollapse.alert,
     ) -> None:
         """`resolved` is the whole configuration as plain values, which wandb shows, masked; people
         are alerted before `max_logprob_gap` stops the run.
@@ -54,6 +56,7 @@ class RunTracker:
         self._config = config
         self._terminal = Terminal(num_rounds, start_round, console)
         self._max_logprob_gap = max_logprob_gap
+        self._on_collapse = on_collapse
         self._open_wandb = partial(WandbRun, directory, config, resolved, name)
         self._open(start_round, wandb_id)
         kept = self._metrics.read()
@@ -100,7 +103,10 @@ class RunTracker:
     def log(self, round: int, collected: Sequence[Collected], metrics: Mapping[str, float]) -> None:
         """Records one finished round; `metrics` has everything that is to be in its line, but for
         `rollout/tokens_per_s`, completion tokens per second of the whole round, and
-        `time/elapsed_s`, the time that the run has taken so far."""
+        `time/elapsed_s`, the time that the run has taken so far.
+
+        Raises Collapsed once the run has come to nothing, where `run.on_collapse` is stop.
+        """
         seconds, tokens = metrics.get("time/round_s"), metrics.get("rollout/num_tokens")
         speed = {"rollout/tokens_per_s": tokens / seconds} if seconds and tokens else {}
         self._terminal.round(round, self._write(round, {**metrics, **speed}))
@@ -148,6 +154,11 @@ class RunTracker:
         when = f"round {round}" if round >= 0 else "before training"
         for alert in self._alerts.new(metrics):
             self.alert(alert._replace(text=f"{when}: {alert.text}"))
+        if self._on_collapse is OnCollapse.stop and (ruin := self._alerts.ruin):
+            first = max(ruin.values(), key=lambda sign: sign.rounds)
+            raise Collapsed(
+                f"{when}: {first.text} (run.on_collapse=stop)", round + 1 - first.rounds
+            )
         return added
 
     def alert(self, alert: Alert) -> None:

@@ -7,8 +7,9 @@ from rlhf.problems import InputError
 
 
 def test_settings_stand_before_the_dashes_and_overrides_behind_them():
-    words = "kill=rollout,policy stop=judge every=2.5 failures=3..6 seed=7 runs=2 at=saving".split()
-    settings, overrides = read_settings([*words, "dir=d", "--", "experiment=demo", "seed=3"])
+    words = "every=2.5 failures=3..6 seed=7 runs=2 at=saving dir=d -- experiment=demo seed=3"
+    roles = ["kill=rollout,policy", "stop=judge"]
+    settings, overrides = read_settings([*roles, *words.split()])
     assert settings.kill == ("rollout", "policy") and settings.stop == ("judge",)
     assert (settings.every, settings.failures, settings.at) == (2.5, (3, 6), Moment.saving)
     assert list(settings.seeds) == [7, 8] and settings.directory(7).name == "seed_7"

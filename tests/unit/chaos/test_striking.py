@@ -37,7 +37,7 @@ class Other(Broken):
     """Of another command than a run."""
 
     def __init__(self, directory: Path, code: str, *planned: Failure, **how) -> None:
-        super().__init__([], directory, iter(planned), **how)
+        super().__init__([], directory, planned, **how)
         self._command = [sys.executable, "-c", code, str(directory)]
 
 

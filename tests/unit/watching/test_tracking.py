@@ -15,7 +15,8 @@ import wandb
 from rich.console import Console
 from wandb_file import history, sent
 
-from rlhf.config.run import TrackingConfig, WandbMode
+from rlhf.config.run import OnCollapse, TrackingConfig, WandbMode
+from rlhf.problems import Collapsed
 from rlhf.records import (
     Collected,
     Completion,
@@ -432,3 +433,22 @@ def test_a_terminal_has_a_bar_and_notes_above_it() -> None:
     assert "starting 1 rollout worker\n" in shown.getvalue()
     assert "4/9" in shown.getvalue()
     assert "score 0.500" in shown.getvalue()
+
+
+def test_a_run_that_has_come_to_nothing_is_stopped_if_that_is_asked_for(tmp_path, collected):
+    flat = {"preference/count": 0, "preference/dropped_tie": 4}
+    going_on, _ = start(tmp_path / "on")
+    stopped, shown = start(tmp_path / "off", on_collapse=OnCollapse.stop)
+    for round in range(4):
+        going_on.log(round, collected, flat)
+        stopped.log(round, collected, flat)
+    going_on.log(4, collected, flat)
+    with pytest.raises(Collapsed, match="round 4: no preference in 5 rounds") as error:
+        stopped.log(4, collected, flat)
+    assert error.value.since == 0 and "no preference in 5 rounds" in shown.getvalue()
+    assert stopped.records()[-1]["round"] == 4
+    # A run that goes on knows how long it has been so.
+    again, _ = start(tmp_path / "off", on_collapse=OnCollapse.stop, start_round=3)
+    again.log(3, collected, flat)
+    with pytest.raises(Collapsed):
+        again.log(4, collected, flat)
