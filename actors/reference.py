@@ -1,6 +1,5 @@
 """Reference workers: the frozen policy before the first round, for log-probabilities alone."""
 
-import asyncio
 from array import array
 from collections.abc import AsyncIterator, Sequence
 
@@ -51,5 +50,4 @@ class ReferenceService:
         return [sum(values) for values in await self.token_logprobs(sequences)]
 
     async def token_logprobs(self, sequences: Sequence[Tokens]) -> list[array]:
-        asked = (self._dispatcher.submit((i,), row) for i, row in enumerate(sequences))
-        return list(await asyncio.gather(*asked))
+        return await self._dispatcher.submit_all([((i,), row) for i, row in enumerate(sequences)])

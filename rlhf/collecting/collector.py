@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rlhf.collecting.dispatch import RequestFailed
+from rlhf.collecting.turns import begun
 from rlhf.config.run import RoundConfig
 from rlhf.problems import RunFailed
 from rlhf.records import Asked, Collected, Prompt, Verdict
@@ -90,7 +91,7 @@ class RoundCollector:
 
         prompts = await self._schedule.round(round)
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(one(prompt)) for prompt in prompts]
+            running = await begun(tasks, map(one, prompts))
         collected = [result for task in running if (result := task.result()) is not None]
         self._check_judge(round, collected)
         return collected

@@ -9,11 +9,16 @@ hands results back as they finish.
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
+from rlhf.collecting.seats import Seat, Seats, Ticket
+from rlhf.collecting.turns import PORTION, Turns
 from rlhf.problems import RunFailed
+
+CALLS_A_TURN = 16
+"""Calls that begin before the event loop turns to others: each is packed for its way there."""
 
 Request = TypeVar("Request")
 Asked = TypeVar("Asked", contravariant=True)
@@ -61,23 +66,6 @@ class Worker(Protocol[Asked, Result]):
         ...
 
 
-@dataclass(slots=True, eq=False)
-class _Ticket(Generic[Request]):
-    key: tuple
-    request: Request
-    future: asyncio.Future
-    attempts: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Seat(Generic[Request]):
-    """A worker and what it has not handed back yet."""
-
-    worker: Worker
-    calls: int = 0
-    tickets: set[_Ticket[Request]] = field(default_factory=set)
-
-
 class Dispatcher(Generic[Request, Result]):
     """Spreads requests over workers by load; asks again when a worker dies: another, or, where
     lost workers come back, whoever is back first."""
@@ -92,57 +80,81 @@ class Dispatcher(Generic[Request, Result]):
     ) -> None:
         """`calls_per_worker`: calls under way at a worker before further requests wait here and
         gather; `timeout_s`: longest silence of a call, after which its worker counts as dead."""
-        self._seats = [_Seat(worker) for worker in workers]
+        self._seats: Seats[Request] = Seats(calls_per_worker)
+        for worker in workers:
+            self._seats.add(worker)
         self._num_awaited = 0
         """Seats whose workers are lost, and come back."""
-        self._calls_per_worker = calls_per_worker
         self._timeout_s = timeout_s
         self._max_attempts = max_attempts
-        self._waiting: list[_Ticket] = []
+        self._waiting: list[Ticket] = []
+        self._num_came = 0
+        """Of those, since the last look at them."""
         self._scheduled = False
+        self._answers = Turns()
         self._running: set[asyncio.Task] = set()
         self._last_loss = "there never was one"
 
     async def submit(self, key: tuple, request: Request) -> Result:
         """The result for one request; `key` orders it within its batch and must be unique."""
         loop = asyncio.get_running_loop()
-        ticket = _Ticket(key, request, loop.create_future())
+        ticket = Ticket(key, request, loop.create_future())
         self._enqueue([ticket])
         return await ticket.future
 
-    def _enqueue(self, tickets: Sequence[_Ticket]) -> None:
+    async def submit_all(self, requests: Sequence[tuple[tuple, Request]]) -> list[Result]:
+        """As `submit` of each key and request, in order, at less cost."""
+        create = asyncio.get_running_loop().create_future
+        tickets = [Ticket(key, request, create()) for key, request in requests]
+        self._enqueue(tickets)
+        return list(await asyncio.gather(*(ticket.future for ticket in tickets)))
+
+    def _enqueue(self, tickets: Sequence[Ticket]) -> None:
         self._waiting.extend(tickets)
+        self._num_came += len(tickets)
+        self._look_soon()
+
+    def _look_soon(self) -> None:
         if not self._scheduled:
             # Runs after every coroutine that is ready now, so their requests travel together.
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._send_waiting)
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        """Sends what waits, unless more is just coming: what begins or wakes in portions."""
+        self._scheduled = False
+        came, self._num_came = self._num_came, 0
+        if came >= PORTION // 2:
+            self._look_soon()
+        else:
+            self._send_waiting()
 
     def _send_waiting(self) -> None:
-        self._scheduled = False
-        waiting = sorted((t for t in self._waiting if not t.future.done()), key=lambda t: t.key)
-        self._waiting = waiting
         if not self._seats and not self._num_awaited:
-            self._fail(waiting, f"no worker is left: {self._last_loss}")
+            self._fail(self._waiting, f"no worker is left: {self._last_loss}")
             self._waiting = []
             return
-        free = [seat for seat in self._seats if seat.calls < self._calls_per_worker]
-        if not free or not waiting:
+        if not self._waiting or self._seats.least_busy() is None:
             return
+        waiting = sorted((t for t in self._waiting if not t.future.done()), key=lambda t: t.key)
         self._waiting = []
-        shares: dict[int, list[_Ticket]] = {i: [] for i in range(len(free))}
+        shares: dict[Seat, list[Ticket]] = {}
         for ticket in waiting:
-            i = min(shares, key=lambda i: (len(free[i].tickets) + len(shares[i]), i))
-            shares[i].append(ticket)
-        for i, share in shares.items():
-            if share:
-                self._run(self._serve(free[i], share), share)
+            seat = self._seats.least_busy()
+            assert seat is not None
+            shares.setdefault(seat, []).append(ticket)
+            seat.tickets.add(ticket)
+            self._seats.changed(seat)
+        for i, seat in enumerate(sorted(shares, key=lambda seat: seat.number)):
+            seat.calls += 1
+            self._run(self._serve(seat, shares[seat], i // CALLS_A_TURN), shares[seat])
 
-    def _run(self, work: Coroutine[None, None, None], tickets: Sequence[_Ticket] = ()) -> None:
+    def _run(self, work: Coroutine[None, None, None], tickets: Sequence[Ticket] = ()) -> None:
         task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(partial(self._finished, tickets))
 
-    def _finished(self, tickets: Sequence[_Ticket], task: asyncio.Task) -> None:
+    def _finished(self, tickets: Sequence[Ticket], task: asyncio.Task) -> None:
         """Hands an unforeseen error on to every coroutine that waits for this call, or, if that
         was none, for any."""
         self._running.discard(task)
@@ -151,10 +163,11 @@ class Dispatcher(Generic[Request, Result]):
             if error is not None and not ticket.future.done():
                 ticket.future.set_exception(error)
 
-    async def _serve(self, seat: _Seat, tickets: list[_Ticket]) -> None:
-        seat.calls += 1
-        seat.tickets.update(tickets)
+    async def _serve(self, seat: Seat, tickets: list[Ticket], num_turns: int) -> None:
+        """Begins after so many turns of the event loop."""
         try:
+            for _ in range(num_turns):
+                await asyncio.sleep(0)
             await self._call(seat, tickets)
         except WorkerDied as death:
             self._retry_elsewhere(seat, tickets, str(death))
@@ -164,23 +177,26 @@ class Dispatcher(Generic[Request, Result]):
         finally:
             seat.calls -= 1
             seat.tickets.difference_update(tickets)
-            self._enqueue([])
+            self._seats.changed(seat)
+            self._look_soon()
 
-    async def _call(self, seat: _Seat, tickets: Sequence[_Ticket]) -> None:
+    async def _call(self, seat: Seat, tickets: Sequence[Ticket]) -> None:
         async with asyncio.timeout(self._timeout_s) as silence:
             loop = asyncio.get_running_loop()
             async with aclosing(seat.worker.call([t.request for t in tickets])) as chunks:
                 async for chunk in chunks:
                     silence.reschedule(loop.time() + self._timeout_s)
                     for index, result in chunk:
+                        await self._answers.next()
                         self._settle(tickets[index], result)
                         seat.tickets.discard(tickets[index])
+                        self._seats.changed(seat)
         left = [t for t in tickets if not t.future.done()]
         if left:
             raise WorkerDied(f"{seat.worker.name} left {len(left)} requests without an answer")
 
     @staticmethod
-    def _settle(ticket: _Ticket, result: object) -> None:
+    def _settle(ticket: Ticket, result: object) -> None:
         if ticket.future.done():  # its coroutine met a deadline meanwhile
             return
         if isinstance(result, Failure):
@@ -194,7 +210,7 @@ class Dispatcher(Generic[Request, Result]):
         for seat in [seat for seat in self._seats if seat.worker is worker]:
             self._leave(seat)
 
-    def _leave(self, seat: _Seat) -> None:
+    def _leave(self, seat: Seat) -> None:
         if seat in self._seats:
             self._seats.remove(seat)
             if seat.worker.comes_back:
@@ -207,12 +223,12 @@ class Dispatcher(Generic[Request, Result]):
         except WorkerDied as death:
             self._last_loss = str(death)
         else:
-            self._seats.append(_Seat(worker))
+            self._seats.add(worker)
         finally:
             self._num_awaited -= 1
-            self._enqueue([])
+            self._look_soon()
 
-    def _retry_elsewhere(self, seat: _Seat, tickets: Sequence[_Ticket], cause: str) -> None:
+    def _retry_elsewhere(self, seat: Seat, tickets: Sequence[Ticket], cause: str) -> None:
         self._last_loss = cause
         self._leave(seat)
         unfinished = [t for t in tickets if not t.future.done()]
@@ -223,7 +239,7 @@ class Dispatcher(Generic[Request, Result]):
         self._enqueue([t for t in unfinished if t.attempts < allowed])
 
     @staticmethod
-    def _fail(tickets: Sequence[_Ticket], cause: str) -> None:
+    def _fail(tickets: Sequence[Ticket], cause: str) -> None:
         for ticket in tickets:
             if not ticket.future.done():
                 ticket.future.set_exception(StageFailed(cause))

@@ -49,7 +49,7 @@ class Packing:
 
     def trees(self, rows: Sequence[Tokens]) -> list["Tree"]:
         """The rows in trees, each row in one; a row joins where that is less work than its own."""
-        order = sorted(range(len(rows)), key=lambda i: (rows[i].prompt + rows[i].completion, i))
+        order = sorted(range(len(rows)), key=lambda i: ((*rows[i].prompt, *rows[i].completion), i))
         found: list[Tree] = []
         last = np.empty(0, dtype=np.int64)
         for i in order:
@@ -201,8 +201,8 @@ def _grow(
 
 def _read(row: Tokens) -> Any:
     """The tokens of a row that a model must read: all but the last."""
-    tokens = row.prompt + row.completion
-    return np.array(tokens[: max(1, len(tokens) - 1)], dtype=np.int64)
+    tokens = np.array([*row.prompt, *row.completion], dtype=np.int64)
+    return tokens[: max(1, len(tokens) - 1)]
 
 
 def _shared(a: Any, b: Any) -> int:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from rlhf.records.numbers import Nats, TokenIds
+
 PROMPT_MESSAGES = "prompt_messages"
 """The column in which a run keeps the conversation, where a prompt is one of several turns."""
 
@@ -24,7 +26,7 @@ class Prompt:
     """Unique in its data set; everything that belongs together is joined by it."""
     messages: tuple[Message, ...]
     """The conversation before rendering, for judges with a chat template of their own."""
-    token_ids: tuple[int, ...]
+    token_ids: TokenIds
     """Rendered with the policy's chat template (or plainly); never empty."""
     answer: str | None = None
     """What a judge compares with: the solution, or what the user said they wanted."""
@@ -33,6 +35,9 @@ class Prompt:
     num_prefix_tokens: int = 0
     row: Mapping[str, Any] | None = field(default=None, hash=False, compare=False)
     """The row of its file, every column as it was; None unless judge or environment read rows."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "token_ids", TokenIds(self.token_ids))
 
     @property
     def text(self) -> str:
@@ -80,9 +85,9 @@ class Completion:
     prompt_id: str
     sample: int
     """Position in its group, from 0."""
-    token_ids: tuple[int, ...]
+    token_ids: TokenIds
     """As the engine emitted them, with the end token if and only if the policy emitted it."""
-    logprobs: tuple[float, ...]
+    logprobs: Nats = field(hash=False)
     """Nats per token under the policy or mixture that drew it: before temperature and top-p."""
     text: str
     """Without special tokens."""
@@ -103,6 +108,10 @@ class Completion:
     """What the environment gave for it, if it has one."""
     failure: str = ""
     """Why its environment failed, so that it has no end; empty if it did not."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "token_ids", TokenIds(self.token_ids))
+        object.__setattr__(self, "logprobs", Nats(self.logprobs))
 
     @property
     def num_own_tokens(self) -> int:
@@ -142,8 +151,9 @@ everywhere else."""
 class Tokens(NamedTuple):
     """A completion in its context, ready for a log-probability."""
 
-    prompt: tuple[int, ...]
-    completion: tuple[int, ...]
+    prompt: Sequence[int]
+    completion: Sequence[int]
+    """Both of one kind, `TokenIds` or tuples, which can be hashed."""
     observed: tuple[tuple[int, int], ...] = ()
     """As in `Completion`: these places have no log-probability."""
     emphasis: Emphasis = ()

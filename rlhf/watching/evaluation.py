@@ -3,7 +3,6 @@
 Each evaluation asks the same prompts with the same seeds, so that differences are the policy's.
 """
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from rlhf.collecting.turns import all_of
 from rlhf.problems import InputError, some
 from rlhf.records import Comparison, Completion, Judgement, Prompt, Sampling, Verdict
 from rlhf.seeds import derive_seed
@@ -55,7 +55,7 @@ class Heldout:
 
     async def ask(self, sampling: Sampling) -> list[tuple[Completion, ...]]:
         """Completions of every prompt, in order."""
-        return await asyncio.gather(*(self.ask_one(prompt, sampling) for prompt in self.prompts))
+        return await all_of(self.ask_one(prompt, sampling) for prompt in self.prompts)
 
     async def ask_one(self, prompt: Prompt, sampling: Sampling) -> tuple[Completion, ...]:
         seed = derive_seed(self.seed, "evaluation", prompt.id)
@@ -77,7 +77,7 @@ class ScoreEvaluation:
         heldout = self.heldout
         sampled = [self._judged(prompt, heldout.sampled) for prompt in heldout.prompts]
         greedy = [self._judged(prompt, heldout.greedy) for prompt in heldout.prompts]
-        groups = await asyncio.gather(*sampled, *greedy)
+        groups = await all_of((*sampled, *greedy))
         middle = len(sampled)
         heldout.keep([completions for _, completions, _ in groups[:middle]])
         found = evaluation_metrics(groups[:middle], groups[middle:], self.shares)
@@ -120,7 +120,7 @@ class WinRateEvaluation:
         initial = json.loads(self.kept.read_text(encoding="utf-8"))
         pairs = [(group[0], _initial(group[0], initial[group[0].prompt_id])) for group in drawn]
         asked = zip(self.heldout.prompts, pairs, strict=True)
-        verdicts = await asyncio.gather(*(self.judge.judge(*one) for one in asked))
+        verdicts = await all_of(self.judge.judge(*one) for one in asked)
         won = [_first_wins(verdict) for verdict in verdicts]
         known = [one for one in won if one is not None]
         metrics = completion_metrics(drawn)

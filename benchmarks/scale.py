@@ -1,0 +1,390 @@
+"""What the driver itself costs at scale: real queues, collector, loop, metrics and store, in front of
+simulated workers.
+
+    python benchmarks/scale.py [--json FILE] [--parts round at_once large tokens memory]
+
+The simulated workers stand where Ray's would, in the driver's own process: they answer each request
+after a delay of its own, with a reply that is unpickled there as Ray's are. CPU seconds are those of
+this process; `simulation_cpu_s` is what the same workers take when nothing stands in front of them.
+A stall is the event loop's own CPU time between two ticks that are 5 ms apart, so others on the
+machine do not count; `longest_wait_s` is the same by the clock.
+
+- round: 20,000 prompts and 256 workers, all asked at once, a round of 30 s;
+- at_once: the same with 1,024 workers, and answers within 2 s;
+- large: 2,048, 4,096 and 16,384 prompts of 8 answers with scores and all pairs, stage by stage;
+- tokens: 1,024 prompts of 8 answers of 4,096 tokens: memory, and seconds of unpickling them;
+- memory: 300 rounds.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import pickle
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+
+from actors.judge import Asked as AskedJudge
+from actors.judge import JudgeService
+from actors.rollout import RolloutService
+from rlhf.algorithms.base import Services
+from rlhf.algorithms.online import OnlineDPOConfig
+from rlhf.collecting.collector import RoundCollector
+from rlhf.collecting.pairing import PairRule
+from rlhf.config.run import RoundConfig, TrackingConfig, WandbMode
+from rlhf.launching.stopping import StopRequest
+from rlhf.learning.anchors import Anchors
+from rlhf.loop import Run, train
+from rlhf.records import Completion, Judgement, Message, Prompt, Sampling
+from rlhf.storage.store import PreferenceStore
+from rlhf.watching.metrics import collection_metrics
+from rlhf.watching.tracking import RunTracker
+
+TICK_S = 0.005
+CONSOLE = Console(quiet=True)
+
+
+@dataclass(frozen=True)
+class World:
+    """How much there is of everything."""
+
+    prompts: int
+    workers: int
+    completions: int = 8
+    tokens: int = 32
+    prompt_tokens: int = 128
+    longest_s: float = 2.0
+    """After which the last of a round's answers comes; the first come at a fifteenth of it."""
+    rule: PairRule = PairRule.correct_wrong
+    rounds: int = 1
+
+
+def prompts(world: World) -> list[Prompt]:
+    ids = tuple(range(1000, 1000 + world.prompt_tokens))
+    messages = (Message("user", "how much is it? " * 8),)
+    return [Prompt(f"p{i:06d}", messages, (*ids, i + 10_000)) for i in range(world.prompts)]
+
+
+def group(world: World, prompt: Prompt) -> tuple[Completion, ...]:
+    draw = random.Random(prompt.id)
+    found = []
+    for i in range(world.completions):
+        length = draw.randint(world.tokens // 2, world.tokens)
+        ids = tuple(draw.choices(range(300, 30_000), k=length))
+        nats = tuple(-draw.randrange(1, 2**16) / 2**13 for _ in ids)
+        found.append(Completion(prompt.id, i, ids, nats, " ".join(map(str, ids)), False, 0))
+    return tuple(found)
+
+
+@dataclass(eq=False)
+class Worker:
+    """A rollout worker, as `actors.group.Worker` is one for the dispatcher."""
+
+    name: str
+    replies: Mapping[str, bytes]
+    longest_s: float
+    comes_back: bool = False
+    cause: str | None = None
+    handle: object = None
+
+    async def is_back(self) -> None:
+        raise AssertionError("it is never lost")
+
+    async def call(self, requests: Sequence[Any]) -> AsyncIterator[list[tuple[int, Any]]]:
+        began = time.monotonic()
+        least = self.longest_s / 15
+        due = sorted(
+            (random.Random(one.seed).uniform(least, self.longest_s), i)
+            for i, one in enumerate(requests)
+        )
+        while due:
+            await asyncio.sleep(max(0.0, began + due[0][0] - time.monotonic()))
+            passed = time.monotonic() - began
+            num_done = next((k for k, (at, _) in enumerate(due) if at > passed), len(due)) or 1
+            ready, due = due[:num_done], due[num_done:]
+            yield [(i, pickle.loads(self.replies[requests[i].prompt_id])) for _, i in ready]
+
+
+class JudgeWorker(Worker):
+    """Scores whole calls."""
+
+    async def call(
+        self, requests: Sequence[AskedJudge]
+    ) -> AsyncIterator[list[tuple[int, Judgement]]]:
+        await asyncio.sleep(0.02)
+        yield [(i, self._verdict(one)) for i, one in enumerate(requests)]
+
+    @staticmethod
+    def _verdict(asked: AskedJudge) -> Judgement:
+        draw = random.Random(asked.group.prompt.id)
+        return Judgement(tuple(draw.random() for _ in asked.group.completions), "simulated@1")
+
+
+class Others:
+    """Policy, anchor, publisher, evaluation and checkpoints that cost nothing."""
+
+    async def logprobs(self, sequences: Sequence[Any]) -> list[float]:
+        return [-1.0] * len(sequences)
+
+    async def update(self, batch: Any) -> dict[str, float]:
+        return {"policy/loss": 0.5}
+
+    async def publish(self, version: int) -> dict[str, float]:
+        return {"weights/version": version}
+
+    async def evaluate(self) -> dict[str, float]:
+        return {"score_mean": 1.0}
+
+    async def save(self, num_rounds: int) -> Path:
+        return Path()
+
+
+@dataclass
+class Asks:
+    """A `Schedule` of the same prompts."""
+
+    asked: list[Prompt]
+
+    async def round(self, index: int) -> list[Prompt]:
+        return list(self.asked)
+
+
+@dataclass
+class Stalls:
+    """The longest times in which the event loop did nothing else."""
+
+    cpu_s: float = 0.0
+    clock_s: float = 0.0
+    resident: list[int] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        watching = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            cpu, clock = time.thread_time(), time.monotonic()
+            await asyncio.sleep(TICK_S)
+            self.cpu_s = max(self.cpu_s, time.thread_time() - cpu)
+            self.clock_s = max(self.clock_s, time.monotonic() - clock - TICK_S)
+
+
+def simulated(world: World, asked: list[Prompt]) -> tuple[RolloutService, JudgeService]:
+    replies = {one.id: pickle.dumps(group(world, one), 5) for one in asked}
+    rollout = [Worker(f"rollout-{i}", replies, world.longest_s) for i in range(world.workers)]
+    judges = [JudgeWorker(f"judge-{i}", {}, 0) for i in range(4)]
+    service = RolloutService(rollout, calls_per_worker=16, timeout_s=600)  # type: ignore[arg-type]
+    return service, JudgeService(judges, 600, calls_per_worker=4)  # type: ignore[arg-type]
+
+
+def collector(
+    world: World, asked: list[Prompt], rollout: RolloutService, judge: JudgeService
+) -> RoundCollector:
+    sampling = Sampling(world.completions, world.tokens)
+    services = Services(rollout, judge, sampling, {}, False, None, lambda see: None)  # type: ignore
+    algorithm = OnlineDPOConfig(rule=world.rule).make(services)
+    config = RoundConfig(prompts=world.prompts, concurrency=world.prompts)
+    return RoundCollector(algorithm, Asks(asked), config, {}, 1, world.rounds)
+
+
+async def trained(world: World, directory: Path) -> dict[str, Any]:
+    """Whole rounds by the real loop."""
+    asked = prompts(world)
+    rollout, judge = simulated(world, asked)
+    others, stalls = Others(), Stalls()
+    tracking = TrackingConfig(wandb=WandbMode.disabled)
+    tracker = RunTracker(directory, tracking, {}, "scale", world.rounds, console=CONSOLE)
+    run = Run(
+        collector=collector(world, asked, rollout, judge),
+        anchors=Anchors({"initial": others}),
+        policy=others,  # type: ignore[arg-type]
+        publisher=others,
+        evaluation=others,
+        checkpoints=others,
+        store=PreferenceStore(directory),
+        tracker=tracker,
+        stop=StopRequest(tracker.note),
+        first_round=0,
+        num_rounds=world.rounds,
+        max_staleness=0,
+        evaluate_every=0,
+        checkpoint_every=0,
+    )
+    gc.collect()
+    began, cpu = time.monotonic(), time.process_time()
+    async with stalls.watched():
+        await train(run)
+    took, used = time.monotonic() - began, time.process_time() - cpu
+    timed = [line for line in tracker.records() if line["round"] >= 0]
+    stages = ("collect", "anchor", "update", "publish")
+    inside = sum(line[f"time/{name}_s"] for line in timed for name in stages)
+    requests = world.prompts * world.rounds
+    return {
+        "prompts": world.prompts,
+        "workers": world.workers,
+        "round_s": took / world.rounds,
+        "driver_cpu_s": used / world.rounds,
+        "driver_cpu_per_request_us": used / requests * 1e6,
+        "longest_stall_s": stalls.cpu_s,
+        "longest_wait_s": stalls.clock_s,
+        "outside_stages_s": (took - inside) / world.rounds,
+        "simulation_cpu_s": await simulation_cpu_s(world, asked),
+    }
+
+
+async def simulation_cpu_s(world: World, asked: list[Prompt]) -> float:
+    """The same answers, with nobody in front of the workers."""
+
+    @dataclass
+    class Request:
+        prompt_id: str
+        seed: int
+
+    rollout, _ = simulated(world, asked)
+    cpu = time.process_time()
+
+    async def one(worker: Any, share: list[Request]) -> None:
+        async for _ in worker.call(share):
+            pass
+
+    all_requests = [Request(prompt.id, i) for i, prompt in enumerate(asked)]
+    shares = [all_requests[i :: world.workers] for i in range(world.workers)]
+    await asyncio.gather(*(one(w, s) for w, s in zip(rollout.workers, shares, strict=True)))
+    return time.process_time() - cpu
+
+
+# --- parts ---------------------------------------------------------------------------------------
+
+
+def round_of_30_s(directory: Path) -> dict[str, Any]:
+    found = asyncio.run(trained(World(20_000, 256, longest_s=30.0), directory))
+    return found | {"driver_share_of_30_s": found["driver_cpu_s"] / 30}
+
+
+def at_once(directory: Path) -> dict[str, Any]:
+    found = {}
+    for workers in (256, 1024):
+        world = World(20_000, workers)
+        found[str(workers)] = asyncio.run(trained(world, directory / str(workers)))
+    return found
+
+
+def large(directory: Path) -> dict[str, Any]:
+    """CPU seconds of each stage of a round, and of whole rounds by the loop."""
+    found = {}
+    for count in (2048, 4096, 16_384):
+        world = World(count, 256, rule=PairRule.all_pairs)
+        found[str(count)] = asyncio.run(trained(world, directory / str(count)))
+        found[str(count)] |= asyncio.run(stages(world, directory / f"{count}-stages"))
+        print(count, found[str(count)], flush=True)
+    return found
+
+
+async def stages(world: World, directory: Path) -> dict[str, float]:
+    asked = prompts(world)
+    rollout, judge = simulated(world, asked)
+    collected = await collector(world, asked, rollout, judge).collect(0)
+    batch = await Anchors({"initial": Others()}).attach(0, collected)
+    directory.mkdir(parents=True, exist_ok=True)
+    pieces: dict[str, Callable[[], object]] = {
+        "metrics": lambda: collection_metrics(collected, 0),
+        "store": lambda: PreferenceStore(directory).write(0, collected),
+        "pickle_batch": lambda: len(pickle.dumps(batch, 5)),
+    }
+    found = {}
+    for name, piece in pieces.items():
+        gc.collect()
+        cpu = time.process_time()
+        piece()
+        found[f"{name}_cpu_s"] = time.process_time() - cpu
+    cpu = time.process_time()
+    await Anchors({"initial": Others()}).attach(0, collected)
+    return found | {"anchors_cpu_s": time.process_time() - cpu}
+
+
+def tokens(directory: Path) -> dict[str, Any]:
+    """What answers weigh in the driver, and how long their unpickling holds it up."""
+    world = World(16, 1, tokens=4096)
+    replies = [pickle.dumps(group(world, one), 5) for one in prompts(world)]
+    copies = 1024 // len(replies)
+    gc.collect()
+    resident, cpu = psutil.Process().memory_info().rss, time.process_time()
+    held = [pickle.loads(reply) for _ in range(copies) for reply in replies]
+    used = time.process_time() - cpu
+    count = sum(len(one.token_ids) for answers in held for one in answers)
+    weight = psutil.Process().memory_info().rss - resident
+    return {
+        "tokens": count,
+        "unpickling_s": used,
+        "bytes_a_token": weight / count,
+        "bytes_a_token_pickled": copies * sum(map(len, replies)) / count,
+    }
+
+
+def memory(directory: Path) -> dict[str, Any]:
+    """Resident MiB after each 50 of 300 rounds."""
+    world = World(256, 64, longest_s=0.03, rounds=300, rule=PairRule.all_pairs)
+    resident: list[int] = []
+    update = Others.update
+
+    async def noted(self: Others, batch: Any) -> dict[str, float]:
+        if batch.round % 50 == 49:
+            gc.collect()
+            resident.append(psutil.Process().memory_info().rss >> 20)
+        return await update(self, batch)
+
+    Others.update = noted  # type: ignore[method-assign]
+    return asyncio.run(trained(world, directory)) | {"resident_mib": resident}
+
+
+PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "round": round_of_30_s,
+    "at_once": at_once,
+    "large": large,
+    "tokens": tokens,
+    "memory": memory,
+}
+
+
+def each(parts: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each in a process of its own, so that one's memory is not the next one's."""
+    for part in parts:
+        command = [sys.executable, __file__, "--here", part]
+        with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
+            subprocess.run([*command, "--json", file.name], check=True, timeout=1800)
+            yield part, json.load(file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--here", choices=PARTS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.here:
+        with tempfile.TemporaryDirectory() as directory:
+            found = PARTS[options.here](Path(directory))
+    else:
+        found = dict(each(options.parts))
+        print(json.dumps(found, indent=1))
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

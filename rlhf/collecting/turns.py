@@ -1,0 +1,57 @@
+"""Much work in small portions, so that the event loop is free for others in between."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+PORTION = 128
+"""Coroutines that are begun, or woken, before the event loop turns to others."""
+
+Result = TypeVar("Result")
+
+
+class Turns:
+    """Lets so many callers through in one turn of the event loop, and the rest in later ones."""
+
+    def __init__(self, portion: int = PORTION) -> None:
+        self._portion = portion
+        self._left = portion
+
+    async def next(self) -> None:
+        """Returns at once, unless many have been let through in this turn."""
+        while self._left == 0:
+            await asyncio.sleep(0)
+        if self._left == self._portion:
+            asyncio.get_running_loop().call_soon(self._renew)
+        self._left -= 1
+
+    def _renew(self) -> None:
+        self._left = self._portion
+
+
+async def begun(
+    group: asyncio.TaskGroup, work: Iterable[Coroutine[Any, Any, Result]]
+) -> list[asyncio.Task[Result]]:
+    """A task of the group for each, in order; they begin a portion at a time."""
+    tasks: list[asyncio.Task[Result]] = []
+    await _begin(group.create_task, work, tasks)
+    return tasks
+
+
+async def all_of(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """As `asyncio.gather`, but they begin a portion at a time."""
+    tasks: list[asyncio.Task[Result]] = []
+    try:
+        await _begin(asyncio.create_task, work, tasks)
+        return await asyncio.gather(*tasks)
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        raise
+
+
+async def _begin(create: Callable, work: Iterable[Coroutine], tasks: list[asyncio.Task]) -> None:
+    for one in work:
+        tasks.append(create(one))
+        if len(tasks) % PORTION == 0:
+            await asyncio.sleep(0)
