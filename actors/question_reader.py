@@ -115,10 +115,10 @@ class QuestionReader:
 
     def text(self, token_ids: Sequence[int]) -> str:
         """Of an answer, without special tokens."""
-        return self._tokenizer.decode(token_ids, skip_special_tokens=True)
+        return self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
 
     def _decode(self, token_ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(token_ids, skip_special_tokens=False)
+        return self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
 
     def label_ids(self, labels: Sequence[str]) -> tuple[int, ...]:
         """The labels' tokens; raises InputError if they are more than one token each."""

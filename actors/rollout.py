@@ -59,7 +59,7 @@ class RolloutWorker:
             return drafts
         drafts = tuple(self._cut(draft, request.sampling.stop) for draft in drafts)
         # Decoded with what stands before, since some tokenizers drop a space at the beginning.
-        before = request.token_ids[len(request.token_ids) - request.num_prefix_tokens :]
+        before = list(request.token_ids[len(request.token_ids) - request.num_prefix_tokens :])
         skipped, *texts = self._tokenizer.batch_decode(
             [before, *((*before, *draft.token_ids) for draft in drafts)], skip_special_tokens=True
         )

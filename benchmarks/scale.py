@@ -1,13 +1,13 @@
-"""What the driver itself costs at scale: real queues, collector, loop, metrics and store, in front of
-simulated workers.
+"""What the driver itself costs: real queues, collector, loop, metrics and store, and simulated
+workers.
 
     python benchmarks/scale.py [--json FILE] [--parts round at_once large tokens memory]
 
-The simulated workers stand where Ray's would, in the driver's own process: they answer each request
-after a delay of its own, with a reply that is unpickled there as Ray's are. CPU seconds are those of
-this process; `simulation_cpu_s` is what the same workers take when nothing stands in front of them.
-A stall is the event loop's own CPU time between two ticks that are 5 ms apart, so others on the
-machine do not count; `longest_wait_s` is the same by the clock.
+The simulated workers stand where Ray's would, in the driver's own process: they answer each
+request after a delay of its own, with a reply that is unpickled there as Ray's are. CPU seconds are
+those of this process; `simulation_cpu_s` is what the same workers take when nothing stands in front
+of them. A stall is the event loop's own CPU time between two ticks that are 5 ms apart, so others
+on the machine do not count; `longest_wait_s` is the same by the clock.
 
 - round: 20,000 prompts and 256 workers, all asked at once, a round of 30 s;
 - at_once: the same with 1,024 workers, and answers within 2 s;

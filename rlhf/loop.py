@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from rlhf.learning.anchors import Anchors
-from rlhf.progress import kept
+from rlhf.progress import kept, noted
 from rlhf.stages import Checkpoints, Collector, Evaluation, Policy, Publisher, Stop, Store, Tracker
-from rlhf.watching.metrics import collection_metrics
 from rlhf.watching.timing import Stopwatch
 
 
@@ -50,13 +49,15 @@ async def train(run: Run) -> None:
                         collecting.cancel()
                     return
                 collected = await ahead.popleft()
+            noting = tasks.create_task(noted(run.store, round, collected))
             with clock("anchor"):
                 batch = await run.anchors.attach(round, collected)
             with clock("update"):
                 progress.begin()
                 updated = await run.policy.update(batch)
-            run.store.write(round, collected)
-            metrics = collection_metrics(collected, policy_version=round) | updated
+            found, keep = await noting
+            keep()
+            metrics = found | updated
             progress.end(done := round + 1, partial(run.tracker.log, round, collected, metrics))
             with clock("publish"):
                 published = await run.publisher.publish(version=done)

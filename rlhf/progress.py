@@ -1,11 +1,14 @@
 """How far a run has come, and what is kept of it however it ends."""
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from rlhf.problems import PolicyBroken, PolicyLost, RunFailed, Stopped
-from rlhf.stages import Checkpoints
+from rlhf.records import Collected
+from rlhf.stages import Checkpoints, Metrics, Store
+from rlhf.watching.metrics import collection_metrics
 
 
 @dataclass(slots=True)
@@ -28,6 +31,26 @@ class Progress:
 
     def told(self) -> None:
         self.tell = None
+
+
+async def noted(
+    store: Store, round: int, collected: Sequence[Collected]
+) -> tuple[Metrics, Callable[[], None]]:
+    """A round's metrics of what was collected, and what keeps it in the store, in a thread: the
+    policy trains meanwhile.
+
+    Ends with the thread even if it is cancelled, since the run may write the same file again.
+    """
+
+    def work() -> tuple[Metrics, Callable[[], None]]:
+        return collection_metrics(collected, policy_version=round), store.prepare(round, collected)
+
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait([working])
+        raise
 
 
 @asynccontextmanager

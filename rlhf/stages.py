@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -121,8 +121,11 @@ class Stop(Protocol):
 class Store(Protocol):
     """Keeps every preference, with where it came from."""
 
-    def write(self, round: int, collected: Sequence[Collected]) -> None:
-        """One round's; written anew if the round is repeated after a crash."""
+    def prepare(self, round: int, collected: Sequence[Collected]) -> Callable[[], None]:
+        """One round's; it is kept once what is returned has been called, which takes no time.
+
+        Written anew if the round is repeated after a crash. Called in a thread.
+        """
         ...
 
 

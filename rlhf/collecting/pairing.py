@@ -15,7 +15,16 @@ from typing import NamedTuple
 
 from rlhf.collecting.truncated import Truncated
 from rlhf.ranges import number
-from rlhf.records import Comparison, Completion, Dropped, DropReason, Preference, Prompt, Verdict
+from rlhf.records import (
+    Comparison,
+    Completion,
+    Dropped,
+    DropReason,
+    Preference,
+    Prompt,
+    Side,
+    Verdict,
+)
 
 
 class PairRule(Enum):
@@ -71,14 +80,13 @@ def pair(
             dropped.append(Dropped(reason, better.completion, worse.completion))
         else:
             kept.append((better, worse))
+    # A completion of many pairs is one side of all of them, also where they travel.
+    sides = {one.completion.sample: Side(prompt, *one) for one in ranked}
     preferences = tuple(
-        Preference.over(
-            prompt=prompt,
-            chosen=better.completion,
-            rejected=worse.completion,
-            chosen_score=better.score,
-            rejected_score=worse.score,
-            judge=judgement.judge,
+        Preference(
+            sides[better.completion.sample],
+            sides[worse.completion.sample],
+            judgement.judge,
             weight=1 / len(kept),
         )
         for better, worse in kept

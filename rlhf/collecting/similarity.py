@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+Neighbours = set[tuple[int, int, int]]
+
 
 def similarity(a: Sequence[int], b: Sequence[int]) -> float:
     """Shared pairs of neighbouring tokens, from 0 to 1: 2·|A∩B| / (|A| + |B|), with repetitions.
@@ -12,10 +14,23 @@ def similarity(a: Sequence[int], b: Sequence[int]) -> float:
     """
     if tuple(a) == tuple(b):
         return 1.0
-    in_a, in_b = Counter(pairwise(a)), Counter(pairwise(b))
-    num_both = (in_a & in_b).total()
-    total = in_a.total() + in_b.total()
-    return 2 * num_both / total if total else 0.0
+    return shared(neighbours(a), neighbours(b))
+
+
+def neighbours(tokens: Sequence[int]) -> Neighbours:
+    """The pairs of neighbours, each with how often it came before."""
+    counts: Counter[tuple[int, int]] = Counter()
+    found = set()
+    for pair in pairwise(tokens):
+        found.add((*pair, counts[pair]))
+        counts[pair] += 1
+    return found
+
+
+def shared(a: Neighbours, b: Neighbours) -> float:
+    """`similarity` of sequences that differ, by their neighbours."""
+    total = len(a) + len(b)
+    return 2 * len(a & b) / total if total else 0.0
 
 
 def distinct(sequences: Iterable[Sequence[int]], n: int) -> float | None:

@@ -3,7 +3,7 @@
 What may know actors and clusters is listed in tests/unit/test_layers.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -194,11 +194,16 @@ class RunStores:
         own = config.algorithm.store(directory, first_round, config.num_rounds)
         return cls(PreferenceStore(directory), own)
 
-    def write(self, round: int, collected: Sequence[Collected]) -> None:
+    def prepare(self, round: int, collected: Sequence[Collected]) -> Callable[[], None]:
         """`rlhf.stages.Store`."""
-        if self.algorithms:
-            self.algorithms.write(round, collected)
-        self.preferences.write(round, collected)
+        stores = [self.algorithms, self.preferences] if self.algorithms else [self.preferences]
+        prepared = [store.prepare(round, collected) for store in stores]
+
+        def keep() -> None:
+            for one in prepared:
+                one()
+
+        return keep
 
 
 def answering(config: Config, inputs: Inputs, rollout: RolloutService) -> Rollout:

@@ -3,7 +3,8 @@
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ a JSON object of the parts of the judge's score, null where one is missing, and 
 judge's; both are null where the judge gave none."""
 
 
+PIECE_BYTES = 1 << 24
+"""Of texts that are written together."""
+
+
 class PreferenceStore:
     """Keeps every preference of a run, and every one that was dropped, with its provenance."""
 
@@ -60,13 +65,34 @@ class PreferenceStore:
 
     def write(self, round: int, collected: Sequence[Collected]) -> None:
         """Writes one round's file, complete or not at all; the same input gives the same bytes."""
-        rows = [row for one in collected for row in preference_rows(round, one)]
-        table = pa.Table.from_pylist(rows, schema=SCHEMA)
+        self.prepare(round, collected)()
+
+    def prepare(self, round: int, collected: Sequence[Collected]) -> Callable[[], None]:
+        """As `write`, but the file gets its name when what is returned is called."""
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"round_{round:06d}.parquet"
         unfinished = path.with_suffix(".tmp")
-        pq.write_table(table, unfinished, compression="zstd")
-        os.replace(unfinished, path)
+        # Of a text in many pairs there is one in the file, and a number for each.
+        options = {"compression": "zstd", "dictionary_pagesize_limit": PIECE_BYTES}
+        with pq.ParquetWriter(unfinished, SCHEMA, **options) as writer:
+            for rows in _pieces(round, collected):
+                writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+        return partial(os.replace, unfinished, path)
+
+
+def _pieces(round: int, collected: Sequence[Collected]) -> Iterator[list[dict[str, Any]]]:
+    """All rows, some prompts' at a time, so that memory need not hold every text once per pair."""
+    rows: list[dict[str, Any]] = []
+    size = 0
+    for one in collected:
+        if rows and size > PIECE_BYTES:
+            yield rows
+            rows, size = [], 0
+        for row in preference_rows(round, one):
+            rows.append(row)
+            size += len(row["prompt"]) + len(row.get("chosen", "")) + len(row.get("rejected", ""))
+    if rows:
+        yield rows
 
 
 def round_files(directory: Path) -> list[Path]:

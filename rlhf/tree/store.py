@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,13 +116,19 @@ class TreeStore:
 
     def write(self, round: int, collected: Sequence[Collected]) -> None:
         """Moves the round's trees from the journal into a file of their own."""
+        self.prepare(round, collected)()
+
+    def prepare(self, round: int, collected: Sequence[Collected]) -> Callable[[], None]:
+        """As `write`, once what is returned is called."""
         rows = [{"round": round, **tree.record()} for tree in searched(collected)]
         path = self._directory / f"round_{round:06d}.parquet"
         unfinished = path.with_suffix(".tmp")
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
         pq.write_table(table, unfinished, compression="zstd")
+        return partial(self._keep, unfinished, path, {_key(row) for row in rows})
+
+    def _keep(self, unfinished: Path, path: Path, written: Set[tuple[str, int]]) -> None:
         os.replace(unfinished, path)
-        written = {_key(row) for row in rows}
         self._unfinished = [r for r in self._unfinished if _key(r) not in written]
         self._rewrite()
 

@@ -3,6 +3,7 @@
 Each evaluation asks the same prompts with the same seeds, so that differences are the policy's.
 """
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -80,7 +81,8 @@ class ScoreEvaluation:
         groups = await all_of((*sampled, *greedy))
         middle = len(sampled)
         heldout.keep([completions for _, completions, _ in groups[:middle]])
-        found = evaluation_metrics(groups[:middle], groups[middle:], self.shares)
+        halves = groups[:middle], groups[middle:]
+        found = await asyncio.to_thread(evaluation_metrics, *halves, self.shares)
         if self.is_relative:
             found.pop("score_mean", None)
         return found

@@ -1,12 +1,12 @@
 """Turns what was collected, evaluated and timed into numbers by name."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean
 from typing import Any, NamedTuple, TypeGuard
 
-from rlhf.collecting.similarity import distinct, similarity
+from rlhf.collecting.similarity import Neighbours, distinct, neighbours, shared
 from rlhf.records import (
     Collected,
     Comparison,
@@ -173,12 +173,23 @@ def _preference_metrics(collected: Sequence[Collected]) -> dict[str, float]:
                 len(p.chosen.completion.token_ids) - len(p.rejected.completion.token_ids)
                 for p in preferences
             ),
-            "preference/similarity": (
-                similarity(p.chosen.completion.token_ids, p.rejected.completion.token_ids)
-                for p in preferences
-            ),
+            "preference/similarity": (value for one in collected for value in _similarities(one)),
         }
     )
+
+
+def _similarities(one: Collected) -> Iterator[float]:
+    """Of the sides of each pair; a completion of many pairs is read once."""
+    known: dict[int, Neighbours] = {}
+
+    def read(completion: Completion) -> Neighbours:
+        if id(completion) not in known:
+            known[id(completion)] = neighbours(completion.token_ids)
+        return known[id(completion)]
+
+    for pair in one.preferences:
+        a, b = pair.chosen.completion, pair.rejected.completion
+        yield 1.0 if a.token_ids == b.token_ids else shared(read(a), read(b))
 
 
 def _of_two_texts(preferences: Sequence[Preference]) -> Iterable[Preference]:

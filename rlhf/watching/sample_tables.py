@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from rlhf.records import Collected
@@ -51,7 +52,10 @@ def _completions(collected: Sequence[Collected], num_rows: int) -> Table:
 
 def _preferences(round: int, collected: Sequence[Collected], num_rows: int) -> Table:
     """`dropped` is the reason why a pair is not trained on, and null for one that is."""
-    rows = _spread([row for one in collected for row in preference_rows(round, one)], num_rows)
+    places = [(one, i) for one in collected for i in range(len(one.preferences) + len(one.dropped))]
+    rows = [
+        next(islice(preference_rows(round, one), i, None)) for one, i in _spread(places, num_rows)
+    ]
     return Table(
         _PREFERENCE_COLUMNS, [[row.get(name) for name in _PREFERENCE_COLUMNS] for row in rows]
     )

@@ -1,7 +1,9 @@
 """Rounds in order: what waits for what, how far collecting runs ahead, and how a run ends."""
 
 import asyncio
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from rlhf.launching.stopping import StopRequest
 from rlhf.learning.anchors import Anchors
 from rlhf.loop import Run, due, train
 from rlhf.problems import PolicyBroken, PolicyLost, Stopped
+from rlhf.progress import noted
 from rlhf.records import (
     Collected,
     Completion,
@@ -101,9 +104,9 @@ class World:
         await self.happens(f"save {num_rounds}")
         return Path()
 
-    def write(self, round: int, collected: Sequence[Collected]) -> None:
+    def prepare(self, round: int, collected: Sequence[Collected]) -> Callable[[], None]:
         assert [one.prompt.id for one in collected] == [f"p{round}"]
-        self.events.append(f"write {round}")
+        return partial(self.events.append, f"write {round}")
 
     def log(self, round: int, collected: Sequence[Collected], metrics: dict) -> None:
         self.events.append(f"log {round}")
@@ -393,6 +396,27 @@ async def test_a_rollout_that_dies_while_the_stop_s_checkpoint_is_saved_does_not
     world = Dying()
     assert await stopped(world, "collect 1 with version 1") == "after 1 of 5 rounds"
     assert world.those("save") == ["save 1"]
+
+
+async def test_who_is_cancelled_while_a_round_is_written_waits_for_the_file():
+    begins, goes_on, ends = threading.Event(), threading.Event(), []
+
+    class Slow:
+        def prepare(self, round: int, collected: Sequence[Collected]) -> Callable[[], None]:
+            begins.set()
+            goes_on.wait(5)
+            ends.append(round)
+            return lambda: None
+
+    writing = asyncio.create_task(noted(Slow(), 3, [collected(3, (1, 2))]))
+    await asyncio.to_thread(begins.wait, 5)
+    writing.cancel()
+    await asyncio.sleep(0.01)
+    assert not writing.done()
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert ends == [3]
 
 
 async def test_a_stop_in_the_last_round_comes_too_late():

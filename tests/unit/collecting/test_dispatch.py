@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf.collecting.dispatch import Dispatcher, Failure, RequestFailed, StageFailed, WorkerDied
+from rlhf.collecting.turns import all_of
 
 Script = Callable[[Sequence[str]], AsyncIterator[list[tuple[int, object]]]]
 """What a worker does with one call."""
@@ -459,3 +460,30 @@ def test_a_thousand_requests_are_each_answered_once_with_their_own_result(
 
     assert asyncio.run(run()) == [-request for request in range(1000)]
     assert sorted(answered) == list(range(1000))
+
+
+# --- many ---------------------------------------------------------------------------------------
+
+
+async def test_what_begins_in_portions_still_travels_together_and_is_spread():
+    workers = [Fake(f"w{i}") for i in range(3)]
+    asked = dispatcher(*workers)
+    names = [f"{i:04d}" for i in range(1000)]
+    assert await all_of(asked.submit((name,), name) for name in names) == names
+    assert [worker.calls for worker in workers] == [[names[i::3]] for i in range(3)]
+
+
+async def test_all_at_once_is_as_one_by_one():
+    worker = Fake("w0")
+    asked = dispatcher(worker)
+    assert await asked.submit_all([((i,), name) for i, name in enumerate("cab")]) == ["C", "A", "B"]
+    assert worker.calls == [["c", "a", "b"]]
+
+
+async def test_the_failure_of_one_of_many_is_raised():
+    async def refuses_b(requests):
+        yield [(i, Failure("no") if one == "b" else one) for i, one in enumerate(requests)]
+
+    asked = dispatcher(Fake("w0", refuses_b))
+    with pytest.raises(RequestFailed, match="no"):
+        await asked.submit_all([((i,), name) for i, name in enumerate("abc")])

@@ -50,6 +50,29 @@ def collected() -> Collected:
     )
 
 
+def test_a_round_has_its_name_when_it_is_kept_and_not_before(tmp_path, collected):
+    keep = PreferenceStore(tmp_path).prepare(7, [collected])
+    assert store.round_files(tmp_path) == []
+    keep()
+    assert [file.name for file in store.round_files(tmp_path)] == ["round_000007.parquet"]
+
+
+def test_what_is_written_in_pieces_is_read_as_one(tmp_path, collected, monkeypatch):
+    others = [replace(collected, prompt=replace(PROMPT, answer=str(i))) for i in range(5)]
+    PreferenceStore(tmp_path / "whole").write(0, others)
+    monkeypatch.setattr(store, "PIECE_BYTES", 20)
+    PreferenceStore(tmp_path / "pieces").write(0, others)
+    (file,) = store.round_files(tmp_path / "pieces")
+    assert pq.ParquetFile(file).num_row_groups == 5
+    assert store.read(tmp_path / "pieces") == store.read(tmp_path / "whole")
+
+
+def test_a_round_of_nothing_has_a_file(tmp_path):
+    PreferenceStore(tmp_path).write(0, [])
+    (file,) = store.round_files(tmp_path)
+    assert pq.read_table(file).schema == store.SCHEMA and store.read(tmp_path).num_rows == 0
+
+
 def test_every_preference_is_kept_with_its_provenance(tmp_path: Path, collected: Collected) -> None:
     PreferenceStore(tmp_path).write(7, [collected])
     assert [path.name for path in (tmp_path / "preferences").iterdir()] == ["round_000007.parquet"]
