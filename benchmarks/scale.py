@@ -338,7 +338,7 @@ def tokens(directory: Path) -> dict[str, Any]:
 
 def memory(directory: Path) -> dict[str, Any]:
     """Resident MiB after each 50 of 300 rounds."""
-    world = World(256, 64, longest_s=0.03, rounds=300, rule=PairRule.all_pairs)
+    world = World(128, 64, longest_s=0.03, rounds=300)
     resident: list[int] = []
     update = Others.update
 
