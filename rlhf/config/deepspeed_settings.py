@@ -25,8 +25,6 @@ OWNED = {
     "zero_allow_untested_optimizer": "set policy.optimizer",
     "zero_force_ds_cpu_optimizer": "set policy.optimizer",
     "activation_checkpointing": "set policy.gradient_checkpointing",
-    "tensor_parallel": _RANKS,
-    "sequence_parallel_size": _RANKS,
     "data_parallel_size": _RANKS,
     "expert_parallel": _RANKS,
     "pipeline": _RANKS,
@@ -38,6 +36,17 @@ OWNED = {
     "zero_optimization.cpu_offload_param": "set policy.offload",
 }
 """What Agon sets itself, each with what to do instead."""
+
+REFUSED = {
+    # deepspeed/runtime/sequence_parallel/ulysses_sp.py: attention gets no mask but FlexAttention's.
+    "sequence_parallel_size": "Ulysses drops the masks by which rows are packed and padded, so "
+    "log-probabilities would be wrong; for long rows set policy.gradient_checkpointing=true and "
+    "policy.micro_batch_tokens",
+    # deepspeed/runtime/engine.py: the ranks' inputs must be the same.
+    "tensor_parallel": "AutoTP wants the same rows on all ranks that share a layer, and here every "
+    "rank has rows of its own; for a model that is too large for one GPU set policy.zero_stage=3",
+}
+"""What does not go together with how Agon trains, and why."""
 
 Names = Mapping[str, frozenset[str]]
 
@@ -61,7 +70,9 @@ def deepspeed_problems(settings: Mapping[str, Any]) -> Iterator[str]:
 def _problems(prefix: str, settings: Mapping[str, Any], known: frozenset[str]) -> Iterator[str]:
     for name, value in settings.items():
         key = f"policy.deepspeed.{prefix}{name}={value}"
-        if (path := prefix + name) in OWNED:
+        if (path := prefix + name) in REFUSED:
+            yield f"{key}: {REFUSED[path]}"
+        elif path in OWNED:
             yield f"{key}: Agon sets this of DeepSpeed's settings itself; {OWNED[path]}"
         elif known and name not in known:
             near = get_close_matches(name, {n for n in known if prefix + n not in OWNED}, 1)

@@ -34,6 +34,18 @@ from rlhf.config.models import Attention, Offload, PolicyConfig
             "did you mean policy.deepspeed.zero_optimization.overlap_comm?",
         ),
         (
+            {"sequence_parallel_size": 2},
+            "policy.deepspeed.sequence_parallel_size=2: Ulysses drops the masks by which rows are "
+            "packed and padded, so log-probabilities would be wrong; for long rows set "
+            "policy.gradient_checkpointing=true and policy.micro_batch_tokens",
+        ),
+        (
+            {"tensor_parallel": {"autotp_size": 2}},
+            "policy.deepspeed.tensor_parallel={'autotp_size': 2}: AutoTP wants the same rows on "
+            "all ranks that share a layer, and here every rank has rows of its own; for a model "
+            "that is too large for one GPU set policy.zero_stage=3",
+        ),
+        (
             {"zero_optimization": 2},
             "policy.deepspeed.zero_optimization=2: must be a group of settings",
         ),
