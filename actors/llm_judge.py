@@ -149,6 +149,8 @@ class WorkerChooser:
             (answer,) = await rollout.generate(prompt, sampling, writing.seed)
         except (RequestFailed, SandboxFailed) as error:
             return self._tell(str(error))
+        if answer.failure:
+            return self._tell(answer.failure)
         if not reader.thought_tokens:
             return answer.text.strip() or None
         thought = reader.thought(answer.token_ids)

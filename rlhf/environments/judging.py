@@ -1,4 +1,4 @@
-"""Judging answers of which some have no end, since their environment has failed."""
+"""Judging answers of which some have no end, since their environment or a tool has failed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,6 @@ from rlhf.records import Comparison, Completion, Judgement, Prompt, Verdict
 from rlhf.stages import Judge
 
 NAME = "environment"
-"""What stands in records in place of a judge's name where the judge was not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +16,14 @@ class EpisodeJudge:
 
     asked: Judge
     gives_matrix: bool
+    name: str = NAME
+    """What stands in records in place of the judge's name where it was not asked."""
 
     async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Verdict:
         whole = [i for i, one in enumerate(completions) if not one.failure]
         if len(whole) == len(completions):
             return await self.asked.judge(prompt, completions)
-        verdict: Verdict = Comparison((), NAME) if self.gives_matrix else Judgement((), NAME)
+        verdict: Verdict = (Comparison if self.gives_matrix else Judgement)((), self.name)
         if whole:
             verdict = await self.asked.judge(prompt, [completions[i] for i in whole])
         return _spread(verdict, whole, completions)

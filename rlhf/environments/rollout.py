@@ -88,6 +88,8 @@ class EnvironmentRollout:
             while answer.stopped and not any(stop in said for stop in self.stop):
                 rest = await self._draw(prompt, sampling, answer, seed)
                 answer, said = answer.followed_by(rest), said + rest.text
+            if answer.failure:  # of a tool
+                return replace(answer, stopped=False)
             if answer.truncated:
                 break
             try:

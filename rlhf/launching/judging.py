@@ -13,6 +13,7 @@ from actors.rollout import RolloutService
 from actors.self_evaluation import PolicyWriter, check_policy_judge, policy_judge
 from cluster.placement import Role
 from rlhf.config.texts import from_anywhere
+from rlhf.environments.judging import EpisodeJudge
 from rlhf.judges.base import JudgeConfig, Seat
 from rlhf.judges.members import Builder, Placed, everyone, joined, seated, told_at
 from rlhf.judges.questions.asking import AskingConfig
@@ -165,7 +166,10 @@ def _start_all(
         workers += own
     judge = joined(first, judges)
     if judge is not None:
-        judge = config.environment.judged(judge, Fact.matrix in first.config.gives())
+        gives_matrix = Fact.matrix in first.config.gives()
+        judge = config.environment.judged(judge, gives_matrix)
+        if config.tools.may_fail:
+            judge = EpisodeJudge(judge, gives_matrix, "tools")
     return judge, workers
 
 

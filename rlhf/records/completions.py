@@ -107,7 +107,7 @@ class Completion:
     reward: float | None = None
     """What the environment gave for it, if it has one."""
     failure: str = ""
-    """Why its environment failed, so that it has no end; empty if it did not."""
+    """Why its environment or a tool failed, so that it has no end; empty if neither did."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token_ids", TokenIds(self.token_ids))
@@ -129,6 +129,7 @@ class Completion:
             text=self.text + rest.text,
             truncated=rest.truncated,
             stopped=rest.stopped,
+            failure=rest.failure,
             observed=(*self.observed, *moved),
         )
 

@@ -5,6 +5,7 @@ Each attack returns if it succeeded and raises if it was stopped. `attack` print
 
 import ctypes
 import fcntl
+import mmap
 import os
 import socket
 import struct
@@ -76,6 +77,30 @@ def reserve_by_control(target: dict[str, Any]) -> None:
         fcntl.ioctl(file, reserve_space, wanted)
 
 
+def map_file(target: dict[str, Any]) -> None:
+    with open("mapped", "wb+") as file:
+        os.unlink("mapped")
+        file.write(b"x")
+        file.flush()
+        mmap.mmap(file.fileno(), 1).close()
+
+
+def by_number(number: int, *arguments: object) -> Attack:
+    """A system call for which Python has no function."""
+
+    def attack(target: dict[str, Any]) -> None:
+        words = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
+        if ctypes.CDLL(None).syscall(ctypes.c_long(number), *words) < 0:
+            raise OSError("it failed")
+
+    return attack
+
+
+def be_root(target: dict[str, Any]) -> None:
+    if os.geteuid():
+        raise PermissionError
+
+
 def connect_by_path(target: dict[str, Any]) -> None:
     with socket.socket(socket.AF_UNIX) as one:
         one.connect(target["socket"])
@@ -88,7 +113,7 @@ ATTACKS: dict[str, dict[str, Attack]] = {
         "open too many files": open_many,
     },
     "user": {
-        "be root": lambda target: os.setuid(0),
+        "be root": be_root,
         "change its root folder": lambda target: os.chroot("."),
     },
     "landlock": {
@@ -111,6 +136,14 @@ ATTACKS: dict[str, dict[str, Attack]] = {
         "make a file without a name": lambda target: os.close(
             os.open(".", os.O_TMPFILE | os.O_RDWR)
         ),
+        "map a file": map_file,
+        "open a pair of datagrams": lambda target: [
+            one.close() for one in socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        ],
+        "start a timer": by_number(222, 1, None, ctypes.create_string_buffer(8)),
+        "make a context of asynchronous reading": by_number(206, 1, ctypes.create_string_buffer(8)),
+        "share memory": by_number(29, 0, 4096, 0o600),
+        "hide memory in a file": lambda target: os.close(os.memfd_create("hidden")),
     },
 }
 

@@ -2,18 +2,17 @@
 
 import asyncio
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar
 
 from rlhf.ranges import number
+from rlhf.tools.packages import installed
 from rlhf.tools.probe import SandboxLevel, probe, require
 from rlhf.tools.sandbox import Exit, Limits, Outcome, run_python
 from rlhf.tools.syntax import CallConfig
-from rlhf.tools.tool import MAX_CHARS, Tool, cut
-
-QUEUE_S = 60.0
-"""For a call to have its turn; what asks has a deadline of its own."""
-BUSY = "error: the interpreter is busy"
+from rlhf.tools.tool import MAX_CHARS, Tool, ToolFailed, cut
 
 
 @dataclass
@@ -32,6 +31,12 @@ class PythonConfig(CallConfig):
     memory_mib: int = number(512, at_least=64)
     num_parallel: int = number(4, at_least=1)
     """Calls that run at the same time, on the driver's node."""
+    queue_s: float = number(600.0, above=0)
+    """Longest time that a call may wait for its turn; an answer whose call waits longer counts as
+    failed."""
+    packages: list[str] = field(default_factory=lambda: ["mpmath", "numpy", "sympy"])
+    """What may be imported beside the standard library, with all that it imports itself; each must
+    be installed here. A call that names one starts 12 ms later."""
     allow_unsafe: bool = False
     """Run even where the machine cannot shut code in completely."""
 
@@ -41,12 +46,28 @@ class PythonConfig(CallConfig):
             require(level)
         return level
 
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        for name in self.packages:
+            try:
+                installed([name])
+            except ValueError:
+                yield (
+                    f"tools.packages: no package {name} is installed here; install it, or leave it "
+                    "out"
+                )
+
     def tool(self) -> "Gated":
         limits = Limits(
             wall_s=self.wall_s, cpu_s=math.ceil(self.wall_s), memory_bytes=self.memory_mib << 20
         )
-        python = PythonInterpreter(limits, max_chars=self.max_chars, allow_unsafe=self.allow_unsafe)
-        return Gated(python.name, python, asyncio.Semaphore(self.num_parallel))
+        python = PythonInterpreter(
+            limits,
+            max_chars=self.max_chars,
+            allow_unsafe=self.allow_unsafe,
+            packages=installed(self.packages),
+        )
+        return Gated(python.name, python, asyncio.Semaphore(self.num_parallel), self.queue_s)
 
 
 @dataclass(slots=True)
@@ -56,12 +77,16 @@ class Gated:
     name: str
     tool: Tool
     gate: asyncio.Semaphore
+    queue_s: float
 
     async def use(self, argument: str) -> str:
+        """Raises ToolFailed for a call that has waited too long."""
         try:
-            await asyncio.wait_for(self.gate.acquire(), QUEUE_S)
-        except TimeoutError:
-            return BUSY
+            await asyncio.wait_for(self.gate.acquire(), self.queue_s)
+        except TimeoutError as error:
+            raise ToolFailed(
+                f"no turn within tools.queue_s={self.queue_s:g}; raise it, or tools.num_parallel"
+            ) from error
         try:
             return await self.tool.use(argument)
         finally:
@@ -73,7 +98,7 @@ class PythonInterpreter:
 
     The same code prints the same, as far as the code itself lets it: hashes are not random. Raises
     SandboxFailed where the sandbox cannot be built; `require` of `rlhf.tools.probe` says so before
-    a run begins.
+    a run begins. Raises ToolFailed where the machine has no process or file to spare.
     """
 
     name = "python"
@@ -84,12 +109,18 @@ class PythonInterpreter:
         *,
         max_chars: int = MAX_CHARS,
         allow_unsafe: bool = False,
+        packages: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.limits, self._max_chars = limits or Limits(), max_chars
-        self._allow_unsafe = allow_unsafe
+        self._allow_unsafe, self._packages = allow_unsafe, packages
 
     async def use(self, argument: str) -> str:
-        outcome = await run_python(argument, self.limits, allow_unsafe=self._allow_unsafe)
+        try:
+            outcome = await run_python(
+                argument, self.limits, allow_unsafe=self._allow_unsafe, packages=self._packages
+            )
+        except OSError as error:
+            raise ToolFailed(f"no process could be started ({error.strerror})") from error
         return cut(observation(outcome, self.limits), self._max_chars)
 
 

@@ -9,7 +9,7 @@ from rlhf.records import Completion, Prompt, Sampling
 from rlhf.seeds import derive_seed
 from rlhf.stages import Rollout
 from rlhf.tools.syntax import CallConfig, ToolsConfig, parts
-from rlhf.tools.tool import Tool
+from rlhf.tools.tool import Tool, ToolFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,12 @@ class ToolRollout:
                 if num_calls >= self.config.max_calls:
                     break
                 num_calls += 1
-                answer = answer.followed_by(self._observation(answer, await self.tool.use(call)))
+                try:
+                    result = await self.tool.use(call)
+                except ToolFailed as error:
+                    failure = f"the tool {self.tool.name} failed: {error}"
+                    return replace(answer, stopped=False, failure=failure)
+                answer = answer.followed_by(self._observation(answer, result))
             left = room - len(answer.token_ids)
             if left > 0 and _ends_step(drawn, stop, sampling.stop):
                 return answer

@@ -42,6 +42,8 @@ class ToolsConfig(Option):
     """No tools."""
 
     name: ClassVar[str] = "none"
+    may_fail: ClassVar[bool] = False
+    """Whether answers may be left without an end by no fault of theirs."""
 
     def instrument(self) -> Instrument | None:
         """What answers calls, made once for all who share it; None if there is none."""
@@ -58,6 +60,8 @@ class ToolsConfig(Option):
 @dataclass
 class CallConfig(ToolsConfig):
     """How a call is written, and its result: `<<12+34=` by the policy, `46>>` by the tool."""
+
+    may_fail: ClassVar[bool] = True
 
     opens: str = "<<"
     closes: str = "="

@@ -6,13 +6,18 @@ MAX_CHARS = 2000
 """Of an observation, its mark included where it is cut."""
 
 
+class ToolFailed(Exception):
+    """A call has no answer through no fault of its own, such as for lack of room; says why."""
+
+
 class Tool(Protocol):
     name: str
     """By which the model calls it."""
 
     async def use(self, argument: str) -> str:
         """The text that the model reads. What the argument does wrong is said in it, after
-        `error: `; an exception means that the tool itself is out of order."""
+        `error: `. Raises ToolFailed for what is not the call's doing, so that nobody is judged by
+        it; any other exception means that the tool is out of order."""
         ...
 
 

@@ -131,6 +131,9 @@ class Grower:
     async def _end(self, tree: Tree, node: Node, answer: Completion) -> None:
         """A whole answer's score; but for a process reward, its outcome adds to its value, or if
         the evaluator was silent, to what was thought before. Without a score it has no value."""
+        if answer.failure:
+            node.value = node.score = None
+            return
         if self.config.value is StepValue.judge:
             is_wrong = self._is_wrong(answer)
             node.value = node.score = 0.0 if is_wrong else node.confidence

@@ -50,6 +50,11 @@ _ROLLOUT = {
     "truncated_rate": Metric(
         "completions that met the token limit", "share", "near 0; above 0.3 you are alerted"
     ),
+    "failed_rate": Metric(
+        "completions whose tool or environment failed, by no fault of theirs",
+        "share",
+        "0; they are judged by nobody, and count in `judge/invalid_rate`",
+    ),
     "unique_rate": Metric(
         "different texts among the completions of a prompt",
         "share",

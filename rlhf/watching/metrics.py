@@ -90,6 +90,7 @@ def collection_metrics(collected: Sequence[Collected], policy_version: int) -> d
     means = {
         "rollout/length_mean": (len(c.token_ids) for c in completions),
         "rollout/truncated_rate": (c.truncated for c in completions),
+        "rollout/failed_rate": (bool(c.failure) for c in completions),
         "rollout/unique_rate": map(_unique_rate, groups),
         "staleness/mean": (policy_version - c.policy_version for c in completions),
         "judge/score_mean": (score for score in scores if _is_valid(score)),

@@ -19,12 +19,14 @@ from pathlib import Path
 from rlhf.tools.sandbox import Limits, Outcome, run_python
 
 TOKEN = "token-of-this-test"
+ROOM = Limits(wall_s=60, cpu_s=30, num_files=1000)
 BEGAN = "the attack began"
 SUCCEEDED = "the attack succeeded"
 VICTIM = """
 import ctypes, time
 ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_long(-1), 0, 0, 0)  # Any may trace it, says Yama.
-print(flush=True)
+word = ctypes.create_string_buffer(b"a secret")
+print(ctypes.addressof(word), flush=True)
 time.sleep(100)
 """
 START = """
@@ -36,6 +38,32 @@ def call(number, *arguments):
     if result < 0:
         raise OSError(ctypes.get_errno(), "the call failed")
     return result
+"""
+
+ONE_BY_ONE = f"""
+def is_open(number):
+    try:
+        return os.fstat(number)
+    except OSError:
+        return None
+
+top, before = os.getcwd(), [number for number in range(64) if is_open(number)]
+for place, (name, code) in enumerate(ATTACKS.items()):
+    print("{BEGAN}:", name, flush=True)
+    os.chdir(top)
+    os.mkdir(str(place))
+    os.chdir(str(place))
+    try:
+        exec(code, dict(globals()))
+    except BaseException:
+        pass
+    else:
+        print("{SUCCEEDED}:", name, flush=True)
+    for number in set(range(64)).difference(before):
+        try:
+            os.close(number)
+        except OSError:
+            pass
 """
 
 FILES = {
@@ -63,6 +91,37 @@ assert watch >= 0 and libc.inotify_add_watch(watch, T['folder'].encode(), 0xFFF)
 """,
     "use a file that was open": "assert b'token' in os.pread(T['open'], 100, 0)",
     "hide memory in a file": "os.memfd_create('new')",
+    "read a login": "assert 'token' in open(T['home'] + '/.netrc').read()",
+    "read a cluster's token": "assert 'token' in open(T['home'] + '/.ray/auth_token').read()",
+    "read shared memory by its name": "assert 'token' in open(T['shared']).read()",
+    "make shared memory with a name": """
+import mmap
+os.ftruncate(handle := os.open(T['shared'] + '-new', os.O_CREAT | os.O_RDWR, 0o600), 4096)
+mmap.mmap(handle, 4096)
+os.unlink(T['shared'] + '-new')
+""",
+    "lock a file of others": """
+import fcntl
+fcntl.flock(os.open(os.__file__, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+""",
+    "keep a deleted file by a map": """
+import mmap
+with open('large', 'wb+') as file:
+    file.write(bytes(4096))
+    file.flush()
+    os.unlink('large')
+    mmap.mmap(file.fileno(), 4096)
+""",
+    "move pages of a file into a pipe": """
+ours, theirs = os.pipe()
+assert os.splice(os.open(os.__file__, os.O_RDONLY), theirs, 4096)
+""",
+    "lend memory to a pipe": """
+ours, theirs = os.pipe()
+lent = ctypes.create_string_buffer(4096)
+span = (ctypes.c_void_p * 2)(ctypes.addressof(lent), 4096)
+call(278, theirs, span, ctypes.c_long(1), 0)
+""",
 }
 PROCESSES = {
     "read the environment": "assert 'AGON_TEST_TOKEN' in os.environ",
@@ -116,6 +175,23 @@ if os.fork() == 0:
     os._exit(0)
 time.sleep(0.6)
 """,
+    "read a sibling's environment": "open(f'/proc/{T[\"sibling\"]}/environ').read()",
+    "read a sibling's folder": "open(f'/proc/{T[\"sibling\"]}/cwd/secret').read()",
+    "look into another's memory": """
+into, size = ctypes.create_string_buffer(8), ctypes.c_long(8)
+place = T['word']
+here, there = (ctypes.c_void_p * 2)(ctypes.addressof(into), 8), (ctypes.c_void_p * 2)(place, 8)
+call(310, T['victim'], here, ctypes.c_long(1), there, ctypes.c_long(1), ctypes.c_long(0))
+""",
+    "run a program out of memory": f"""
+handle = os.memfd_create('program')
+os.write(handle, open('/bin/echo', 'rb').read())
+os.execve(handle, ['echo', '{SUCCEEDED}'], {{}})
+""",
+    "start a timer": """
+for _ in range(100):
+    call(222, 1, None, ctypes.create_string_buffer(8))
+""",
     "leave memory behind": "assert libc.shmget(T['key'], 4096, 0o1666) >= 0",
     "leave a message queue behind": "assert libc.msgget(T['key'], 0o1666) >= 0",
 }
@@ -139,6 +215,14 @@ one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
 one.sendto(b"x", T["datagrams"])
 """,
         "raise a socket by hand": "call(41, 1, 1, 0)",
+        "send beside a pair": """
+one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+one.sendmsg([b'x'])
+""",
+        "hand a file over": """
+one, other = socket.socketpair()
+socket.send_fds(one, [b'x'], [0])
+""",
         "talk to the kernel": "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)",
     }.items()
 }
@@ -157,6 +241,29 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
     "make a namespace": "call(272, 0x10000000)",
     "make a namespace of mounts": "call(272, 0x00020000)",
     "mount": "assert libc.mount(b'none', b'.', b'tmpfs', 0, None) == 0",
+    "take a context of asynchronous reading": "call(206, 1, ctypes.create_string_buffer(8))",
+    "serve faults of memory": "call(323, 0)",
+    "measure the machine": """
+call(298, ctypes.create_string_buffer(b"\\1\\0\\0\\0\\x70", 128), 0, ctypes.c_long(-1), -1, 0)
+""",
+    "list keys": "call(250, 0, ctypes.c_long(-3), 1)",
+    "take a file of another": "call(438, call(434, T['victim'], 0), 0, 0)",
+    "seize another": "assert libc.ptrace(0x4206, T['victim'], None, None) == 0",
+    "compare with another": "call(312, os.getpid(), T['victim'], 0, 0, 0)",
+    "open a pair of another family": """
+import socket
+socket.socketpair(30, socket.SOCK_STREAM)
+""",
+    "open a file by a handle": "call(304, -100, ctypes.create_string_buffer(64), 0)",
+    "take huge pages": """
+import mmap
+mmap.mmap(-1, 2 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000)
+""",
+    "wait for the whole disk": "call(162)",
+    "leave the session": "os.setsid() if os.getpid() != os.getsid(0) else os.setpgid(0, 1)",
+    "read the kernel's log": "call(103, 3, ctypes.create_string_buffer(64), 64)",
+    "set the clock": "time.clock_settime(time.CLOCK_REALTIME, time.time())",
+    "become another architecture": "call(135, 0x0400000)",
     "open a ring": "call(425, 1, ctypes.create_string_buffer(120))",
     "load a program": "call(321, 0, ctypes.create_string_buffer(72), 72)",
     "fork by clone3": "assert call(435, (ctypes.c_uint64 * 8)(), 64) or os._exit(0)",
@@ -189,6 +296,13 @@ class Targets:
         self.token = self.folder / "token"
         self.token.write_text(TOKEN)
         self.token.chmod(0o666)
+        for name in (".netrc", ".ray/auth_token"):
+            (file := self.folder / name).parent.mkdir(exist_ok=True)
+            file.write_text(TOKEN)
+        self.shared = Path("/dev/shm", self.folder.name)
+        self.shared.write_text(TOKEN)
+        self.shared.chmod(0o666)
+        self._exit.callback(self.shared.unlink)
         self._open = os.open(self.token, os.O_RDONLY)
         self._exit.callback(os.close, self._open)
         os.set_inheritable(self._open, True)
@@ -199,7 +313,17 @@ class Targets:
         )
         self._exit.callback(self._end_victim)
         assert self.victim.stdout
-        self.victim.stdout.readline()
+        self.word = int(self.victim.stdout.readline())
+        (self.folder / "work").mkdir()
+        (self.folder / "work/secret").write_text(TOKEN)
+        self.sibling = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", VICTIM],
+            stdout=subprocess.DEVNULL,
+            cwd=self.folder / "work",
+            env={"AGON_TEST_TOKEN": TOKEN},
+        )
+        self._exit.callback(self.sibling.wait, 10)
+        self._exit.callback(self.sibling.kill)
         self.key = 0x41670000 + os.getpid() % 0xFFFF
         self._exit.callback(self._end_memory)
         self._listen()
@@ -250,6 +374,10 @@ class Targets:
             "victim": self.victim.pid,
             "processor": min(os.sched_getaffinity(0)),
             "key": self.key,
+            "home": str(self.folder),
+            "shared": str(self.shared),
+            "sibling": self.sibling.pid,
+            "word": self.word,
             "tcp": self._listeners["tcp"].getsockname()[1],
             "udp": self._listeners["udp"].getsockname()[1],
             "path": str(self.folder / "path"),
@@ -259,8 +387,12 @@ class Targets:
 
     def code(self, attack: str) -> str:
         """Source that makes one attack and, if nothing stops it, says so."""
-        before = f"{START}\nT = {self.arguments!r}\nprint({BEGAN!r}, flush=True)"
-        return f"{before}\n{ATTACKS[attack]}\nprint({SUCCEEDED!r})"
+        return f"{START}\nT = {self.arguments!r}\n{ATTACKS[attack]}\nprint({SUCCEEDED!r})"
+
+    def all_code(self) -> str:
+        """Source that makes one attack after the other, in a folder of its own each, and says of
+        each that it began and, if nothing stops it, that it succeeded."""
+        return f"{START}\nT = {self.arguments!r}\nATTACKS = {ATTACKS!r}\n{ONE_BY_ONE}"
 
     def harm(self) -> list[str]:
         """What is not as it was, or was reached."""
@@ -311,30 +443,29 @@ class Targets:
         return True
 
 
-async def outcome_of(attack: str, targets: Targets) -> tuple[Outcome, list[str]]:
-    """Makes one attack from inside the sandbox; what the attack printed, and what befell."""
-    outcome = await run_python(targets.code(attack), Limits(wall_s=20))
-    if attack == "leave a daemon":
-        await asyncio.sleep(0.5)
-    harm = targets.harm()
-    if not outcome.stdout.startswith(BEGAN):
-        harm.append("the attack did not begin")
-    return outcome, harm + [text for text in (SUCCEEDED, TOKEN) if text in outcome.stdout]
+async def every_attack(targets: Targets) -> tuple[Outcome, dict[str, str]]:
+    """Makes all from inside one sandbox, for a start takes longer than most of them.
+
+    Returns what it printed, and of each that got through, or that was not made, which of the two.
+    """
+    outcome = await run_python(targets.all_code(), ROOM)
+    told = outcome.stdout.splitlines()
+    missing = {one: "not made" for one in ATTACKS if f"{BEGAN}: {one}" not in told}
+    through = {one: "got through" for one in ATTACKS if f"{SUCCEEDED}: {one}" in told}
+    return outcome, missing | through
 
 
-async def every_attack() -> list[str]:
-    """The attacks that get through the sandbox for the user that runs this."""
-    found = []
-    with Targets() as targets:
-        for attack in ATTACKS:
-            outcome, harm = await outcome_of(attack, targets)
-            if harm:
-                found.append(f"{attack}: {outcome} {harm}")
-    return found
+async def what_befell(targets: Targets) -> list[str]:
+    """What got through the sandbox for the user that runs this, and what harm was done."""
+    outcome, through = await every_attack(targets)
+    await asyncio.sleep(0.5)  # in which a daemon would begin its work
+    leaked = [text for text in (f"\n{SUCCEEDED}\n", TOKEN) if text in outcome.stdout]
+    return [f"{how}: {attack}" for attack, how in through.items()] + targets.harm() + leaked
 
 
 if __name__ == "__main__":
     os.environ["AGON_TEST_TOKEN"] = TOKEN
-    through = asyncio.run(every_attack())
-    print(len(ATTACKS), "attacks,", len(through), "got through", *through)
-    sys.exit(bool(through))
+    with Targets() as targets:
+        found = asyncio.run(what_befell(targets))
+    print(len(ATTACKS), "attacks,", len(found), "got through", *found)
+    sys.exit(bool(found))

@@ -23,6 +23,7 @@ from rlhf.judges.questions.thoughts import (
 )
 from rlhf.problems import InputError
 from rlhf.tools.sandbox import SandboxFailed
+from rlhf.tools.tool import ToolFailed
 
 TOP_LOGPROBS = 20
 """As many as the OpenAI API lists."""
@@ -104,7 +105,7 @@ class Endpoint:
                     return written
                 left -= 1
                 written += await instrument.reply(argument)
-        except (NoReply, SandboxFailed) as error:
+        except (NoReply, SandboxFailed, ToolFailed) as error:
             return self._tell(str(error))
 
     async def _piece(self, question: str, written: str, writing: Writing) -> str | None:

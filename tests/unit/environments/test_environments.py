@@ -23,7 +23,8 @@ from rlhf.judges.environment import EnvironmentJudge, Rewards
 from rlhf.problems import InputError
 from rlhf.records import Comparison, Completion, Judgement, Message, Prompt, Sampling
 from rlhf.tools.calculator import CalculatorConfig
-from rlhf.tools.rollout import with_tools
+from rlhf.tools.rollout import ToolRollout, with_tools
+from rlhf.tools.tool import ToolFailed
 from rlhf.toys.tiny import CHAT_TEMPLATE, build_tokenizer
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -450,3 +451,21 @@ def test_tools_may_be_called_in_a_turn(file) -> None:
     assert one.text == "0<<1+2=3>>a<1>end"
     assert [one.text[a:b] for a, b in ((7, 10),)] == ["3>>"]
     assert one.observed == ((7, 10), (12, 15)) and one.reward == 1 + 2
+
+
+def test_an_answer_whose_tool_has_failed_is_over(file) -> None:
+    class Calls(Scripted):
+        async def generate(self, prompt: Prompt, sampling: Sampling, seed: int):
+            return (self._one("0<<1+2=", 0, sampling),)
+
+    class Busy:
+        name = "busy"
+
+        async def use(self, argument: str) -> str:
+            raise ToolFailed("no room")
+
+    tools = with_tools(Calls(), CalculatorConfig(), ids, 100)
+    assert isinstance(tools, ToolRollout)
+    (one,) = played(f"{file}:Counts", replace(tools, tool=Busy()))
+    assert (one.text, one.failure, one.reward) == ("0<<1+2=", "the tool busy failed: no room", None)
+    assert not one.stopped and not one.truncated

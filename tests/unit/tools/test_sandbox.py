@@ -15,13 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sandbox_attacks import FILES, NETWORK, PROCESSES, TOKEN, Targets, outcome_of
+from sandbox_attacks import CONTROLLED, TOKEN, Targets, every_attack
 
 from rlhf.problems import InputError
 from rlhf.tools import folders, sandbox, seccomp
 from rlhf.tools.calculator import Calculator
 from rlhf.tools.hostile import ATTACKS
 from rlhf.tools.jail import LAYERS, READY, SPARE_UID, landlock_abi
+from rlhf.tools.packages import installed
 from rlhf.tools.probe import SandboxLevel, measure, probe, require
 from rlhf.tools.python import PythonInterpreter
 from rlhf.tools.sandbox import Exit, Limits, Outcome, SandboxFailed, run_python
@@ -111,6 +112,44 @@ if __name__ == "__main__":
     print("well")
 """
     assert await run_python(code, ROOM) == Outcome("well\n", "", Exit.finished)
+
+
+PACKAGES = installed(["mpmath", "numpy", "sympy"])
+
+
+@pytest.mark.parametrize(
+    "code, text",
+    [
+        ("import numpy as np; print(np.linalg.solve([[2, 0], [0, 4]], [2, 4]).tolist())", "[1.0"),
+        ("import sympy as s; x = s.Symbol('x'); print(s.solve(x**2 - 2))", "[-sqrt(2), sqrt(2)]"),
+        ("import os, numpy; print(os.path.dirname(numpy.__file__).endswith('/numpy'))", "True"),
+    ],
+)
+async def test_packages_may_be_imported_beside_the_standard_library(code, text):
+    outcome = await run_python(code, ROOM, packages=PACKAGES)
+    assert outcome.stdout.startswith(text), outcome
+    without = await run_python(code, ROOM)
+    assert "ModuleNotFoundError" in without.stderr
+
+
+async def test_nothing_beside_the_packages_is_opened_by_them():
+    code = f"""
+import os
+numpy = {PACKAGES["numpy"]!r}
+for folder in (numpy + "/..", numpy + "/../torch", "/proc/self/fd/3/"):
+    try:
+        print(os.listdir(folder))
+    except OSError:
+        pass
+import numpy
+try:
+    open(os.path.join(os.path.dirname(numpy.__file__), "new"), "w")
+except PermissionError:
+    print("closed")
+import torch
+"""
+    outcome = await run_python(code, ROOM, packages=PACKAGES)
+    assert outcome.stdout == "closed\n" and "No module named 'torch'" in outcome.stderr
 
 
 async def test_hashes_are_the_same_each_time():
@@ -348,9 +387,8 @@ async def test_older_kernels_landlock_keeps_what_lies_outside(abi, changed_jail,
     if abi > 1:
         return
     with Targets() as targets:
-        for attack in (*FILES, *PROCESSES, *NETWORK):
-            outcome, harm = await outcome_of(attack, targets)
-            assert harm == [], (attack, outcome)
+        outcome, through = await every_attack(targets)
+        assert (through.keys() & CONTROLLED.keys(), targets.harm()) == (set(), []), outcome
 
 
 def test_the_calls_numbers_are_the_kernels():
@@ -358,7 +396,7 @@ def test_the_calls_numbers_are_the_kernels():
     if not header.exists():
         pytest.skip(f"{header} is not there")
     numbers = dict(re.findall(r"__NR_(\w+) (\d+)", header.read_text()))
-    words = (seccomp.DENIED + seccomp.UNSUPPORTED).split()
+    words = (seccomp.ALLOWED + seccomp.DONE + seccomp.UNSUPPORTED).split()
     ours = dict(zip(words[::2], words[1::2], strict=True))
     assert ours == {name: numbers[name] for name in ours}
 

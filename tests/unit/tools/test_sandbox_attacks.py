@@ -1,8 +1,8 @@
 """What model-written code tries against its machine, and what then is as it was before.
 
-After every attack: the right outcome, an honest run beside it unaffected, and no process and no
-file left over. Attacks on what lies outside are in `sandbox_attacks`; here each of them is made
-from inside, and once without the sandbox, to see that it would succeed.
+Attacks on what lies outside are in `sandbox_attacks`; here all of them are made from inside, in one
+run, and each once without the sandbox, to see that it would succeed. After every bomb: the right
+outcome, an honest run beside it unaffected, and no process and no file left over.
 """
 
 import asyncio
@@ -15,9 +15,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from sandbox_attacks import ATTACKS, CONTROLLED, SUCCEEDED, TOKEN, Targets, outcome_of
+from sandbox_attacks import ATTACKS, CONTROLLED, SUCCEEDED, TOKEN, Targets, every_attack
 
-from rlhf.tools.sandbox import JAIL, Exit, Limits, run_python
+from rlhf.tools import sandbox, seccomp
+from rlhf.tools.sandbox import JAIL, Exit, Limits, Outcome, run_python
 
 HONEST = """
 import threading
@@ -74,31 +75,26 @@ async def neighbour(temporary: Path) -> AsyncIterator[None]:
 
 
 @pytest.fixture(scope="module")
-def intact(temporary: Path) -> Iterator[list[Targets]]:
-    """One set of targets for as long as nothing harms it."""
-    kept: list[Targets] = []
-    yield kept
-    for each in kept:
-        each.__exit__()
-
-
-@pytest.fixture
-def targets(intact: list[Targets]) -> Iterator[Targets]:
-    if not intact:
-        intact.append(Targets().__enter__())
-    one = intact[0]
-    yield one
-    if one.harm():
-        intact.remove(one)
-        one.__exit__()
+def befallen(temporary: Path) -> Iterator[tuple[Outcome, dict[str, str], list[str]]]:
+    """What a run printed that made all attacks, which of them got through, and the harm done."""
+    with Targets() as targets, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AGON_TEST_TOKEN", TOKEN)
+        outcome, through = asyncio.run(every_attack(targets))
+        time.sleep(0.5)  # in which a daemon would begin its work
+        yield outcome, through, targets.harm()
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-async def test_what_lies_outside_is_out_of_reach(attack, neighbour, targets, monkeypatch):
-    monkeypatch.setenv("AGON_TEST_TOKEN", TOKEN)
-    outcome, harm = await outcome_of(attack, targets)
-    assert harm == [], outcome
-    assert outcome.exit is not Exit.finished
+def test_what_lies_outside_is_out_of_reach(attack, befallen):
+    outcome, through, _ = befallen
+    assert attack not in through, outcome
+
+
+def test_after_all_attacks_everything_is_as_it_was(befallen):
+    outcome, _, harm = befallen
+    assert harm == []
+    assert TOKEN not in outcome.stdout and f"\n{SUCCEEDED}\n" not in outcome.stdout
+    assert outcome.exit is Exit.finished and jailed() == []
 
 
 @pytest.mark.parametrize("attack", CONTROLLED)
@@ -375,16 +371,83 @@ threading.stack_size(32768)
 started = 0
 try:
     for _ in range(5000):
-        threading.Thread(target=time.sleep, args=(1,), daemon=True).start()
+        threading.Thread(target=time.sleep, args=(20,), daemon=True).start()
         started += 1
 except RuntimeError:
-    print(started)
+    print(started, flush=True)
+time.sleep(1)
 """
     limits = Limits(num_threads=40, wall_s=60, cpu_s=30)
     outcome = await run_python(code, limits)
-    # The kernel counts a user's threads; only as root can each run be a user of its own.
-    most = limits.num_threads if os.geteuid() == 0 else 4999
-    assert outcome.exit is Exit.finished and 10 < int(outcome.stdout) < most
+    if os.geteuid() == 0:  # Each run is a user of its own, whose threads the kernel counts.
+        assert 10 < int(outcome.stdout) < limits.num_threads
+    else:
+        assert outcome.exit is Exit.killed
+
+
+async def test_too_many_threads_end_the_run_where_users_share_their_count(neighbour, changed_nproc):
+    code = """
+import threading, time
+for _ in range(60):
+    threading.Thread(target=time.sleep, args=(20,), daemon=True).start()
+time.sleep(10)
+"""
+    start = time.monotonic()
+    assert (await run_python(code, Limits(num_threads=40, wall_s=60))).exit is Exit.killed
+    assert (await run_python(code, Limits(num_threads=99, wall_s=1))).exit is Exit.timed_out
+    assert time.monotonic() - start < 20
+
+
+@pytest.fixture
+def changed_nproc(temporary, monkeypatch) -> None:
+    """The kernel counts nothing, as for a user whose other processes count too."""
+    source = Path(JAIL).read_text()
+    line = '    _limit(resource.RLIMIT_NPROC, settings["num_threads"] + _tasks_of(os.getuid()))\n'
+    assert source.count(line) == 1
+    (jail := temporary / "jail.py").write_text(source.replace(line, ""))
+    monkeypatch.setattr(sandbox, "JAIL", str(jail))
+
+
+async def test_no_call_that_the_filter_does_not_name_gets_through():
+    """Of every number that kernels know and some more, x32's among them, with arguments of 0."""
+    words = seccomp.ALLOWED + seccomp.DONE + seccomp.UNSUPPORTED
+    # The kernel's own two for probes, which no filter sees, end whoever else makes them.
+    named = {*map(int, words.split()[1::2]), *seccomp.CONDITIONAL, 335, 336}
+    code = f"""
+import ctypes, errno
+libc, zero = ctypes.CDLL(None, use_errno=True), ctypes.c_long(0)
+stopped = (errno.EPERM, errno.ENOSYS)
+for number in (*range(700), *range(1 << 30, (1 << 30) + 600)):
+    if number in {named}:
+        continue
+    ctypes.set_errno(0)
+    result = libc.syscall(ctypes.c_long(number), *[zero] * 6)
+    if result != -1 or ctypes.get_errno() not in stopped:
+        print(number, result, ctypes.get_errno())
+print("done")
+"""
+    outcome = await run_python(code, Limits(wall_s=60))
+    assert (outcome.stdout, outcome.exit) == ("done\n", Exit.finished)
+
+
+async def test_a_deleted_file_is_not_kept_by_a_map_of_it(neighbour):
+    """4.1 GiB in 10 s once: a file that is mapped lives on without a name and a handle."""
+    code = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+libc.mmap.restype, nothing = ctypes.c_void_p, ctypes.c_void_p(-1).value
+held = 0
+for _ in range(100):
+    with open("large", "wb+") as file:
+        os.unlink("large")
+        file.write(bytes(4096))
+        file.flush()
+        size, start = ctypes.c_size_t(4096), ctypes.c_long(0)
+        held += libc.mmap(None, size, 1, 2, file.fileno(), start) != nothing
+print(held)
+"""
+    outcome = await run_python(code, SMALL)
+    assert (outcome.stdout, outcome.exit) == ("0\n", Exit.finished)
 
 
 async def test_recursion_in_c_ends_in_an_error_or_a_crash(neighbour):

@@ -19,6 +19,7 @@ from rlhf.tools.calculator import CalculatorConfig
 from rlhf.tools.python import Gated, PythonConfig, PythonInterpreter
 from rlhf.tools.rollout import ToolRollout, with_tools
 from rlhf.tools.syntax import CallConfig, ToolsConfig, parts
+from rlhf.tools.tool import ToolFailed
 from rlhf.toys.tiny import build_tiny_model
 
 PROMPT = Prompt("sum", (), (1, 2), "46")
@@ -184,26 +185,75 @@ def test_a_call_may_compute_as_long_as_it_may_take(wall_s: float, cpu_s: int) ->
     assert (tool.limits.wall_s, tool.limits.cpu_s) == (wall_s, cpu_s)
 
 
-def test_a_call_that_has_no_turn_for_long_is_told_so(monkeypatch) -> None:
-    monkeypatch.setattr(python, "QUEUE_S", 0.05)
-    going, tool = asyncio.Event(), interpreter(num_parallel=1)
+class Slow:
+    name = "python"
 
-    class Slow:
-        name = "python"
+    def __init__(self) -> None:
+        self.going, self.now, self.most = asyncio.Event(), 0, 0
 
-        async def use(self, argument: str) -> str:
-            await going.wait()
-            return argument
-
-    async def two() -> tuple[str, str, str]:
-        tool.tool = Slow()
-        first = asyncio.create_task(tool.use("1"))
+    async def use(self, argument: str) -> str:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await self.going.wait()
         await asyncio.sleep(0)
-        second = await tool.use("2")
-        going.set()
-        return await first, second, await tool.use("3")
+        self.now -= 1
+        return argument
 
-    assert asyncio.run(two()) == ("1", "error: the interpreter is busy", "3")
+
+def test_calls_wait_for_their_turn_and_all_are_answered() -> None:
+    tool = interpreter(num_parallel=3)
+    tool.tool = slow = Slow()
+
+    async def all_at_once() -> list[str]:
+        calls = [asyncio.create_task(tool.use(str(n))) for n in range(200)]
+        await asyncio.sleep(0.05)
+        slow.going.set()
+        return await asyncio.gather(*calls)
+
+    assert asyncio.run(all_at_once()) == [str(n) for n in range(200)]
+    assert slow.most == 3
+
+
+def test_an_answer_whose_call_never_has_its_turn_has_failed_and_reads_nothing_of_it() -> None:
+    config = PythonConfig(num_parallel=1, queue_s=0.05)
+    rollout = Scripted()
+    rollout.script = {"": (code := "```python\nprint(3)\n```\n")}
+    tools = with_tools(rollout, config, ids, 500)
+    assert isinstance(tools, ToolRollout) and isinstance(tools.tool, Gated)
+    tools.tool.tool = slow = Slow()
+
+    async def two() -> tuple[Completion, ...]:
+        first = asyncio.create_task(tools.tool.use("1"))
+        await asyncio.sleep(0)
+        found = await tools.generate(PROMPT, Sampling(1, 500), 7)
+        slow.going.set()
+        assert await first == "1" == await tools.tool.use("1")
+        return found
+
+    (one,) = asyncio.run(two())
+    assert (one.text, one.observed, one.stopped, one.truncated) == (code, (), False, False)
+    assert one.failure == (
+        "the tool python failed: no turn within tools.queue_s=0.05; raise it, or tools.num_parallel"
+    )
+    begun = replace(one, text="so ", failure="")
+    assert begun.followed_by(one).failure == one.failure
+
+
+def test_a_machine_without_a_process_to_spare_fails_the_call(monkeypatch) -> None:
+    async def none_left(*arguments: object, **settings: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(python, "run_python", none_left)
+    with pytest.raises(ToolFailed, match="no process could be started"):
+        asyncio.run(interpreter().use("1"))
+
+
+def test_a_package_that_is_not_installed_is_refused_by_name() -> None:
+    assert list(PythonConfig().problems()) == []
+    assert list(PythonConfig(packages=["numpy", "no_such", "a b"]).problems()) == [
+        f"tools.packages: no package {name} is installed here; install it, or leave it out"
+        for name in ("no_such", "a b")
+    ]
 
 
 # --- steps of an answer ---------------------------------------------------------------------------

@@ -88,6 +88,7 @@ def test_collection_metrics_worked_by_hand(collected: list[Collected]) -> None:
             "rollout/num_tokens": 12,
             "rollout/length_mean": 12 / 5,
             "rollout/truncated_rate": 1 / 5,
+            "rollout/failed_rate": 0,
             "rollout/unique_rate": (1 + 1 / 2 + 1) / 3,
             "rollout/entropy": (0.6 + 1.0 + 1.0 + 1.0 + 3.4) / 12,
             "judge/score_mean": (1.0 + 0.25 + 0.0) / 3,
