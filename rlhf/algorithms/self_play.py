@@ -7,7 +7,8 @@ from itertools import chain, zip_longest
 from typing import ClassVar
 
 from rlhf.algorithms.base import AlgorithmConfig, Services
-from rlhf.collecting.matching import Label, Matching, compared, match
+from rlhf.collecting.baseline import against_one
+from rlhf.collecting.matching import Label, Matching, SelfPlayRule, compared, match
 from rlhf.options import Fact
 from rlhf.ranges import number
 from rlhf.records import Asked, Collected, Completion, Prompt, Sampling
@@ -71,8 +72,8 @@ class SelfPlayConfig(Matching, AlgorithmConfig):
 
 @dataclass(frozen=True, slots=True)
 class SelfPlay:
-    """SPPO, INPO, GPO, online IPO, IPO-MD, Nash-MD, XPO and VPO: they differ in who plays, in which
-    pairs are made and labelled how, and in the objective."""
+    """SPPO, INPO, GPO, online IPO, IPO-MD, Nash-MD, XPO, VPO and OSP: they differ in who plays, in
+    which pairs are made and labelled how, and in the objective."""
 
     rollout: Rollout
     judge: Judge
@@ -84,7 +85,10 @@ class SelfPlay:
     async def collect(self, asked: Asked) -> Collected:
         prompt, seed = asked.prompt, asked.seed
         completions = await self._players(prompt, seed)
-        verdict = await self.judge.judge(prompt, completions)
+        if self.config.rule is SelfPlayRule.ranked:
+            verdict = await against_one(self.judge, prompt, completions, self.config)
+        else:
+            verdict = await self.judge.judge(prompt, completions)
         comparison = compared(verdict, completions, self.config)
         preferences, dropped = match(
             prompt, completions, comparison, self.config, self.learns_from_ties, seed

@@ -38,6 +38,9 @@ class SelfPlayRule(Enum):
     initial policy or a mixture, every two of different sides."""
     iid = "iid"
     """The first with the second, the third with the fourth, and so on: independent pairs."""
+    ranked = "ranked"
+    """The best with the worst, the next best with the next worst, and so on, where each was judged
+    beside one of them alone."""
 
 
 class Label(Enum):
@@ -223,6 +226,9 @@ def _would_be_pairs(players: list[Player], rule: SelfPlayRule) -> list[tuple[Pla
             # The sort is stable: equal scores stay in the order of their samples.
             ranked = sorted(players, key=lambda player: -player.score)
             return [(ranked[0], ranked[-1])]
+        case SelfPlayRule.ranked:
+            ranked = sorted(players, key=lambda player: -player.score)
+            return [(ranked[i], ranked[-1 - i]) for i in range(len(ranked) // 2)]
         case SelfPlayRule.all_pairs:
             teams = {player.completion.mixture for player in players}
             return [
@@ -247,7 +253,7 @@ def _label(
         return None
     if config.label is Label.sampled:
         return Labelled(a, b, 1.0) if rng.random() < win_prob else Labelled(b, a, 1.0)
-    ranked = config.rule is SelfPlayRule.best_worst
+    ranked = config.rule in (SelfPlayRule.best_worst, SelfPlayRule.ranked)
     lead = a.score - b.score if ranked else win_prob - 0.5
     if config.label is Label.hard:
         win_prob = 0.5 + 0.5 * ((lead > 0) - (lead < 0))
