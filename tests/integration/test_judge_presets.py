@@ -111,6 +111,9 @@ def test_every_preset_of_the_page_is_here_and_is_a_file():
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     listed = {name for row in rows for name in re.findall(r"`judge=(\w+)`", row)}
     assert listed | {"self"} == PRESETS.keys()
+    readme = (CONF.parent / "README.md").read_text()
+    (row,) = re.findall(r"^\| who judges, ready-made \|(.*?)\(\[", readme, re.MULTILINE)
+    assert re.findall(r"`(?:judge=)?(\w+)`", row) == sorted(PRESETS)
     assert all((CONF / "judge" / f"{name}.yaml").exists() for name in PRESETS)
 
 
