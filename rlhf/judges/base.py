@@ -1,6 +1,7 @@
 """What every judge says of itself, and what it may leave as it is here."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -11,7 +12,7 @@ from rlhf.judges.groups import GroupJudge
 from rlhf.judges.programs.written import Writer
 from rlhf.options import Fact, Option
 from rlhf.ranges import number
-from rlhf.records import Prompt
+from rlhf.records import Prompt, Verdict
 from rlhf.stages import Judge
 
 
@@ -94,6 +95,19 @@ class JudgeConfig(Option):
         """Where several that are asked together have the same, they share workers, and the model in
         them; None of one that has its own."""
         return None
+
+    @property
+    def learns(self) -> bool:
+        """Whether it judges a round by what earlier ones have shown, with `noted` and `knowing`."""
+        return False
+
+    def noted(self, name: str, verdicts: Sequence[Verdict]) -> Any:
+        """What a round's verdicts, in which its parts begin with that name, have shown; JSON."""
+        raise NotImplementedError(f"judge={self.name} learns nothing")
+
+    def knowing(self, notes: Sequence[Any]) -> AbstractContextManager[None]:
+        """Within it, the judge goes by what was noted of earlier rounds."""
+        raise NotImplementedError(f"judge={self.name} learns nothing")
 
     @property
     def known_game(self) -> str | None:

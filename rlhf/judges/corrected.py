@@ -1,36 +1,34 @@
 """A verifier that is known to err, corrected for how often it does."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from rlhf.config.texts import location
 from rlhf.judges.base import JudgeConfig, Seat
 from rlhf.judges.joining import all_failures, all_parts
 from rlhf.judges.members import member_problems, needs_of
+from rlhf.judges.rates import (
+    CONFIRMED,
+    MEMBER,
+    OVERTURNED,
+    Rates,
+    Seen,
+    rates_in,
+    running,
+    seen,
+)
 from rlhf.options import Fact
 from rlhf.problems import InputError
 from rlhf.ranges import number
-from rlhf.records import Completion, Judgement, Prompt
+from rlhf.records import Completion, Judgement, Prompt, Verdict
 from rlhf.seeds import derive_seed
 from rlhf.stages import Judge
 
-MEMBER, APPEAL = "of", "appeal"
-OVERTURNED, CONFIRMED = "overturned", "confirmed"
-"""Parts: whether the appeal calls right what did not pass, and what passed."""
-
-
-class Rates(NamedTuple):
-    """How often a verifier errs."""
-
-    false_positive: float
-    """How often a wrong answer passes."""
-    false_negative: float
-    """How often a right one does not."""
+APPEAL = "appeal"
 
 
 class Form(Enum):
@@ -62,6 +60,10 @@ class CorrectedConfig(JudgeConfig):
     form: Form = Form.backward
     appeals: float = number(0.1, above=0, at_most=1)
     """Share of the answers that `appeal` is asked about; which, follows from their text."""
+    estimate: bool = False
+    """Estimate both rates as the run goes on, by the appeals of earlier rounds, beside which those
+    above count as much as 20 appeals. Evaluations go by those above, so that they can be compared.
+    """
 
     def asks(self) -> Mapping[str, JudgeConfig]:
         return self.members
@@ -78,6 +80,25 @@ class CorrectedConfig(JudgeConfig):
                 return rates_in(self.rates_file)
         return Rates(self.false_positive, self.false_negative)
 
+    @property
+    def learns(self) -> bool:
+        return self.estimate
+
+    def noted(self, name: str, verdicts: Sequence[Verdict]) -> Any:
+        prefix = f"{name}." if name else ""
+        return list(seen([one.parts for one in verdicts], prefix))
+
+    @contextmanager
+    def knowing(self, notes: Sequence[Any]) -> Iterator[None]:
+        """Raises WorthNothing for rates that cannot be corrected for."""
+        total = Seen(*map(sum, zip(*notes, strict=True)))
+        before = _RUNNING.get()
+        token = _RUNNING.set((*before, (self, running(self.rates, total))))
+        try:
+            yield
+        finally:
+            _RUNNING.reset(token)
+
     def gives(self) -> Set[Fact]:
         return {Fact.verdicts}
 
@@ -92,6 +113,11 @@ class CorrectedConfig(JudgeConfig):
                 f"{APPEAL}"
             )
             return
+        if self.estimate and APPEAL not in self.members:
+            yield (
+                "judge.estimate=true: needs one who knows better; add "
+                "+judge@judge.members.appeal=..., or remove it"
+            )
         problems = list(member_problems(self.members))
         yield from problems
         yield from (
@@ -126,6 +152,7 @@ class Corrected:
     def __init__(self, config: CorrectedConfig, judge: Judge, appeal: Judge | None) -> None:
         self._judge = judge
         self._appeal = appeal
+        self._config = config
         self._rates = config.rates
         self._form = config.form
         self._share = config.appeals
@@ -134,16 +161,17 @@ class Corrected:
         """Missing where it is."""
         found = await self._judge.judge(prompt, completions)
         assert isinstance(found, Judgement), "who says right or wrong gives scores"
-        scores = tuple(
-            None if r is None else corrected(r, self._rates, self._form) for r in found.scores
-        )
-        told = "{:g},{:g}".format(*self._rates)
+        rates = next((r for one, r in _RUNNING.get() if one is self._config), self._rates)
+        scores = tuple(None if r is None else corrected(r, rates, self._form) for r in found.scores)
+        told = "{:g},{:g}".format(*rates)
+        size = len(scores)
+        in_force = {name: (rate,) * size for name, rate in rates._asdict().items()}
         form = "" if self._form is Form.backward else f"{self._form.value}: "
         verdict = replace(
             found,
             scores=scores,
             judge=f"corrected({form}{told})/{found.judge}@1",
-            parts=all_parts({MEMBER: found}),
+            parts=all_parts({MEMBER: found}) | (in_force if self._config.estimate else {}),
             member_failures=all_failures({MEMBER: found}),
         )
         return (
@@ -174,6 +202,10 @@ class Corrected:
         return replace(verdict, parts={**verdict.parts, **told}, member_failures=failures)
 
 
+_RUNNING: ContextVar[tuple[tuple[CorrectedConfig, Rates], ...]] = ContextVar("running", default=())
+"""The rates that are in force while a round is collected, of those whose rates are estimated."""
+
+
 def _drawn(prompt: Prompt, completion: Completion) -> float:
     """From 0 up to 1, evenly, and the same for the same answer."""
     return derive_seed("appeal", prompt.id, prompt.prefix + completion.text) / 2**62
@@ -184,33 +216,3 @@ def corrected(outcome: float, rates: Rates, form: Form = Form.backward) -> float
     if form is Form.forward:
         return rates.false_negative - 1 + outcome
     return (outcome - rates.false_positive) / (1 - sum(rates))
-
-
-def rates_by_appeals(passed: float, overturned: float, confirmed: float) -> Rates:
-    """Of shares: of answers that passed, of those that failed that the appeal calls right, and of
-    those that passed.
-
-    What the appeal says is taken for true; the share overturned alone is not how often right
-    answers fail. A rate over nothing is 0.
-    """
-    wrongly_failed, rightly_passed = (1 - passed) * overturned, passed * confirmed
-    wrongly_passed, rightly_failed = passed * (1 - confirmed), (1 - passed) * (1 - overturned)
-    right, wrong = wrongly_failed + rightly_passed, wrongly_passed + rightly_failed
-    return Rates(wrongly_passed / wrong if wrong else 0.0, wrongly_failed / right if right else 0.0)
-
-
-def rates_in(file: str) -> Rates:
-    """Raises InputError if the file has no such."""
-    try:
-        found = json.loads(Path(file).read_text(encoding="utf-8"))
-        rates = Rates(float(found["false_positive"]), float(found["false_negative"]))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            [
-                f'judge.rates_file={file}: is no JSON such as {{"false_positive": 0.1, '
-                f'"false_negative": 0.2}} ({error!r})'
-            ]
-        ) from error
-    if not all(0 <= rate < 1 for rate in rates):
-        raise InputError([f"judge.rates_file={file}: has {rates}; a rate is at least 0, below 1"])
-    return rates

@@ -34,6 +34,7 @@ from rlhf.config.models import MAX_LOGPROB_GAP, Transport
 from rlhf.data.rendering import Renderer
 from rlhf.judges.base import JudgeConfig, Measure
 from rlhf.judges.members import failure_limits
+from rlhf.judges.running import OWNER, Learning, learners
 from rlhf.launching.configuration import Config
 from rlhf.launching.inputs import Inputs
 from rlhf.launching.judging import Judges, first_of_all
@@ -268,6 +269,8 @@ def make_collector(
     if inputs.seeds:
         first = config.algorithm.warm_start().make(offered)
         collector = WarmStarted(RoundCollector(first, OneRound(inputs.seeds), *last), collector)
+    if learning := learners(config.judge):
+        collector = Learning(collector, learning, ledger.page(OWNER), config.max_staleness)
     curator = config.curator.make(ledger.page("curator"), config.max_staleness)
     if curator is not None:
         collector = Curated(collector, curator)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from rlhf.judges.corrected import CONFIRMED, MEMBER, OVERTURNED, Rates, rates_by_appeals
+from rlhf.judges.rates import CONFIRMED, MEMBER, OVERTURNED, Rates, rates_by_appeals
 from rlhf.launching.command_line import told
 from rlhf.problems import InputError
 from rlhf.storage.run_directory import CONFIG

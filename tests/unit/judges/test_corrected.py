@@ -6,11 +6,16 @@ from statistics import fmean
 
 import pytest
 
-from rlhf.judges.corrected import CorrectedConfig, Form, Rates, corrected, rates_by_appeals
+from rlhf.judges.corrected import CorrectedConfig, Form, corrected
+from rlhf.judges.panel import PanelConfig
+from rlhf.judges.rates import Rates, Seen, WorthNothing, rates_by_appeals, running, seen
+from rlhf.judges.running import Learning, learners
 from rlhf.judges.text import TextJudgeConfig
 from rlhf.judges.verifier import VerifierConfig
 from rlhf.options import Fact
-from rlhf.records import Completion, Judgement, Message, Prompt
+from rlhf.records import Collected, Completion, Judgement, Message, Prompt
+from rlhf.stages import Judge
+from rlhf.storage.ledger import Page
 
 RATES = Rates(0.1, 0.2)
 
@@ -135,6 +140,91 @@ def test_rates_come_back_from_a_simulated_verifier_and_its_appeals():
         fmean(passed), fmean(r for p, r in both if not p), fmean(r for p, r in both if p)
     )
     assert found == pytest.approx(RATES, abs=0.01)
+
+
+# --- estimated as a run goes on -------------------------------------------------------------------
+
+BEFORE = Rates(0.1, 0.2)
+
+
+def test_running_rates_by_hand():
+    """60 of 100 passed, 5 of 20 failures were overturned: 1/7, and as many appeals of the prior."""
+    total = Seen(100, 60, 20, 5.0)
+    assert running(BEFORE, Seen()) == BEFORE
+    assert running(BEFORE, total) == pytest.approx((0.1, (0.2 + 1 / 7) / 2))
+    # 10 of what passed were asked about too, and 9 confirmed: 6 of 36 wrong ones pass.
+    total = Seen(100, 60, 20, 5.0, 10, 9.0)
+    expected = ((20 * 0.1 + 10 * 6 / 36) / 30, (20 * 0.2 + 20 * 10 / 64) / 40)
+    assert running(BEFORE, total) == pytest.approx(expected)
+
+
+def test_a_verifier_that_is_worth_nothing_ends_the_run():
+    with pytest.raises(WorthNothing, match="says less than a guess"):
+        running(BEFORE, Seen(100, 50, 5000, 5000.0, 5000, 0.0))
+
+
+def test_what_a_round_shows_is_counted_from_its_parts():
+    parts = {"maths.of": (1.0, 0.0, None), "maths.overturned": (None, 1.0, None),
+             "maths.confirmed": (0.0, None, None)}  # fmt: skip
+    assert seen([parts, parts], "maths.") == (4, 2, 2, 2.0, 2, 0.0)
+    assert seen([{}], "") == Seen()
+
+
+def learning(page: Page, max_staleness: int = 0) -> tuple[Learning, Judge, list[Judgement]]:
+    """Rounds of four answers, of which `a` and `b` pass, by a panel's member; the appeal calls `a`
+    and `c` right."""
+    members = {"of": VerifierConfig(), "appeal": VerifierConfig()}
+    config = CorrectedConfig(members=dict(members), appeals=1.0, estimate=True, false_negative=0.2)
+    assert list(config.problems()) == []
+    panel = PanelConfig(members={"maths": config, "other": VerifierConfig()})
+    inner = config.over({"of": Outcomes("a", "b"), "appeal": Outcomes("a", "c")})
+    judge = panel.over({"maths": inner, "other": Outcomes("a")})
+    prompt = Prompt("p", (Message("user", "?"),), (1,))
+    told: list[Judgement] = []
+
+    class Rounds:
+        async def collect(self, round: int) -> list[Collected]:
+            # In a task of its own, as prompts are.
+            verdict = await asyncio.create_task(judge.judge(prompt, group(*"abcd")))
+            told.append(verdict)
+            return [Collected(prompt, (), verdict, (), ())]
+
+    return Learning(Rounds(), learners(panel), page, max_staleness), judge, told
+
+
+def test_each_round_goes_by_those_before_it_and_so_does_one_that_is_resumed():
+    page = Page({})
+    collector, judge, told = learning(page)
+
+    async def rounds() -> None:
+        for round in range(3):
+            await collector.collect(round)
+
+    asyncio.run(rounds())
+    # By a round of two that passed, one rightly, and two that failed, one wrongly.
+    first = running(BEFORE, Seen(4, 2, 2, 1.0, 2, 1.0))
+    second = running(BEFORE, Seen(8, 4, 4, 2.0, 4, 2.0))
+    in_force = [one.parts["maths.false_negative"][0] for one in told]
+    assert in_force == [0.2, first.false_negative, second.false_negative]
+    assert told[2].parts["maths"] == pytest.approx([corrected(r, second) for r in (1, 1, 0, 0)])
+    # What judges something else meanwhile, such as an evaluation, goes by the rates that are given.
+    prompt = Prompt("p", (Message("user", "?"),), (1,))
+    outside = asyncio.run(judge.judge(prompt, group(*"abcd")))
+    assert outside.parts["maths"] == told[0].parts["maths"]
+    again, _, resumed = learning(Page({r: n for r, n in page.notes.items() if r < 2}))
+    asyncio.run(again.collect(2))
+    assert resumed[0] == told[2]
+    late, _, found = learning(Page(dict(page.notes)), max_staleness=1)
+    asyncio.run(late.collect(2))
+    assert found[0] == told[1]
+
+
+def test_who_estimates_needs_who_knows_better():
+    config = CorrectedConfig(members={"of": VerifierConfig()}, estimate=True)
+    (problem,) = config.problems()
+    assert problem.startswith("judge.estimate=true: needs one who knows better; add +judge@")
+    assert learners(CorrectedConfig(members={"of": VerifierConfig()})) == {}
+    assert learners(config).keys() == {""}
 
 
 def test_rates_of_a_file_count_instead(tmp_path):
