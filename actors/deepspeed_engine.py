@@ -103,6 +103,10 @@ class DeepSpeedEngine:
         """transformers' own, of the model."""
         return self._plain_model().config
 
+    def compile(self) -> None:
+        """From now on torch compiles forward and backward passes, once for all lengths."""
+        self._engine.module.compile(dynamic=True)
+
     def step(
         self, micro_batches: Sequence[Any], loss: Callable[[Any], Tensor], learning_rate: float
     ) -> StepResult:

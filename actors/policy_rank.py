@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rlhf.config.models import LOGPROB_NOISE, DType, Optimizer, PolicyConfig, Transport
+from rlhf.learning.compiling import compile_checked
 from rlhf.learning.packing import Packing
 from rlhf.learning.pair_losses import PairLosses, sides_of, units_of
 from rlhf.learning.reading import CannotPack, RowReader, find_packing
@@ -104,6 +105,11 @@ class PolicyRank:
         torch.manual_seed(derive_seed(self._plan.seed, "policy rank", self._rank))
         self._engine = DeepSpeedEngine(path, self._plan.dtype, config)
         self._reader = RowReader(self._engine.model, self._engine.device, self._packing())
+        if config.compile:
+            vocabulary = self._engine.config.get_text_config().vocab_size
+            noise = LOGPROB_NOISE[self._plan.dtype]
+            self._engine.model.eval()
+            compile_checked(self._reader, self._engine.compile, vocabulary, noise)
 
     def _packing(self) -> Packing | None:
         found = None

@@ -226,6 +226,9 @@ class PolicyConfig:
     gradient_checkpointing: bool = False
     offload: Offload = Offload.none
     attention: Attention = Attention.auto
+    compile: bool = False
+    """Compile its passes by torch, once for all lengths; at the start its numbers are compared with
+    those from before. Takes a minute, and a C++ compiler on CPUs."""
     deepspeed: dict[str, Any] = field(default_factory=dict)
     """Further settings of DeepSpeed's own, by name:
     `+policy.deepspeed.communication_data_type=fp32`."""
@@ -248,6 +251,16 @@ class PolicyConfig:
             yield (
                 f"policy.attention={self.attention.value}: takes no mask by which rows are packed; "
                 "set policy.packing=false too"
+            )
+        if self.compile and self.zero_stage == 3:
+            yield (
+                "policy.compile=true: ZeRO 3 brings weights layer by layer, which compiled passes "
+                "do not wait for; set policy.zero_stage=2, or leave it out"
+            )
+        if self.compile and self.lora_rank:
+            yield (
+                "policy.compile=true: with LoRA, passes without the adapter are asked for too; set "
+                "policy.lora_rank=0, or leave it out"
             )
         yield from deepspeed_problems(self.deepspeed)
 

@@ -116,7 +116,7 @@ def find_packing(model: Any, config: Any, device: torch.device) -> Packing:
     """
     config = config.get_text_config()
     packing = Packing(config.hidden_size, _longest(config))
-    rows, others = _probe(config.vocab_size, 5), _probe(config.vocab_size, 11)
+    rows, others = probe_rows(config.vocab_size, 5), probe_rows(config.vocab_size, 11)
     trees = packing.trees(rows)
     padded = completion_logprobs(model, pad(rows, device))
     elsewhere = completion_logprobs(model, pad(others, device))
@@ -144,7 +144,7 @@ def _longest(config: Any) -> int:
     return min(limits)
 
 
-def _probe(vocabulary: int, step: int) -> list[Tokens]:
+def probe_rows(vocabulary: int, step: int) -> list[Tokens]:
     """Two prompts with three answers each, two of which begin alike; prompts differ by `step`, so
     that answers are the same under another prompt."""
 
