@@ -226,6 +226,7 @@ async def trained(world: World, directory: Path) -> dict[str, Any]:
         checkpoint_every=0,
     )
     gc.collect()
+    gc.freeze()  # as a run does
     began, cpu = time.monotonic(), time.process_time()
     async with stalls.watched():
         await train(run)

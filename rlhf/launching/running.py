@@ -6,6 +6,7 @@ for the other workers, which need not start again.
 """
 
 import asyncio
+import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,9 @@ async def run(setting: Setting, checkpoint: Checkpoint | None) -> None:
     stop = StopRequest(tracker.note)
     with stop.listening():
         crew = await stop.unless_asked(_start(setting, checkpoint))
+        # What is there by now stays: to look through it for garbage would hold everything up.
+        gc.collect()
+        gc.freeze()
         roles = [role for role, workers in crew.by_role.items() if workers]
         restarts = Restarts(roles, tracker.records(), tracker.alert)
         lives = _Lives(setting.config.cluster.max_restarts, checkpoint)

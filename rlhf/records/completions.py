@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from rlhf.records.numbers import Nats, TokenIds
+from rlhf.records.pickling import sent_often
 
 PROMPT_MESSAGES = "prompt_messages"
 """The column in which a run keeps the conversation, where a prompt is one of several turns."""
@@ -18,6 +19,7 @@ class Message(NamedTuple):
     content: str
 
 
+@sent_often
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A question as the policy reads it; rendered and tokenized once, in `rlhf.data.rendering`."""
@@ -78,6 +80,7 @@ class Sampling:
     """Texts, the first of which ends a completion that is only a step of an answer."""
 
 
+@sent_often
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One answer of the policy."""

@@ -6,9 +6,11 @@ from typing import NamedTuple, Protocol
 
 from rlhf.records.completions import Completion, Emphasis, Prompt, Tokens
 from rlhf.records.drops import Dropped
+from rlhf.records.pickling import sent_often
 from rlhf.records.verdicts import Said, Verdict
 
 
+@sent_often
 @dataclass(frozen=True, slots=True)
 class Side:
     """One of the two completions that a preference compares, in the prompt that it answers."""
@@ -38,6 +40,7 @@ class Side:
         return Tokens(self.prompt.token_ids, own.token_ids, own.observed, self.emphasis)
 
 
+@sent_often
 @dataclass(frozen=True, slots=True)
 class Preference:
     """Two completions, of which a judge prefers the first."""

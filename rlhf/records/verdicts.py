@@ -6,6 +6,8 @@ from itertools import combinations
 from math import isfinite
 from typing import NamedTuple, Protocol
 
+from rlhf.records.pickling import sent_often
+
 Parts = Mapping[str, tuple[float | None, ...]]
 """What a verdict is made of, by name: a number per completion, None where that part is missing."""
 Failures = Mapping[str, tuple[bool, ...]]
@@ -13,6 +15,7 @@ Failures = Mapping[str, tuple[bool, ...]]
 asked itself, whether it failed to answer."""
 
 
+@sent_often
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What a judge thinks of one group of completions."""
@@ -45,6 +48,7 @@ class Judgement:
         return tuple(score is None or not isfinite(score) for score in self.scores)
 
 
+@sent_often
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """What a pairwise judge thinks of one group of completions."""

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.records import Completion
+from rlhf.records import Comparison, Completion, Judgement, Message, Preference, Prompt
 from rlhf.records.numbers import Nats, TokenIds
 
 ids = st.lists(st.integers(0, 2**31 - 1), max_size=20).map(tuple)
@@ -67,3 +68,14 @@ def test_a_completion_holds_eight_bytes_a_token_and_sends_no_more():
     assert len(pickle.dumps(long)) < 8.1 * size
     again = pickle.loads(pickle.dumps(long))
     assert again == long and hash(again) == hash(long)
+
+
+def test_records_arrive_as_they_were_sent():
+    prompt = Prompt("p", (Message("user", "?"),), (1, 2), row={"more": 1})
+    long = Completion("p", 0, (3, 4), (-0.5, -1.0), "text", False, 7, observed=((0, 1),))
+    pair = Preference.over(prompt, long, replace(long, sample=1), 1.0, 0.0, "judge@1")
+    verdict = Judgement((1.0, 0.0), "judge@1", parts={"a": (1.0, None)})
+    for record in (pair, verdict, Comparison(((0.5,),), "judge@1")):
+        sent = pickle.loads(pickle.dumps(record))
+        assert sent == record and type(sent) is type(record)
+    assert pickle.loads(pickle.dumps(prompt)).row == {"more": 1}
