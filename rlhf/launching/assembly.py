@@ -193,7 +193,7 @@ class RunStores:
     @classmethod
     def of(cls, config: Config, directory: Path, first_round: int) -> "RunStores":
         own = config.algorithm.store(directory, first_round, config.num_rounds)
-        return cls(PreferenceStore(directory), own)
+        return cls(PreferenceStore(directory, first_round), own)
 
     def prepare(self, round: int, collected: Sequence[Collected]) -> Callable[[], None]:
         """`rlhf.stages.Store`."""

@@ -18,6 +18,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from rlhf.launching import secrets
 from rlhf.launching.checks import config_problems
 from rlhf.launching.configuration import Config
 from rlhf.launching.overrides import as_hydra_reads, empty_texts
@@ -153,7 +154,7 @@ def complete(composed: DictConfig) -> Any:
     if missing:
         raise InputError([f"{key}: is required; add {key}=... to the command" for key in missing])
     config = OmegaConf.to_object(composed)
-    if problems := list(empty_texts(config)):
+    if problems := [*empty_texts(config), *secrets.in_values(config)]:
         raise InputError(problems)
     return config
 

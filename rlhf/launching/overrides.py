@@ -19,6 +19,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from rlhf.config.texts import FILLED, LOCATION
+from rlhf.launching import secrets
 from rlhf.launching.configuration import SCHEMAS
 from rlhf.problems import InputError
 
@@ -33,6 +34,9 @@ def as_hydra_reads(words: Sequence[str], schema: type) -> list[str]:
 
     Raises InputError, naming key and value, for what cannot be meant one way only.
     """
+    # First of all: nothing below keeps from repeating a value, and Hydra writes it to a file.
+    if secret := list(secrets.in_words(words)):
+        raise InputError(secret)
     sweeping = any(word in ("-m", "--multirun") for word in words)
     keys = _Keys(schema)
     read, problems = [], []

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from rlhf.problems import InputError
 from rlhf.storage.ledger import Ledger
 from rlhf.storage.reading import read_json
+from rlhf.storage.store import fsync
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -77,7 +78,7 @@ class RoundCheckpoints:
         (temporary / STATE).write_text(json.dumps(state, indent=1))
         _write_manifest(temporary)
         os.rename(temporary, final)
-        _fsync(self._directory)
+        fsync(self._directory)
         _replace(self._directory / LATEST, name)
         for old in complete_names(self._directory)[: -self._keep]:
             _remove(self._directory / old)
@@ -155,7 +156,7 @@ def _write_manifest(directory: Path) -> None:
     paths = sorted(directory.rglob("*"))
     files = {str(path.relative_to(directory)): _describe(path) for path in paths if path.is_file()}
     for path in paths:  # folders too, or a power cut could lose the names of the files in them
-        _fsync(path)
+        fsync(path)
     _replace(directory / MANIFEST, json.dumps(files, indent=1))
 
 
@@ -175,14 +176,6 @@ def _describe(file: Path) -> dict[str, Any]:
 def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     temporary.write_text(text)
-    _fsync(temporary)
+    fsync(temporary)
     os.replace(temporary, path)
-    _fsync(path.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    fsync(path.parent)

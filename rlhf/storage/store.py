@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,25 +59,43 @@ PIECE_BYTES = 1 << 24
 class PreferenceStore:
     """Keeps every preference of a run, and every one that was dropped, with its provenance."""
 
-    def __init__(self, directory: Path) -> None:
-        """`directory` is the run directory; files go to `preferences/` in it."""
+    def __init__(self, directory: Path, first_round: int | None = None) -> None:
+        """`directory` is the run directory; files go to `preferences/` in it. The run goes on at
+        `first_round`: files of it and of later rounds, left by an earlier start, go."""
         self._directory = directory / "preferences"
+        if first_round is not None:
+            delete_rounds(self._directory, first_round)
 
     def write(self, round: int, collected: Sequence[Collected]) -> None:
-        """Writes one round's file, complete or not at all; the same input gives the same bytes."""
+        """Writes one round's file, complete or not at all; the same input gives the same bytes. It
+        is on disk when this returns."""
         self.prepare(round, collected)()
 
     def prepare(self, round: int, collected: Sequence[Collected]) -> Callable[[], None]:
         """As `write`, but the file gets its name when what is returned is called."""
-        self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"round_{round:06d}.parquet"
-        unfinished = path.with_suffix(".tmp")
-        # Of a text in many pairs there is one in the file, and a number for each.
-        options = {"compression": "zstd", "dictionary_pagesize_limit": PIECE_BYTES}
-        with pq.ParquetWriter(unfinished, SCHEMA, **options) as writer:
-            for rows in _pieces(round, collected):
-                writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
-        return partial(os.replace, unfinished, path)
+        return prepare_table(path, SCHEMA, _pieces(round, collected))
+
+
+def prepare_table(
+    path: Path, schema: pa.Schema, pieces: Iterable[list[dict[str, Any]]]
+) -> Callable[[], None]:
+    """A Parquet file of rows, which is old or new at any time, never half; it is on disk, and
+    gets its name when what is returned is called."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".tmp")
+    # Of a text in many pairs there is one in the file, and a number for each.
+    options = {"compression": "zstd", "dictionary_pagesize_limit": PIECE_BYTES}
+    with pq.ParquetWriter(unfinished, schema, **options) as writer:
+        for rows in pieces:
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    fsync(unfinished)
+    return partial(_name, unfinished, path)
+
+
+def _name(unfinished: Path, path: Path) -> None:
+    os.replace(unfinished, path)
+    fsync(path.parent)
 
 
 def _pieces(round: int, collected: Sequence[Collected]) -> Iterator[list[dict[str, Any]]]:
@@ -93,6 +111,23 @@ def _pieces(round: int, collected: Sequence[Collected]) -> Iterator[list[dict[st
             size += len(row["prompt"]) + len(row.get("chosen", "")) + len(row.get("rejected", ""))
     if rows:
         yield rows
+
+
+def delete_rounds(directory: Path, first: int) -> None:
+    """Deletes a folder's files of that round and of later ones, and any that were never whole."""
+    for path in directory.glob("round_*"):
+        number = path.stem.removeprefix("round_")
+        if path.suffix == ".tmp" or (number.isdigit() and int(number) >= first):
+            path.unlink()
+
+
+def fsync(path: Path) -> None:
+    """Of a file, what it holds, and of a folder, the names in it, are on disk on return."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def round_files(directory: Path) -> list[Path]:
@@ -208,6 +243,8 @@ class MetricsLog:
         if old is None:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(_line(record))
+                file.flush()
+                os.fsync(file.fileno())
         else:
             self._replace([*self.read()[:-1], record])
         self._last = record
@@ -244,7 +281,7 @@ def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces the file, which is old or new at any time, never half."""
+    """Replaces the file, which is old or new at any time, never half, and on disk on return."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.tmp")
     with unfinished.open("w", encoding="utf-8") as file:
@@ -252,6 +289,7 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(unfinished, path)
+    fsync(path.parent)
 
 
 def _line(record: Mapping[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """Finished trees on disk: a journal while a round goes on, one Parquet file per finished round."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence, Set
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlhf.records import Collected, Prompt
-from rlhf.storage.store import write_atomically
+from rlhf.storage.store import delete_rounds, prepare_table, write_atomically
 from rlhf.tree.nodes import JUDGED, Tree, searched
 
 TREES = "trees"
@@ -93,6 +92,8 @@ class TreeStore:
         planned = self._directory / PLANNED
         is_same = not planned.exists() or json.loads(planned.read_text()) == num_rounds
         write_atomically(planned, json.dumps(num_rounds))
+        if not is_same:
+            delete_rounds(self._directory, first_round)
         self._unfinished = list(_journal_records(self._journal)) if is_same else []
         self._rewrite()  # without a last line that a crash has cut
         finished = (
@@ -122,13 +123,11 @@ class TreeStore:
         """As `write`, once what is returned is called."""
         rows = [{"round": round, **tree.record()} for tree in searched(collected)]
         path = self._directory / f"round_{round:06d}.parquet"
-        unfinished = path.with_suffix(".tmp")
-        table = pa.Table.from_pylist(rows, schema=SCHEMA)
-        pq.write_table(table, unfinished, compression="zstd")
-        return partial(self._keep, unfinished, path, {_key(row) for row in rows})
+        name = prepare_table(path, SCHEMA, [rows])
+        return partial(self._keep, name, {_key(row) for row in rows})
 
-    def _keep(self, unfinished: Path, path: Path, written: Set[tuple[str, int]]) -> None:
-        os.replace(unfinished, path)
+    def _keep(self, name: Callable[[], None], written: Set[tuple[str, int]]) -> None:
+        name()
         self._unfinished = [r for r in self._unfinished if _key(r) not in written]
         self._rewrite()
 

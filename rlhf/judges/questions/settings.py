@@ -75,10 +75,12 @@ def _endpoint_problems(endpoint: str, model: str | None) -> Iterator[str]:
     except ValueError:  # a port that is no number, a bracket too many
         yield "judge.endpoint: is no URL; give one such as http://judge:8000/v1"
         return
-    if url.username is not None:
+    if "@" in endpoint or url.query:
         # Not repeated here: it would end up in logs, as the configuration does in files.
-        yield "judge.endpoint: contains a user name; set the key as AGON_JUDGE_API_KEY instead"
-    elif not is_web or url.query or url.fragment:
+        yield (
+            "judge.endpoint: contains a login or a query; set the key as AGON_JUDGE_API_KEY instead"
+        )
+    elif not is_web or url.fragment:
         yield f"judge.endpoint={endpoint}: must be a URL such as http://judge:8000/v1"
     if not model:
         yield "judge.model: is required with judge.endpoint; add judge.model=<name of its model>"

@@ -206,7 +206,7 @@ URL = "http://judge:8000/v1"
         ({"path": "some/model", "model": "m"}, ["judge.model=m: is read with judge.endpoint only"]),
         ({"endpoint": "judge:8000", "model": "m"}, ["judge.endpoint=judge:8000: must be a URL"]),
         ({"endpoint": "http://judge:x/v1", "model": "m"}, ["judge.endpoint: is no URL"]),
-        ({"endpoint": "http://me:secret@judge/v1", "model": "m"}, ["contains a user name"]),
+        ({"endpoint": "http://me:secret@judge/v1", "model": "m"}, ["contains a login or a query"]),
         ({"template": "/absent"}, ["one is required", "judge.template=/absent: cannot be read"]),
     ],
 )

@@ -1,6 +1,7 @@
 """Preferences in Parquet and numbers in `metrics.jsonl`, as they are on disk."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,44 @@ def test_reading_before_the_first_round_gives_an_empty_table(tmp_path: Path) -> 
     table = store.read(tmp_path)
     assert table.schema == store.SCHEMA
     assert table.num_rows == 0
+
+
+def test_a_run_that_goes_on_leaves_no_file_of_later_rounds(
+    tmp_path: Path, collected: Collected
+) -> None:
+    """As where it is resumed to fewer rounds than it had done, and never writes them anew."""
+    for number in (0, 4, 5, 6, 1_000_000):
+        PreferenceStore(tmp_path).write(number, [collected])
+    (tmp_path / "preferences/round_000002.tmp").write_text("cut off")
+    (tmp_path / "preferences/notes.txt").write_text("mine")
+    PreferenceStore(tmp_path, 5)
+    left = {path.name for path in (tmp_path / "preferences").iterdir()}
+    assert left == {"round_000000.parquet", "round_000004.parquet", "notes.txt"}
+
+
+@pytest.fixture
+def flushed(monkeypatch) -> list[str]:
+    """Names of the files and folders that were written through to the disk."""
+    names: list[str] = []
+    real = os.fsync
+
+    def noted(handle: int) -> None:
+        names.append(os.path.basename(os.readlink(f"/proc/self/fd/{handle}")))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return names
+
+
+def test_a_round_is_on_disk_when_it_is_written(
+    tmp_path: Path, collected: Collected, flushed: list[str]
+) -> None:
+    PreferenceStore(tmp_path).write(7, [collected])
+    assert flushed == ["round_000007.tmp", "preferences"]
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    assert flushed[2:] == ["metrics.jsonl.tmp", tmp_path.name]
+    log.write(0, {"policy/loss": 1.0})
+    assert flushed[4:] == ["metrics.jsonl"]
 
 
 def test_the_same_round_gives_the_same_bytes(tmp_path: Path, collected: Collected) -> None:

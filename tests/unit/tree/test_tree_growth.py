@@ -599,6 +599,8 @@ def test_a_written_round_leaves_the_journal_and_is_found_if_it_may_be_asked_agai
     assert TreeStore(tmp_path, 4).find(PROMPT, 9).record() == done.tree.record()
     assert TreeStore(tmp_path, 5).find(PROMPT, 9) is None
     assert TreeStore(tmp_path, 5).find(PROMPT, 10).record() == ahead.tree.record()
+    TreeStore(tmp_path, 4, num_rounds=3)
+    assert list((tmp_path / "trees").glob("round_*")) == [], "of a run that was longer"
 
 
 def test_a_line_that_a_crash_has_cut_is_searched_again_and_nothing_else_is_lost(tmp_path) -> None:
