@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import subprocess
 from copy import deepcopy
 from pathlib import Path
@@ -42,6 +43,53 @@ def validate(job: dict[str, Any]) -> None:
 
 def test_the_rayjob_has_the_fields_of_kuberay_and_kubernetes(job):
     validate(job)
+
+
+def test_only_runs_pods_and_who_submits_reach_a_run(job):
+    policy = read(CLUSTER / "kuberay/network_policy.yaml")
+    assert (policy["apiVersion"], policy["kind"]) == ("networking.k8s.io/v1", "NetworkPolicy")
+    spec = policy["spec"]
+    assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
+    own = spec["podSelector"]
+    for group in groups(job):
+        assert own["matchLabels"].items() <= group["template"]["metadata"]["labels"].items()
+    among, asking = spec["ingress"]
+    assert among == {"from": [{"podSelector": own}]}
+    assert [port["port"] for port in asking["ports"]] == [8265]
+    submitter = job["spec"]["submitterPodTemplate"]
+    (first, operator) = asking["from"]
+    assert first == {"podSelector": {"matchLabels": submitter["metadata"]["labels"]}}
+    assert operator["podSelector"]["matchLabels"]
+    Draft202012Validator(json.loads((DATA / "pod_template.json").read_text())).validate(submitter)
+    allowed = [[port["port"] for port in one.get("ports", [])] for one in spec["egress"]]
+    assert allowed == [[], [53, 53], [443]]
+
+
+def test_the_image_is_of_a_base_and_packages_that_are_fixed():
+    image = (CLUSTER / "Dockerfile").read_text()
+    assert re.findall(r"^FROM (.*)", image, re.MULTILINE) == [
+        "${BASE} AS system", "system AS resolved", "scratch AS lock", "system"]  # fmt: skip
+    installs = re.findall(r"pip install (.*)", image)
+    assert installs == [
+        "--dry-run --ignore-installed --quiet --report /tmp/report.json \\",
+        "--require-hashes --no-deps -r /tmp/requirements.lock",
+    ]
+    assert 'case "$BASE" in *@sha256:*)' in image
+
+
+def test_a_lock_has_every_package_with_its_hash():
+    def one(name: str, **found: Any) -> dict[str, Any]:
+        return {"metadata": {"name": name, "version": "1.0"}, "download_info": found}
+
+    wheel = {"url": "u", "archive_info": {"hashes": {"sha256": "ab" * 32}}}
+    folder = {"url": "file:///opt/agon", "dir_info": {}}
+    report = {"install": [one("torch", **wheel), one("agon", **folder), one("Ray", **wheel)]}
+    locked = runpy.run_path(str(CLUSTER / "lock.py"))["locked"]
+    assert list(locked(report)) == [
+        f"{name}==1.0 --hash=sha256:{'ab' * 32}" for name in ("Ray", "torch")
+    ]
+    with pytest.raises(ValueError, match="ray: the index tells no sha256"):
+        list(locked({"install": [one("ray", url="u", archive_info={})]}))
 
 
 MISTAKES = {
