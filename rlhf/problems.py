@@ -65,5 +65,14 @@ def one_line(error: BaseException) -> str:
     """
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    told = " ".join(str(error).split())[:MAX_ERROR_CHARS]
+    told = printable(" ".join(str(error).split())[:MAX_ERROR_CHARS])
     return f"{type(error).__name__}: {told}" if told else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """The text as a terminal or a log may show it: what would move a cursor, ring, or turn the
+    direction of writing is spelled out, for it may be a model's."""
+    return "".join(one if one.isprintable() or one in _SPACES else ascii(one)[1:-1] for one in text)
+
+
+_SPACES = "\n\t\u00a0\u3000"

@@ -23,7 +23,7 @@ from rlhf.launching.checks import config_problems
 from rlhf.launching.configuration import Config
 from rlhf.launching.overrides import as_hydra_reads, empty_texts
 from rlhf.launching.standard_streams import outlast_terminal
-from rlhf.problems import InputError, RunFailed, Stopped
+from rlhf.problems import InputError, RunFailed, Stopped, printable
 
 
 def begin(hydra_main: Callable[[], Any], schema: type) -> None:
@@ -70,7 +70,7 @@ EXPECTED = (
 def report(error: BaseException) -> int:
     """Tells a person what went wrong; returns the exit code."""
     text, code = in_words(error)
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
     return code
 
 

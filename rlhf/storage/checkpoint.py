@@ -138,11 +138,21 @@ def verify(directory: Path) -> None:
     """Compares every file with the manifest; raises CheckpointDamaged."""
     manifest = _read_object(directory / MANIFEST)
     for name in sorted(manifest.keys() | {STATE}):
+        if not _is_inside(name):
+            raise CheckpointDamaged(f"{directory / MANIFEST} names {name[:80]!r}, no file of it")
         file = directory / name
         found = _describe(file) if file.is_file() else "missing"
         expected = manifest.get(name, "nothing of it")
         if found != expected:
             raise CheckpointDamaged(f"{file} is {found}, and the manifest says {expected}")
+
+
+def _is_inside(name: str) -> bool:
+    """Whether it is the path of a file below a folder that any system could have."""
+    parts = name.split("/")
+    return all(0 < len(p.encode(errors="replace")) < 256 and p != ".." for p in parts) and (
+        name.isprintable() and len(parts) < 20
+    )
 
 
 def _read_object(file: Path) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from rlhf.problems import printable
+
 SHOWN = {
     "judge/score_mean": "score {:.3f}",
     "judge/win_prob_mean": "win prob {:.2f}",
@@ -58,8 +60,8 @@ class Terminal:
         self._live = Live(Group(self._progress, self._numbers), console=self._console)
 
     def print(self, text: str) -> None:
-        """Shows a line, unwrapped and as it is."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        """Shows a line, unwrapped and as it is, but for what a terminal would obey."""
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def round(self, round: int, record: Mapping[str, Any]) -> None:
         """Shows that a round is done."""

@@ -5,6 +5,7 @@ import asyncio
 import gzip
 import json
 import sys
+import zlib
 from pathlib import Path
 
 from rlhf.judges.programs.extension import extended
@@ -12,6 +13,9 @@ from rlhf.judges.programs.running import Runner
 from rlhf.judges.programs.tests import Unreadable
 from rlhf.problems import InputError
 from rlhf.tools.probe import probe, require
+
+MAX_BYTES = 256 << 20
+"""Of a file, unpacked; HumanEval has 0.2 MiB, and packed ones may hold a thousandfold."""
 
 
 def run(asked: argparse.Namespace) -> None:
@@ -36,9 +40,12 @@ def run(asked: argparse.Namespace) -> None:
 def _rows(file: Path, column: str) -> list[dict]:
     opened = gzip.open if file.suffix == ".gz" else open
     try:
-        with opened(file, "rt", encoding="utf-8") as lines:
-            rows = [json.loads(line) for line in lines if line.strip()]
-    except (OSError, ValueError) as error:
+        with opened(file, "rb") as packed:
+            content = packed.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise InputError([f"{file}: holds more than {MAX_BYTES >> 20} MiB; give it in parts"])
+        rows = [json.loads(line) for line in content.split(b"\n") if line.strip()]
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise InputError([f"{file}: cannot be read as JSON lines: {error}"]) from error
     if faulty := [i for i, row in enumerate(rows, 1) if not isinstance(row.get(column), str)]:
         raise InputError(

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from rlhf.judges.questions.settings import AskedModelConfig
-from rlhf.problems import InputError, RunFailed
+from rlhf.problems import InputError, RunFailed, printable
 
 KEY_VARIABLE = "AGON_JUDGE_API_KEY"
 START_PATIENCE_S = 30.0
@@ -113,7 +113,7 @@ class ChatServer:
 
     def excerpt(self, reply: httpx.Response) -> str:
         """The beginning of a reply, on one line; a server may repeat the key in it."""
-        text = " ".join(reply.text.split())
+        text = printable(" ".join(reply.text.split()))
         return (text.replace(self._key, "***") if self._key else text)[:200] or "nothing"
 
     async def close(self) -> None:

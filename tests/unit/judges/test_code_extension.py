@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlhf.judges.programs import __main__ as programs
 from rlhf.judges.programs.extension import extended, mutated, new_inputs
 from rlhf.judges.programs.running import Runner
 from rlhf.judges.programs.tests import Calls, Format, read_tests
+from rlhf.problems import InputError
 
 ROW = {
     "prompt": "def largest(values):\n",
@@ -85,3 +87,17 @@ def test_a_file_that_cannot_be_used_is_told(text, tmp_path):
     command = [sys.executable, "-m", "rlhf.judges.programs", str(source), "--out", str(source)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and done.stderr.startswith(f"error: {source}")
+
+
+def test_a_file_that_unpacks_to_much_is_refused_before_it_has(tmp_path, monkeypatch):
+    file = tmp_path / "bomb.jsonl.gz"
+    with gzip.open(file, "wb") as packed:
+        packed.write(bytes(8 << 20))
+    assert file.stat().st_size < 20_000
+    monkeypatch.setattr(programs, "MAX_BYTES", 4 << 20)
+    with pytest.raises(InputError, match="holds more than 4 MiB"):
+        programs._rows(file, "solution")
+    file.write_bytes(file.read_bytes()[:-100])
+    monkeypatch.setattr(programs, "MAX_BYTES", 16 << 20)
+    with pytest.raises(InputError, match="cannot be read as JSON lines"):
+        programs._rows(file, "solution")

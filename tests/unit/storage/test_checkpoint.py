@@ -1,6 +1,7 @@
 """Checkpoints are complete or absent, whenever the process is killed, and verified when used."""
 
 import asyncio
+import json
 import random
 import signal
 import subprocess
@@ -243,6 +244,19 @@ def test_a_state_that_is_none_is_damage_though_its_manifest_is_right(tmp_path, c
         newest_checkpoint(tmp_path)
     assert str(tmp_path / "round_000006" / STATE) in str(caught.value)
     assert str(caught.value).endswith("to begin anew: none is complete")
+
+
+OUTSIDE = ("../LATEST", "/etc/passwd", "a\0b", "x" * 5000, "a//b", "d/" * 90)
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_manifest_names_no_file_outside(tmp_path, name):
+    save(tmp_path, 6)
+    file = tmp_path / "round_000006" / MANIFEST
+    manifest = json.loads(file.read_text()) | {name: {"bytes": 1, "blake2b": ""}}
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointDamaged, match="no file of it"):
+        newest_checkpoint(tmp_path)
 
 
 def test_what_is_offered_is_sound_itself(tmp_path):

@@ -21,7 +21,10 @@ from rlhf.records import (
     Prompt,
 )
 from rlhf.storage import store
+from rlhf.storage.ledger import Ledger
 from rlhf.storage.store import MetricsLog, PreferenceStore, read_metrics
+from rlhf.tree.nodes import Tree
+from rlhf.tree.store import TreeStore
 
 PROMPT = Prompt("p1", (Message("system", "sum"), Message("user", "1+1=")), token_ids=(1,))
 
@@ -298,3 +301,23 @@ def test_a_line_that_is_none_is_named_with_its_file(path: Path, line: bytes) -> 
         read_metrics(path)
     (problem,) = caught.value.problems
     assert problem.startswith(f"{path}: is damaged in line 2 (") and "\n" not in problem
+
+
+@pytest.mark.parametrize(
+    "id", ["../../up", "/absolute", "a\0b", "x" * 100_000, "..", "a\nb", "~/home", "con\u202e"]
+)
+def test_an_id_is_no_path(tmp_path: Path, collected: Collected, id: str) -> None:
+    """Ids are the user's data's own; nothing on disk has its name from one."""
+    directory = tmp_path / "runs" / "one"
+    named = replace(collected, prompt=replace(collected.prompt, id=id))
+    PreferenceStore(directory).write(7, [named])
+    assert {row["prompt_id"] for row in store.read(directory).to_pylist()} == {id}
+    trees = TreeStore(directory, 0)
+    trees.add(Tree.planted(named.prompt, 3))
+    trees.write(7, [replace(named, tree=Tree.planted(named.prompt, 4))])
+    assert TreeStore(directory, 7).find(named.prompt, 3) is not None
+    Ledger(directory).journal("asked", "ids").note(7, [id])
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    names = ("preferences/round_000007.parquet", "trees/round_000007.parquet", "asked.jsonl")
+    names += ("trees/unfinished_round.jsonl", "trees/num_rounds.json")
+    assert found == {f"runs/one/{name}" for name in names}

@@ -1,6 +1,7 @@
 """Which part of a tree is in view, where its nodes stand, and the picture of it."""
 
 from itertools import combinations, pairwise
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
@@ -95,3 +96,28 @@ def test_a_large_tree_is_folded_and_the_picture_says_so():
     texts = tree_figure(View.of(tree, Limits(nodes=30)), "3").findobj(Text)
     said = " ".join(text.get_text().replace("\u00a0", " ") for text in texts)
     assert "60 nodes left out" in said and " more" in said
+
+
+HOSTILE = {
+    "markup": "</text><script>alert(1)</script>&<!--]]>",
+    "control characters": "\x00\x1b]0;owned\x07\x9b",
+    "turned writing": "\u202eabc\u2066",
+    "half a character": "\ud800",
+    "mathematics": "$\\frac{1}{0}$ $$ \\input{/etc/passwd}",
+    "a long word": "x" * 300_000,
+    "many lines": "\n" * 100_000,
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_a_picture_of_hostile_texts_is_a_picture(kind, tmp_path):
+    tree = Tree.planted(prompt(HOSTILE[kind], HOSTILE[kind]), 0)
+    step = grown(tree, tree.root, HOSTILE[kind], 3, 0.5, on_path=True)
+    grown(tree, step, HOSTILE[kind], 1, 1.0, score=1.0)
+    file = tmp_path / "tree.svg"
+    draw_tree(View.of(tree, Limits()), "1", file)
+    root = ElementTree.fromstring(file.read_text())
+    tags = {one.tag.rpartition("}")[2] for one in root.iter()}
+    assert "path" in tags and not tags & {"script", "a", "foreignObject"}
+    assert file.stat().st_size < 200_000
