@@ -85,6 +85,7 @@ class DeepSpeedEngine:
         what is below half a step of bf16 is lost, and published weights lag behind the policy."""
         self.num_steps = 0
         """Optimizer steps taken since its moments were last forgotten."""
+        self._has_moments = False
         self.reset_optimizer()  # without ZeRO, DeepSpeed has taken a step of its own already
 
     def close(self) -> None:
@@ -107,30 +108,58 @@ class DeepSpeedEngine:
         """From now on torch compiles forward and backward passes, once for all lengths."""
         self._engine.module.compile(dynamic=True)
 
-    def step(
-        self, micro_batches: Sequence[Any], loss: Callable[[Any], Tensor], learning_rate: float
-    ) -> StepResult:
-        """One optimizer step on the sum of `loss` over all ranks' micro-batches."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+    def accumulate(
+        self, micro_batches: Sequence[Any], loss: Callable[[Any], Tensor], *, ends: bool = False
+    ) -> None:
+        """Adds the gradient of the sum of `loss` over all ranks' micro-batches to that of the next
+        step; `ends`: with the last of these it is whole."""
         self._engine.train()
         ranks = torch.distributed.get_world_size()
         for i, micro_batch in enumerate(micro_batches):
-            self._engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
+            last = ends and i == len(micro_batches) - 1
+            self._engine.set_gradient_accumulation_boundary(last)
             # DeepSpeed averages over ranks; this makes it a sum.
             self._engine.backward(loss(micro_batch) * ranks, scale_wrt_gas=False)
-        result = self._plain_step() if self._plain else self._engine_step()
+
+    def step(
+        self,
+        micro_batches: Sequence[Any],
+        loss: Callable[[Any], Tensor],
+        learning_rate: float,
+        scale: float = 1.0,
+    ) -> StepResult:
+        """One optimizer step on the gradient of `loss`, a sum over all ranks' micro-batches and
+        what was accumulated before, divided by `scale`; at least one micro-batch."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.accumulate(micro_batches, loss, ends=True)
+        result = self._plain_step(scale) if self._plain else self._engine_step(scale)
         self.num_steps += result.applied
+        self._has_moments |= result.applied
         return result
 
-    def _engine_step(self) -> StepResult:
+    def _engine_step(self, scale: float) -> StepResult:
+        """A gradient that is `scale` times too large is what a loss scale is for, which DeepSpeed
+        takes out as it clips, and of the norm."""
+        optimizer = self._engine.optimizer
+        if not hasattr(type(optimizer), "loss_scale"):  # sums up in fp32, and knows no scale
+            for flat in optimizer.fp32_groups_gradients_flat:
+                flat.div_(scale)
+            scale = 1.0
+        optimizer.loss_scale = scale
         self._engine.step()
-        return StepResult(
-            self._engine.was_step_applied(), float(self._engine.get_global_grad_norm())
-        )
+        optimizer.loss_scale = 1.0
+        norm = float(self._engine.get_global_grad_norm())
+        if self._config.zero_stage == 0:  # there the norm is told as it was
+            norm /= scale
+        return StepResult(self._engine.was_step_applied(), norm)
 
-    def _plain_step(self) -> StepResult:
-        norm = torch.nn.utils.clip_grad_norm_(self._trainable(), self._config.max_grad_norm)
+    def _plain_step(self, scale: float) -> StepResult:
+        parameters = self._trainable()
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.div_(scale)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self._config.max_grad_norm)
         if applied := bool(norm.isfinite()):
             self._engine.step()
         else:
@@ -242,8 +271,7 @@ class DeepSpeedEngine:
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """fp32 master weights and moments in full, as `<kind>/<parameter>`; all ranks iterate."""
-        if self.num_steps == 0:
-            self._create_moments()
+        self.make_moments()
         masters = self._stage_0_masters()
         for name, parameter in self._named_trainable():
             if masters is None:
@@ -257,8 +285,9 @@ class DeepSpeedEngine:
                     yield f"{moment}/{name}", self._optimizer.state[master][moment]
 
     def load_state(self, read: Callable[[str], Tensor], num_steps: int) -> None:
-        """The inverse of `state`: `read` returns the tensor of a name."""
-        self._create_moments()
+        """The inverse of `state`: `read` returns the tensor of a name; what was accumulated is
+        forgotten."""
+        self._take_idle_step()
         masters = self._stage_0_masters()
         for name, parameter in self._named_trainable():
             master = read(f"master/{name}").to(self.device)
@@ -285,11 +314,16 @@ class DeepSpeedEngine:
             return nullcontext()
         return deepspeed.zero.GatheredParameters([parameter], modifier_rank=0)
 
-    def _create_moments(self) -> None:
-        """Takes an optimizer step that changes nothing, since moments exist only after a step."""
+    def make_moments(self) -> None:
+        """Sees to it that there are moments, which exist only after a step."""
+        if not self._has_moments:
+            self._take_idle_step()
+            self.reset_optimizer()
+
+    def _take_idle_step(self) -> None:
+        """An optimizer step that changes no weight."""
         token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
         self.step([token], lambda ids: self.model(input_ids=ids).logits.sum() * 0, 0.0)
-        self.reset_optimizer()
 
     def _stage_0_masters(self) -> dict[torch.nn.Parameter, Tensor] | None:
         """Parameter -> fp32 master without ZeRO, where DeepSpeed's accessors do not reach."""

@@ -87,6 +87,9 @@ class PolicyService:
     async def supervise(self, rows: Sequence[Tokens], learning_rate: float) -> float:
         return (await self._call("supervise", rows, learning_rate))[0]
 
+    async def accumulate(self, portion: PreferenceBatch) -> None:
+        await self._call("accumulate", ray.put(portion))
+
     async def update(self, batch: PreferenceBatch) -> Metrics:
         return (await self._call("update", ray.put(batch)))[0]
 

@@ -6,7 +6,6 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,13 @@ import ray
 import torch
 from torch import Tensor
 
+from actors.round_update import RoundUpdate, logprobs_RC, random_state
 from rlhf.config.models import LOGPROB_NOISE, DType, Optimizer, PolicyConfig, Transport
 from rlhf.learning.compiling import compile_checked
 from rlhf.learning.packing import Packing
-from rlhf.learning.pair_losses import PairLosses, sides_of, units_of
 from rlhf.learning.reading import CannotPack, RowReader, find_packing
-from rlhf.learning.schedules import learning_rate, step_progress
 from rlhf.models.adapters import adapted_layers, write_adapter
-from rlhf.models.batching import Shape, optimizer_steps, rank_micro_batches
+from rlhf.models.batching import Shape, rank_micro_batches
 from rlhf.models.saving import save_causal
 from rlhf.objectives.base import ObjectiveConfig
 from rlhf.problems import RunFailed
@@ -67,6 +65,8 @@ class PolicyRank:
         """Rounds that the policy has been trained for."""
         self._memory = dict(plan.objective.first_memory())
         """The objective's, of the steps so far."""
+        self._begun: RoundUpdate | None = None
+        """Of the round whose preferences are coming."""
         self._engine: Any = None
         self._sender: Any = None
 
@@ -98,7 +98,7 @@ class PolicyRank:
 
         if self._engine is not None:
             self._engine.close()
-        self._path = path
+        self._path, self._begun = path, None
         config = self._plan.policy
         if warm_up:
             config = replace(config, optimizer=Optimizer.adamw)
@@ -142,75 +142,52 @@ class PolicyRank:
 
         def loss(indices: Sequence[int]) -> Tensor:
             mine = [rows[i] for i in indices]
-            total = -self._logprobs_BC(self._reader, mine).sum() / num_tokens
+            total = -logprobs_RC(self._reader, mine).sum() / num_tokens
             sums[0] += total.item()
             return total
 
         self._step([self._reader.shape([row]) for row in rows], loss, learning_rate)
         return self._over_ranks(sums)[0]
 
+    def accumulate(self, portion: PreferenceBatch) -> None:
+        """Some of the next update's preferences, in order: more are to come."""
+        self._engine.make_moments()  # by a step, which would take what is added up along
+        self._update_of(portion).add(portion)
+
     def update(self, batch: PreferenceBatch) -> Metrics:
-        """Trains on a round's preferences; metrics are weighted means over pairs and steps."""
-        plan, pairs = self._plan, batch.preferences
-        if "previous" in batch.anchors and batch.round != self._version:
+        """Trains on a round's preferences, of which these are the last, or all; metrics are
+        weighted means over pairs and steps."""
+        update = self._update_of(batch)
+        self._version = batch.round + 1
+        if self._plan.policy.restart_every_round:
+            self._engine.reset_optimizer()
+        metrics = update.finish(batch, self._check_finite)
+        self._memory, self._begun = update.memory, None
+        if self._plan.shares_gpu:
+            torch.cuda.empty_cache()
+        return metrics
+
+    def _update_of(self, portion: PreferenceBatch) -> RoundUpdate:
+        """The round's, which has been begun or begins now."""
+        if "previous" in portion.anchors and portion.round != self._version:
             raise StaleAnchor(
-                f"round {batch.round} was compared with the policy of that round, and the policy "
+                f"round {portion.round} was compared with the policy of that round, and the policy "
                 f"has been trained for {self._version} rounds"
             )
-        self._version = batch.round + 1
-        if plan.policy.restart_every_round:
-            self._engine.reset_optimizer()
-        order_seed = derive_seed(plan.seed, "order", batch.round)
-        prompts = [pair.prompt.id for pair in pairs]
-        epochs = plan.epochs if batch.round else plan.first_epochs
-        whole = plan.objective.needs_whole_lists
-        steps = optimizer_steps(prompts, plan.policy.batch_size, epochs, order_seed, whole)
-        noise, device = LOGPROB_NOISE[plan.dtype], self._engine.device
-        losses = PairLosses(plan.objective, batch, noise, device)
-        norms, skipped, rate = [], 0, 0.0
-        for k, indices in enumerate(steps):
-            done = step_progress(plan.policy, batch.round, plan.num_rounds, k, len(steps))
-            rate = learning_rate(plan.policy, done)
-            chosen = [pairs[i] for i in indices]
-            reader = self._reader.fitting(sides_of(chosen))
-            units = units_of(chosen, reader, whole, plan.policy.micro_batch_tokens)
-            logprobs = partial(self._logprobs_BC, reader)
-            places = [unit.places for unit in units]
-            loss = losses.of_step(indices, places, logprobs, self._memory, is_first=k == 0)
-            result = self._step([unit.shape for unit in units], loss, rate)
-            skipped += not result.applied
-            norms += [result.grad_norm] if result.applied else []
-            self._check_finite(result.applied)
-            if result.applied and self._memory:
-                self._memory = losses.remembered(self._memory, self._over_ranks)
-        if plan.shares_gpu:
-            torch.cuda.empty_cache()
-        if not steps:
-            return {"policy/num_steps": 0.0}
-        *values, weight = self._over_ranks(losses.sums)
-        means = {f"policy/{k}": v / weight for k, v in zip(losses.names, values, strict=True)}
-        if norms:
-            means["policy/grad_norm"] = sum(norms) / len(norms)
-        if "previous" in batch.anchors:
-            (gap,) = self._over_ranks(losses.gap, torch.distributed.ReduceOp.MAX)
-            means["policy/anchor_gap"] = gap
-        counts = {"policy/num_steps": float(len(steps)), "policy/skipped_steps": float(skipped)}
-        return means | counts | {"policy/lr": rate}
+        if self._begun is None:
+            rank = self._rank, self._num_ranks
+            given = portion.round, self._engine, self._reader, rank, self._memory
+            self._begun = RoundUpdate(self._plan, *given)
+        return self._begun
 
     def _step(self, shapes: Sequence[Shape], loss: Callable, rate: float) -> Any:
         budget = self._plan.policy.micro_batch_tokens
         mine = rank_micro_batches(shapes, budget, self._num_ranks)[self._rank]
         return self._engine.step(mine, loss, rate)
 
-    def _logprobs_BC(self, reader: RowReader, rows: Sequence[Tokens]) -> Tensor:
-        """Zero, but computed by all the model's layers, for a rank that has no rows."""
-        if not rows:
-            return reader.logprobs_RC([Tokens((0,), (0,))]) * 0.0
-        return reader.logprobs_RC(rows)
-
-    def _over_ranks(self, values: Tensor, how: Any = torch.distributed.ReduceOp.SUM) -> list[float]:
+    def _over_ranks(self, values: Tensor) -> list[float]:
         values = values.to(self._engine.device)
-        torch.distributed.all_reduce(values, how)
+        torch.distributed.all_reduce(values)
         return values.tolist()
 
     def _check_finite(self, applied: bool) -> None:
@@ -237,7 +214,7 @@ class PolicyRank:
         with self._engine.initial_policy() if initial else nullcontext():
             for batch in rank_micro_batches(shapes, budget, self._num_ranks)[self._rank]:
                 indices = [i for unit in batch for i in units[unit].places]
-                values_BC = self._logprobs_BC(reader, [rows[i] for i in indices]).tolist()
+                values_BC = logprobs_RC(reader, [rows[i] for i in indices]).tolist()
                 for i, values in zip(indices, values_BC, strict=False):
                     results[i] = values[: len(rows[i].completion)]
         return results
@@ -306,7 +283,8 @@ class PolicyRank:
         return self._engine.merge_lost
 
     def save(self, directory: str) -> None:
-        """fp32 weights and moments once, random state per rank; no pickles."""
+        """fp32 weights and moments once, random state per rank, all as after the last update; no
+        pickles."""
         with TensorWriter(Path(directory) / "policy", enabled=self._rank == 0) as writer:
             for name, value in self._engine.state():
                 writer.write(name, value)
@@ -314,12 +292,13 @@ class PolicyRank:
             writer.note("version", self._version)
             writer.note("memory", self._memory)
             writer.note("skipped_in_a_row", self._skipped_in_a_row)
+        states = self._begun.random_state if self._begun else random_state()
         with TensorWriter(Path(directory) / f"rng_rank_{self._rank}") as writer:
-            writer.write("torch", torch.get_rng_state())
-            if torch.cuda.is_available():
-                writer.write("cuda", torch.cuda.get_rng_state())
+            for device, state in states.items():
+                writer.write(device, state)
 
     def load(self, directory: str) -> None:
+        self._begun = None
         reader = TensorReader(Path(directory) / "policy")
         self._engine.load_state(reader.read, reader.notes["num_steps"])
         self._version = reader.notes["version"]

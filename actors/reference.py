@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
 
 import ray
 import torch
@@ -12,6 +13,8 @@ from rlhf.config.models import DType, ReferenceConfig
 from rlhf.learning.reading import CannotPack, RowReader, find_packing
 from rlhf.models.loading import load_causal
 from rlhf.records import Tokens
+
+Rows = Sequence[Tokens]
 
 
 class ReferenceWorker:
@@ -34,20 +37,30 @@ class ReferenceWorker:
             packing = None
         self._reader = RowReader(model, self._device, packing)
 
-    async def serve(self, rows: Sequence[Tokens]) -> AsyncIterator[list[tuple[int, array]]]:
-        """Of every row its completion's tokens, in fp32 as they are computed."""
-        found = self._reader.each(rows, self._config.micro_batch_tokens)
-        yield [(i, array("f", values)) for i, values in enumerate(found)]
+    async def serve(self, shares: Sequence[Rows]) -> AsyncIterator[list[tuple[int, list[array]]]]:
+        """Of every row its completion's tokens, in fp32 as they are computed. No forward pass is
+        over rows of two shares, lest numbers depend on what is asked at the same time."""
+        for i, rows in enumerate(shares):
+            found = self._reader.each(rows, self._config.micro_batch_tokens)
+            yield [(i, [array("f", values) for values in found])]
 
 
 class ReferenceService:
-    """`rlhf.stages.Logprobs` of the `initial` anchor, on Ray."""
+    """`rlhf.stages.Logprobs` of the `initial` anchor, on Ray: an equal share for each worker."""
 
     def __init__(self, workers: Sequence[Worker], timeout_s: float) -> None:
-        self._dispatcher: Dispatcher[Tokens, array] = Dispatcher(workers, timeout_s=timeout_s)
+        self._num_workers = len(workers)
+        self._num_asked = 0
+        self._dispatcher: Dispatcher[Rows, list[array]] = Dispatcher(workers, timeout_s=timeout_s)
 
     async def logprobs(self, sequences: Sequence[Tokens]) -> list[float]:
         return [sum(values) for values in await self.token_logprobs(sequences)]
 
     async def token_logprobs(self, sequences: Sequence[Tokens]) -> list[array]:
-        return await self._dispatcher.submit_all([((i,), row) for i, row in enumerate(sequences)])
+        self._num_asked += 1
+        # Neighbours stay together, since they begin alike.
+        cuts = [len(sequences) * i // self._num_workers for i in range(self._num_workers + 1)]
+        shares = [sequences[a:b] for a, b in pairwise(cuts) if a < b]
+        asked = [((self._num_asked, i), share) for i, share in enumerate(shares)]
+        found = await self._dispatcher.submit_all(asked)
+        return [values for share in found for values in share]

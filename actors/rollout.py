@@ -140,7 +140,8 @@ class RolloutService:
         request = GenerationRequest(
             prompt.id, prompt.token_ids, sampling, seed, prompt.num_prefix_tokens
         )
-        return await self._dispatcher.submit((prompt.id, seed, sampling.temperature), request)
+        # By seed first, which is the order in which a round's prompts begin.
+        return await self._dispatcher.submit((seed, prompt.id, sampling.temperature), request)
 
     @property
     def workers(self) -> list[Worker]:

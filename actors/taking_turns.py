@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from actors.rollout import RolloutService
 from actors.weight_sync import Carrier
 from rlhf.records import Collected
-from rlhf.stages import Collector
+from rlhf.stages import Collector, Tell, nobody
 
 
 @dataclass(frozen=True, slots=True)
 class SleepingCollector:
-    """`rlhf.stages.Collector` after whose rounds the rollout workers sleep."""
+    """`rlhf.stages.Collector` after whose rounds the rollout workers sleep; before, there is no
+    room for anything else to be done."""
 
     collector: Collector
     rollout: RolloutService
 
-    async def collect(self, round: int) -> list[Collected]:
+    async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
         collected = await self.collector.collect(round)
         await self.rollout.each("sleep")
         return collected

@@ -16,7 +16,7 @@ from rlhf.collecting.dispatch import Failure
 from rlhf.config.models import DType, Lora, TransformersRolloutConfig
 from rlhf.learning.reading import row_logprobs
 from rlhf.models.adapters import adapter_parameters, with_adapter
-from rlhf.models.batching import Shape, micro_batches
+from rlhf.models.batching import Shape, consecutive
 from rlhf.models.loading import load_causal
 from rlhf.records import Sampling, Tokens
 
@@ -60,7 +60,7 @@ class TransformersEngine:
                 Shape(len(one.token_ids), one.sampling.max_tokens, sampling.num_completions)
                 for one in asked
             ]
-            for batch in micro_batches(shapes, self._config.max_batch_tokens):
+            for batch in consecutive(shapes, self._config.max_batch_tokens):
                 chosen = [indices[i] for i in batch]
                 yield list(zip(chosen, self._sample([requests[i] for i in chosen]), strict=True))
 

@@ -5,7 +5,8 @@ from collections import deque
 from dataclasses import dataclass
 from functools import partial
 
-from rlhf.learning.anchors import Anchors
+from rlhf.collecting.collecting import Collecting
+from rlhf.learning.lessons import Lessons
 from rlhf.progress import kept, noted
 from rlhf.stages import Checkpoints, Collector, Evaluation, Policy, Publisher, Stop, Store, Tracker
 from rlhf.watching.timing import Stopwatch
@@ -16,7 +17,7 @@ class Run:
     """Everything that a run consists of, and how far it is to go."""
 
     collector: Collector
-    anchors: Anchors
+    lessons: Lessons
     policy: Policy
     publisher: Publisher
     evaluation: Evaluation
@@ -32,26 +33,27 @@ class Run:
 
 
 async def train(run: Run) -> None:
-    """Collect, compare with the anchors, update, publish, until a stop is asked for;
-    `max_staleness` rounds are collected ahead while the policy trains: 0 is strictly on-policy."""
-    ahead: deque[asyncio.Task] = deque()
+    """Collect, compare with the anchors as prompts are done, update, publish, until a stop is asked
+    for; `max_staleness` rounds are collected ahead while the policy trains: 0 is on-policy."""
+    ahead: deque[Collecting] = deque()
     keeping = kept(run.checkpoints, run.first_round, run.num_rounds)
     async with keeping as progress, asyncio.TaskGroup() as tasks:
         for round in range(run.first_round, run.num_rounds):
             last = min(round + run.max_staleness, run.num_rounds - 1)
             for upcoming in range(round + len(ahead), last + 1):
-                ahead.append(tasks.create_task(run.collector.collect(upcoming)))
+                ahead.append(Collecting(tasks, run.collector, upcoming))
 
             clock = Stopwatch()
+            preparing = tasks.create_task(run.lessons.prepare(round, ahead[0]))
             with clock("collect"):
-                if await run.stop.comes_before(ahead[0]):
+                if await run.stop.comes_before(ahead[0].whole):
                     for collecting in ahead:
-                        collecting.cancel()
+                        collecting.whole.cancel()
                     return
-                collected = await ahead.popleft()
+                collected = await ahead.popleft().whole
             noting = tasks.create_task(noted(run.store, round, collected))
             with clock("anchor"):
-                batch = await run.anchors.attach(round, collected)
+                batch = await preparing
             with clock("update"):
                 progress.begin()
                 updated = await run.policy.update(batch)

@@ -22,6 +22,13 @@ from rlhf.records import (
 Metrics = dict[str, float]
 """Numbers by `stage/name`."""
 
+Tell = Callable[[Collected], None]
+"""Hears of what came of a prompt."""
+
+
+def nobody(one: Collected) -> None:
+    """Whom it is told in vain."""
+
 
 class Rollout(Protocol):
     """Samples completions from the newest published policy."""
@@ -73,16 +80,23 @@ class Algorithm(Protocol):
 class Collector(Protocol):
     """Runs the algorithm over the prompts of a round."""
 
-    async def collect(self, round: int) -> list[Collected]:
-        """In the order of the round's prompts."""
+    async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
+        """In an order that is the round's, however long each takes; of the first of them `tell`
+        may hear before all are done, in that order."""
         ...
 
 
 class Policy(Logprobs, Protocol):
     """The model in training."""
 
+    async def accumulate(self, portion: PreferenceBatch) -> None:
+        """Some of the next update's preferences, in order, of which more are to come; what can be
+        computed of its first step is, and no weight changes."""
+        ...
+
     async def update(self, batch: PreferenceBatch) -> Metrics:
-        """Trains on the batch; its weights stay private until published."""
+        """Trains on what was accumulated and the batch; its weights stay private until
+        published."""
         ...
 
 

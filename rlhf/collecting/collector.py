@@ -10,7 +10,7 @@ from rlhf.config.run import RoundConfig
 from rlhf.problems import RunFailed
 from rlhf.records import Asked, Collected, Prompt, Verdict
 from rlhf.seeds import derive_seed
-from rlhf.stages import Algorithm, Collector, Schedule
+from rlhf.stages import Algorithm, Collector, Schedule, Tell, nobody
 from rlhf.tools.tool import cut
 
 SHOWN_CHARS = 300
@@ -42,8 +42,18 @@ class WarmStarted:
     first: Collector
     rest: Collector
 
-    async def collect(self, round: int) -> list[Collected]:
-        return await (self.rest if round else self.first).collect(round)
+    async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
+        return await (self.rest if round else self.first).collect(round, tell)
+
+
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """`rlhf.stages.Collector` whose rounds nobody hears of before they are whole."""
+
+    collector: Collector
+
+    async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
+        return await self.collector.collect(round)
 
 
 class RoundCollector:
@@ -67,14 +77,17 @@ class RoundCollector:
         self._seed = seed
         self._num_rounds = num_rounds
 
-    async def collect(self, round: int) -> list[Collected]:
-        """What came of the round's prompts, in their order, without those that failed."""
+    async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
+        """What came of the round's prompts, without those that failed.
+
+        Prompts begin, and come back, in the order of their seeds: one at random, since schedules
+        may have any, and the same again.
+        """
         gate = asyncio.Semaphore(self._config.concurrency)
         failed: list[str] = []
 
-        async def one(prompt: Prompt) -> Collected | None:
-            seed = derive_seed(self._seed, round, prompt.id)
-            asked = Asked(prompt, seed, round / self._num_rounds)
+        async def one(asked: Asked) -> Collected | None:
+            prompt = asked.prompt
             try:
                 async with gate, asyncio.timeout(self._config.deadline_s):
                     return await self._algorithm.collect(asked)
@@ -90,11 +103,20 @@ class RoundCollector:
             return None
 
         prompts = await self._schedule.round(round)
+        collected = []
         async with asyncio.TaskGroup() as tasks:
-            running = await begun(tasks, map(one, prompts))
-        collected = [result for task in running if (result := task.result()) is not None]
+            for task in await begun(tasks, map(one, self._asked(round, prompts))):
+                if (result := await task) is not None:
+                    collected.append(result)
+                    tell(result)
         self._check_judge(round, collected)
         return collected
+
+    def _asked(self, round: int, prompts: Sequence[Prompt]) -> list[Asked]:
+        progress = round / self._num_rounds
+        seeds = [derive_seed(self._seed, round, prompt.id) for prompt in prompts]
+        order = sorted(range(len(prompts)), key=lambda i: (seeds[i], prompts[i].id))
+        return [Asked(prompts[i], seeds[i], progress) for i in order]
 
     def _check_judge(self, round: int, collected: Sequence[Collected]) -> None:
         judged = [(one.prompt, one.judgement) for one in collected if one.judgement]

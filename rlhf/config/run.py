@@ -47,6 +47,9 @@ class RoundConfig:
     perplexing. 1 asks all, and needs no demonstrations."""
     epochs: int = number(1, at_least=1)
     """Passes over the round's preferences."""
+    overlap: bool = True
+    """Ask anchors about a round's first prompts, and compute their gradient, while the rest is
+    still collected; the weights are the same. Policies that share GPUs with vLLM take turns."""
     concurrency: int = number(1024, at_least=1)
     """Prompts in work at the same time."""
     deadline_s: float = number(1800.0, above=0)

@@ -28,7 +28,7 @@ from actors.weight_sync import (
 )
 from rlhf.algorithms.base import Services
 from rlhf.asking.selection import HardestSchedule
-from rlhf.collecting.collector import OneRound, RoundCollector, WarmStarted
+from rlhf.collecting.collector import OneRound, RoundCollector, Untold, WarmStarted
 from rlhf.collecting.curators.base import Curated
 from rlhf.config.models import MAX_LOGPROB_GAP, Transport
 from rlhf.data.rendering import Renderer
@@ -45,6 +45,7 @@ from rlhf.launching.roles import (
     transport,
 )
 from rlhf.learning.anchors import Anchors
+from rlhf.learning.lessons import Lessons
 from rlhf.problems import InputError
 from rlhf.records import Collected, Sampling
 from rlhf.stages import Collector, Evaluation, Judge, Logprobs, Rollout, Schedule, Store
@@ -108,8 +109,8 @@ def start_reference(config: Config, allotted: Mapping[str, Allotment]) -> list[W
     )
 
 
-def make_anchors(config: Config, policy: PolicyService, reference: Sequence[Worker]) -> Anchors:
-    """The anchors that the objective needs."""
+def make_lessons(config: Config, policy: PolicyService, reference: Sequence[Worker]) -> Lessons:
+    """With the anchors that the objective needs."""
     sources: dict[str, Logprobs] = {}
     for name in config.objective.anchor_names:
         if name == "previous":
@@ -118,7 +119,8 @@ def make_anchors(config: Config, policy: PolicyService, reference: Sequence[Work
             sources[name] = ReferenceService(reference, config.cluster.call_timeout_s)
         else:
             sources[name] = InitialPolicy(policy)
-    return Anchors(sources, config.objective)
+    tokens = config.policy.num_ranks * config.policy.micro_batch_tokens
+    return Lessons(Anchors(sources, config.objective), policy, tokens, config.policy.packing)
 
 
 # --- what runs on them ---------------------------------------------------------------------------
@@ -274,6 +276,8 @@ def make_collector(
     curator = config.curator.make(ledger.page("curator"), config.max_staleness)
     if curator is not None:
         collector = Curated(collector, curator)
+    if not config.round.overlap:
+        collector = Untold(collector)
     return SleepingCollector(collector, rollout) if sleeps(config) else collector
 
 

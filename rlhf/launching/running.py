@@ -21,9 +21,9 @@ from rlhf.config.models import Transport
 from rlhf.launching.assembly import (
     RunStores,
     answering,
-    make_anchors,
     make_collector,
     make_evaluation,
+    make_lessons,
     make_publisher,
     make_schedule,
     start_policy,
@@ -211,7 +211,7 @@ async def _begin(
         collector=make_collector(
             config, inputs, schedule, crew.rollout, answers, judge, stores, ledger
         ),
-        anchors=make_anchors(config, crew.policy, crew.reference),
+        lessons=make_lessons(config, crew.policy, crew.reference),
         policy=crew.policy,
         publisher=Counted(UsageMeter(crew.publisher, crew.by_role), restarts),
         evaluation=evaluation,

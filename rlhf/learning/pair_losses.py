@@ -6,7 +6,7 @@ rows, C completion tokens.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -29,10 +29,7 @@ Logprobs = Callable[[Sequence[Tokens]], Tensor]
 class _Step:
     """What holds for all pairs of one optimizer step."""
 
-    weight: float
-    """Of them all together."""
     distance: float
-    logprobs: Logprobs
     memory: Memory
     is_first: bool
 
@@ -60,26 +57,20 @@ class PairLosses:
         """By name, of the step at hand: the weighted sum over its pairs, and of their weights."""
 
     def of_step(
-        self,
-        places: Sequence[int],
-        units: Sequence[Sequence[int]],
-        logprobs: Logprobs,
-        memory: Memory,
-        is_first: bool,
-    ) -> Callable[[Sequence[int]], Tensor]:
-        """The loss of some `units` of a step, as a share of the step's; `places`: of its pairs in
-        the batch, `units`: of what shares a forward pass, among the step's pairs."""
-        pairs = [self._batch.preferences[i] for i in places]
-        anchors = {name: [all[i] for i in places] for name, all in self._batch.anchors.items()}
-        distance = self._objective.statistic(pairs, anchors)
-        weight = sum(pair.weight for pair in pairs)
-        step = _Step(weight, distance, logprobs, memory, is_first)
+        self, memory: Memory, is_first: bool, whole: Sequence[int] = ()
+    ) -> Callable[[Logprobs, Sequence[int]], Tensor]:
+        """The losses of a step's pairs by their places in the batch, each times its weight, added
+        up: a share of the step's loss once it is divided by all their weights.
+
+        `whole`: all of the step's places, where the objective needs whole steps.
+        """
+        distance = 0.0
+        if self._objective.needs_whole_steps:
+            pairs = [self._batch.preferences[i] for i in whole]
+            anchors = {name: [all[i] for i in whole] for name, all in self._batch.anchors.items()}
+            distance = self._objective.statistic(pairs, anchors)
         self.noticed = {name: torch.zeros(2, dtype=torch.float64) for name in memory}
-
-        def loss(chosen: Sequence[int]) -> Tensor:
-            return self._loss(step, [places[i] for unit in chosen for i in units[unit]])
-
-        return loss
+        return partial(self._loss, _Step(distance, memory, is_first))
 
     def remembered(
         self, memory: Memory, over_ranks: Callable[[Tensor], Sequence[float]]
@@ -89,24 +80,26 @@ class PairLosses:
         means = {name: total / weight for name, (total, weight) in totals.items()}
         return dict(self._objective.after_step(memory, means))
 
-    def _loss(self, step: _Step, places: Sequence[int]) -> Tensor:
+    def _loss(self, step: _Step, logprobs: Logprobs, places: Sequence[int]) -> Tensor:
         pairs = [self._batch.preferences[i] for i in places]
         if not pairs:
-            return step.logprobs([]).sum()
-        given = self._given(step, places, pairs)
+            return logprobs([]).sum()
+        given = self._given(step, logprobs, places, pairs)
         loss_B = self._objective.loss(given)
         weight_B = torch.tensor([pair.weight for pair in pairs], device=self._device)
         with torch.no_grad():
             self._add(step, given, loss_B, weight_B)
-        return (loss_B * weight_B).sum() / step.weight
+        return (loss_B * weight_B).sum()
 
-    def _given(self, step: _Step, places: Sequence[int], pairs: Sequence[Preference]) -> Pairs:
+    def _given(
+        self, step: _Step, logprobs: Logprobs, places: Sequence[int], pairs: Sequence[Preference]
+    ) -> Pairs:
         """What the loss is given of these pairs, by a forward pass over their distinct rows."""
         device, objective = self._device, self._objective
         sides = [pair.chosen.tokens for pair in pairs] + [pair.rejected.tokens for pair in pairs]
         by_token = objective.needs_tokens
         rows, row_of = unique([side.unmarked for side in sides] if by_token else sides)
-        values_RC = step.logprobs(rows)
+        values_RC = logprobs(rows)
         tokens = None
         if by_token:
             values_LC = values_RC[row_of]

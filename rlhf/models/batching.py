@@ -5,7 +5,7 @@ Pure index arithmetic, the same on every rank, so ranks need not talk to agree.
 
 import random
 from collections.abc import Callable, Hashable, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import NamedTuple, TypeVar
 
 Row = TypeVar("Row", bound=Hashable)
@@ -50,6 +50,21 @@ def micro_batches(shapes: Sequence[Shape], budget_tokens: int) -> list[list[int]
     return batches
 
 
+def consecutive(shapes: Sequence[Shape], budget_tokens: int) -> list[list[int]]:
+    """Indices packed as by `micro_batches`, but in their order: what comes first is done first."""
+    batches: list[list[int]] = []
+    whole = Shape(0, 0, 0)
+    for i, shape in enumerate(shapes):
+        wider = whole.beside(shape)
+        if batches and wider.num_rows * wider.width <= budget_tokens:
+            batches[-1].append(i)
+            whole = wider
+        else:
+            batches.append([i])
+            whole = shape
+    return batches
+
+
 def unique(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
     """The distinct rows, and for each of `rows` where it stands among them.
 
@@ -77,9 +92,15 @@ def halved(rows: list[int], too_large: Callable[[list[int]], bool]) -> list[list
 
 
 def optimizer_steps(
-    groups: Sequence[Hashable], batch_size: int, epochs: int, seed: int, whole: bool = False
+    groups: Sequence[Hashable],
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    whole: bool = False,
+    in_order: bool = False,
 ) -> list[list[int]]:
-    """Rows of each optimizer step: every epoch a new order, cut into steps of nearly equal size.
+    """Rows of each optimizer step: every epoch a new order, cut into steps of nearly equal size;
+    with `in_order` the first epoch has that of the rows.
 
     `groups` names the group of each row, its prompt: a group stays together, so that a completion
     of several pairs is computed in one step and not in all. Where two steps meet, one group may be
@@ -88,16 +109,27 @@ def optimizer_steps(
     """
     steps: list[list[int]] = []
     for epoch in range(epochs):
-        shuffled = together(groups)
-        random.Random(seed + epoch).shuffle(shuffled)
-        order = [row for group in shuffled for row in group]
+        if in_order and epoch == 0:
+            parts = [list(part) for _, part in groupby(range(len(groups)), groups.__getitem__)]
+        else:
+            parts = together(groups)
+            random.Random(seed + epoch).shuffle(parts)
+        order = [row for group in parts for row in group]
         num_steps = -(-len(order) // batch_size)
         cuts = [len(order) * i // num_steps for i in range(num_steps + 1)] if order else []
         if whole and order:
-            ends = [0, *accumulate(map(len, shuffled))]
+            ends = [0, *accumulate(map(len, parts))]
             cuts = [min(ends, key=lambda end: abs(end - cut)) for cut in cuts]
         steps += [order[a:b] for a, b in pairwise(cuts) if a < b]
     return steps
+
+
+def surely_first(num_rows: int, batch_size: int) -> int:
+    """Of a first epoch's rows in order, of which so many are there and more may come, how many its
+    first step has however many will come."""
+    steps = max(1, -(-num_rows // batch_size))
+    # A step's size grows with the rows, and is least where one more row makes one step more.
+    return min(num_rows // steps, (steps * batch_size + 1) // (steps + 1))
 
 
 def rank_micro_batches(

@@ -33,6 +33,8 @@ class ObjectiveConfig(Option):
     """What a side's score must be: `algorithm.score`."""
     needs_whole_lists: ClassVar[bool] = False
     """The loss of a pair depends on the other completions of its prompt."""
+    needs_whole_steps: ClassVar[bool] = False
+    """The loss of a pair depends on all pairs of its optimizer step, by `statistic`."""
     needs_tokens: ClassVar[bool] = False
     """The loss looks at the log-probabilities of single tokens: `Pairs.every_token`."""
     game: ClassVar[str | None] = None
@@ -106,7 +108,8 @@ class ObjectiveConfig(Option):
     def statistic(
         self, pairs: Sequence[Preference], anchors: Mapping[str, Sequence[SidePair]]
     ) -> float:
-        """One number of a whole step's pairs, which the loss of each finds in `Peers.distance`."""
+        """One number of a whole step's pairs, which the loss of each finds in `Peers.distance`; for
+        those that need whole steps."""
         return 0.0
 
     def first_memory(self) -> Mapping[str, float]:

@@ -15,6 +15,7 @@ from rlhf.records import LOGGED, Preference, SidePair
 class KTOConfig(ObjectiveConfig):
     name: ClassVar[str] = "kto"
     takes_certain_labels: ClassVar[bool] = True
+    needs_whole_steps: ClassVar[bool] = True
 
     beta: float = number(0.1, above=0)
     anchor: Anchor = Anchor.initial

@@ -42,6 +42,10 @@ class LCPOConfig(ObjectiveConfig):
     def needs_tokens(self) -> bool:  # type: ignore[override]
         return self.of.needs_tokens
 
+    @property
+    def needs_whole_steps(self) -> bool:  # type: ignore[override]
+        return self.of.needs_whole_steps
+
     def needs(self) -> Mapping[Fact, str]:
         return self.of.needs()
 

@@ -1,6 +1,7 @@
 """Policy ranks on real Ray actors and real DeepSpeed."""
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,14 +14,17 @@ from actors.policy import InitialPolicy, PolicyService
 from actors.policy_rank import PolicyPlan, PolicyRank
 from rlhf.collecting.dispatch import WorkerDied
 from rlhf.config.models import Attention, DType, Offload, Optimizer, PolicyConfig
+from rlhf.learning.anchors import Anchors
+from rlhf.learning.lessons import Lessons
 from rlhf.learning.reading import sum_logprobs
-from rlhf.objectives.base import ObjectiveConfig
+from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.objectives.kto import KTOConfig
 from rlhf.objectives.lcpo import LCPOConfig
 from rlhf.objectives.rrpo import RRPOConfig
 from rlhf.objectives.tpo import TPOConfig
 from rlhf.records import (
+    Collected,
     Completion,
     Preference,
     PreferenceBatch,
@@ -338,6 +342,90 @@ async def test_a_loss_beyond_pairs_is_the_same_however_its_step_is_split(
         assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-5)
         for key, value in weights.items():
             assert torch.allclose(value, found_weights[key], rtol=1e-3, atol=2e-5), key
+
+
+# --- begun before all is there -------------------------------------------------------------------
+
+
+async def streamed(
+    service: PolicyService, pairs: list[Preference], pauses: Sequence[float]
+) -> dict[str, float]:
+    """Round 0 of the pairs, a prompt each, which come after so many seconds each."""
+
+    async def coming() -> AsyncIterator[Collected]:
+        for pair, pause in zip(pairs, pauses, strict=True):
+            await asyncio.sleep(pause)
+            yield Collected(pair.prompt, (), None, (pair,), ())
+
+    lessons = Lessons(Anchors({"previous": service}), service, portion_tokens=24)
+    return await service.update(await lessons.prepare(0, coming()))
+
+
+@pytest.mark.parametrize(
+    ("stage", "ranks", "dtype"),
+    [(0, 1, DType.float32), (0, 1, DType.bfloat16), (2, 2, DType.float32), (3, 2, DType.bfloat16)],
+)
+async def test_a_round_that_is_trained_on_as_it_comes_gives_the_weights_of_one_that_is_there(
+    tiny_model, tmp_path, stage, ranks, dtype
+):
+    """Bit for bit, through two steps of which the first is begun early; and what is begun can be
+    left as if it had never been."""
+    pairs, pauses = preferences(), [0.0, 0.0, 0.2, 0.0, 0.2]
+    settings = {"zero_stage": stage, "num_ranks": ranks, "batch_size": 4, "epochs": 1}
+    objective = DPOConfig(anchor=Anchor.previous)
+    found = {}
+    async with policy(tiny_model, dtype, objective, **settings) as service:
+        await service.save(tmp_path / "start")
+        portion = PreferenceBatch(0, pairs[:4], {"previous": [SidePair(-3.0, -4.0)] * 4})
+        await service.accumulate(portion)
+        await service.save(tmp_path / "begun")
+        for name, waits in (("late", pauses), ("at once", [0.0] * 5)):
+            await service.load(tmp_path / "begun")
+            metrics = await streamed(service, pairs, waits)
+            await service.save(tmp_path / name)
+            found[name] = metrics
+    assert found["late"] == found["at once"]
+    assert found["late"]["policy/num_steps"] == 2 and found["late"]["policy/anchor_gap"] < 0.1
+    start, begun, late, once = (
+        tensors(tmp_path / name) for name in ("start", "begun", "late", "at once")
+    )
+    assert all(torch.equal(value, begun[name]) for name, value in start.items())
+    assert all(torch.equal(value, once[name]) for name, value in late.items())
+    assert any(not torch.equal(value, start[name]) for name, value in late.items())
+
+
+async def test_a_gradient_is_the_same_in_portions_and_at_once(tiny_model, tmp_path):
+    """A step of plain gradient descent at a rate of 1, clipped, of which all pairs are certain
+    before the last portion, which has none."""
+    pairs = preferences()
+    plain = {"optimizer": Optimizer.sgd, "learning_rate": 1.0, "batch_size": 8, "epochs": 1}
+    found = {}
+    for name, parts, stage, ranks in [
+        ("whole", [range(5)], 0, 1),
+        ("portions", [range(2), range(2, 4), range(4, 5), range(0)], 0, 1),
+        ("portions of two ranks", [range(2), range(2, 5), range(0)], 2, 2),
+    ]:
+        settings = {"zero_stage": stage, "num_ranks": ranks} | plain
+        async with policy(tiny_model, **settings) as service:
+            await service.save(tmp_path / name / "before")
+            batches = [
+                PreferenceBatch(
+                    0, [pairs[i] for i in part], {"initial": [SidePair(-3.0, -4.0)] * len(part)}
+                )
+                for part in parts
+            ]
+            for portion in batches[:-1]:
+                await service.accumulate(portion)
+            metrics = await service.update(batches[-1])
+            await service.save(tmp_path / name / "after")
+        before, after = (tensors(tmp_path / name / when) for when in ("before", "after"))
+        taken = [(before[key] - after[key]).flatten() for key in sorted(before)]
+        found[name] = metrics, torch.cat(taken)
+    metrics, gradient = found.pop("whole")
+    assert metrics["policy/num_steps"] == 1 and gradient.norm() > 0.01
+    for name, (others, other) in found.items():
+        assert others == pytest.approx(metrics, rel=1e-5, abs=1e-6), name
+        assert (other - gradient).norm() / gradient.norm() < 1e-5, name
 
 
 async def test_a_lost_rank_is_named(tiny_model):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rlhf.collecting.dispatch import WorkerDied
 from rlhf.launching.stopping import StopRequest
 from rlhf.learning.anchors import Anchors
+from rlhf.learning.lessons import Lessons
 from rlhf.loop import Run, due, train
 from rlhf.problems import PolicyBroken, PolicyLost, Stopped
 from rlhf.progress import noted
@@ -27,6 +28,7 @@ from rlhf.records import (
     SidePair,
     Tokens,
 )
+from rlhf.stages import Tell, nobody
 
 
 def collected(number: int, *pairs: tuple[int, int], version: int = 0) -> Collected:
@@ -77,7 +79,7 @@ class World:
         if event in self.raises:
             raise self.raises[event]
 
-    async def collect(self, round: int) -> list[Collected]:
+    async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
         version = self.version
         await self.happens(f"collect {round} with version {version}")
         return [collected(round, (1, 2), version=version)]
@@ -117,7 +119,8 @@ class World:
 
     async def train(self, num_rounds: int, first_round: int = 0, **changes: int) -> None:
         often = {"max_staleness": 0, "evaluate_every": 0, "checkpoint_every": 0} | changes
-        stages = dict.fromkeys(STAGES, self) | {"anchors": Anchors({"previous": self})}
+        stages = dict.fromkeys(STAGES, self)
+        stages["lessons"] = Lessons(Anchors({"previous": self}), self, portion_tokens=8)
         stages["stop"] = self.stop
         run = Run(**stages, first_round=first_round, num_rounds=num_rounds, **often)
         async with asyncio.timeout(5):
@@ -191,7 +194,7 @@ def test_collecting_is_as_far_ahead_as_allowed_and_never_more(staleness, first_r
 
 async def test_the_next_round_is_collected_while_the_policy_trains():
     class Finishing(World):
-        async def collect(self, round: int) -> list[Collected]:
+        async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
             found = await super().collect(round)
             if round == 1:
                 self.waits["update 0"].set()  # else the update waits until the test's deadline
@@ -382,7 +385,7 @@ async def test_a_stop_ends_what_is_collected_ahead():
 
 async def test_a_rollout_that_dies_while_the_stop_s_checkpoint_is_saved_does_not_end_the_save():
     class Dying(World):
-        async def collect(self, round: int) -> list[Collected]:
+        async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
             if round == 1:
                 self.tells["collect 1 with version 1"].set()
                 await asyncio.sleep(0.02)

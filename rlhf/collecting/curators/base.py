@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 
 from rlhf.options import Fact, Option
 from rlhf.records import Collected, Completion, Preference, Said, said_of
-from rlhf.stages import Collector
+from rlhf.stages import Collector, Tell, nobody
 from rlhf.storage.ledger import Page
 
 
@@ -25,7 +25,7 @@ class Curated:
     collector: Collector
     curator: Curator
 
-    async def collect(self, round: int) -> list[Collected]:
+    async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
         return self.curator.curate(round, await self.collector.collect(round))
 
 

@@ -66,21 +66,31 @@ async def refused() -> None:
 
 
 async def collect(fake: Fake, round: int = 0, seed: int = 1, **limits) -> str:
-    """The ids of the prompts that something came of."""
+    """The ids of the prompts that something came of, sorted."""
     collector = RoundCollector(fake, fake, RoundConfig(**limits), {"": 0.25}, seed, 8)
     async with asyncio.timeout(5):
-        return "".join(one.prompt.id for one in await collector.collect(round))
+        return "".join(sorted(one.prompt.id for one in await collector.collect(round)))
 
 
-async def test_what_comes_back_is_in_the_order_of_the_prompts():
-    first = asyncio.Event()
+async def test_what_comes_back_is_in_the_order_of_the_seeds_and_told_as_soon_as_it_can_be():
+    plain = Fake("abcdef")
+    await collect(plain, concurrency=1)
+    order = sorted("abcdef", key=lambda id: plain.seeds[id])
+    assert plain.finished == order
+    heard: list[str] = []
+    last_has_run = asyncio.Event()
 
     async def last() -> None:
-        first.set()
+        await asyncio.sleep(0.02)
+        assert heard == order[1:4]  # the first one failed, and the fifth waits for this one
+        last_has_run.set()
 
-    fake = Fake("cab", c=first.wait, b=last)
-    assert await collect(fake) == "cab"
-    assert fake.finished != ["c", "a", "b"]
+    behaviour = {order[0]: refused, order[4]: last_has_run.wait, order[5]: last}
+    fake = Fake("fabdec", **behaviour)
+    collector = RoundCollector(fake, fake, RoundConfig(max_failed=1), {"": 0.0}, 1, 8)
+    async with asyncio.timeout(5):
+        found = await collector.collect(0, lambda one: heard.append(one.prompt.id))
+    assert heard == [one.prompt.id for one in found] == order[1:]
 
 
 async def test_an_algorithm_knows_how_far_the_run_is():
@@ -114,7 +124,7 @@ async def test_a_member_that_fails_too_often_ends_the_round_though_all_have_scor
     fake._prompts = [one.prompt for one in collected]
     limits = {"": 0.0, "pair": 0.25}
     made = RoundCollector(fake, fake, RoundConfig(), limits, 1, 8)
-    assert await made.collect(0) == collected
+    assert sorted(await made.collect(0), key=lambda one: one.prompt.id) == collected
     limits["pair"] = 0.2
     told = r"pair failed on 1 of 4 and judge.members.pair.max_failure_rate=0.2"
     with pytest.raises(JudgeFailed, match=told):
@@ -140,9 +150,10 @@ async def test_the_first_round_is_one_s_and_all_others_another_s():
         RoundCollector(rest, rest, RoundConfig(), {"": 0.0}, 1, 8),
     )
     both = WarmStarted(*collectors)
-    drawn = ["".join(one.prompt.id for one in await both.collect(n)) for n in (0, 1, 2, 0)]
-    assert drawn == ["ba", "cd", "cd", "ba"]
-    assert (warm.finished, rest.finished) == (["b", "a"] * 2, ["c", "d"] * 2)
+    drawn = [[one.prompt.id for one in await both.collect(n)] for n in (0, 1, 2, 0)]
+    assert list(map(sorted, drawn)) == [["a", "b"], ["c", "d"], ["c", "d"], ["a", "b"]]
+    assert drawn[0] == drawn[3]
+    assert (warm.finished, rest.finished) == (drawn[0] * 2, drawn[1] + drawn[2])
     assert await alike.round(0) == await alike.round(7) == prompts("ba")
     (await alike.round(0)).clear()
     assert len(await alike.round(0)) == 2
@@ -159,7 +170,7 @@ async def test_too_many_failures_end_the_round_and_are_named_with_their_reasons(
     (error,) = caught.value.exceptions
     assert isinstance(error, PromptsFailed)
     assert str(error) == (
-        "round 3: 2 prompts failed and round.max_failed=1: b: too long; d: too long"
+        "round 3: 2 prompts failed and round.max_failed=1: d: too long; b: too long"
     )
     assert fake.now == 0  # what was under way is cancelled
 

@@ -74,10 +74,10 @@ OBJECTIVES = [DPOConfig(), LDDPOConfig(), RRPOConfig(kl_coef=0.5), LCPOConfig(of
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda one: one.name)
 async def test_however_a_step_is_split_its_loss_and_sums_are_the_same(objective):
     found = []
-    for split in ([[0, 1, 2]], [[0], [], [2, 1]]):
+    for split in ([[2, 0, 1]], [[2], [], [1, 0]]):
         losses = PairLosses(objective, await batch(objective), 0.0, CPU)
-        loss = losses.of_step([2, 0, 1], [[0], [1], [2]], Model(4), objective.first_memory(), True)
-        total = sum(loss(units) for units in split)
+        loss = losses.of_step(objective.first_memory(), True)
+        total = sum(loss(Model(4), places) for places in split)
         found.append([total, losses.sums, *losses.noticed.values()])
     for whole, parts in zip(*found, strict=True):
         assert torch.allclose(whole, parts, rtol=1e-6) and whole.isfinite().all()
@@ -89,7 +89,7 @@ async def test_marked_tokens_count_so_for_policy_and_anchor():
     losses = PairLosses(objective, await batch(objective), 0.0, CPU)
     # Rejected: 2, a tool's, 3 and 1, of which the 1 is one more than the chosen side has: policy
     # (2 + 3 + 0.5)/4, anchor half of it; chosen 6/4, and half: margin -0.75 + 0.6875.
-    loss = losses.of_step([0], [[0]], Model(4), {}, True)([0])
+    loss = losses.of_step({}, True)(Model(4), [0])
     assert loss.item() == pytest.approx(torch.nn.functional.softplus(torch.tensor(0.00625)).item())
 
 
@@ -103,7 +103,7 @@ async def test_a_loss_of_tokens_is_given_them_unmarked_beside_marked_sums():
 
     objective, model = Looking(), Model(size=4)
     losses = PairLosses(objective, await batch(objective), 0.0, CPU)
-    losses.of_step([0, 1], [[0], [1]], model, {}, True)([0, 1])
+    losses.of_step({}, True)(model, [0, 1])
     (given,) = seen
     # Both of the first pair's sides begin with 2, which its sums leave out.
     assert given.policy.both_SB.tolist() == [[-1.0, -1.5], [-1.0, -1.0]]
@@ -120,8 +120,7 @@ async def test_what_is_noticed_is_of_the_step_alone_and_by_weight():
     objective = LCPOConfig(of=DPOConfig())
     losses = PairLosses(objective, await batch(objective), 0.0, CPU)
     for places in ([0], [1, 2]):
-        units = [[i] for i in range(len(places))]
-        losses.of_step(places, units, Model(4), {RELIABILITY: 0.5}, True)(range(len(places)))
+        losses.of_step({RELIABILITY: 0.5}, True)(Model(4), places)
     confidence, weight = losses.noticed[RELIABILITY].tolist()
     # At η = 1/2 the confidence is p = σ(0.1·margin): log-ratios -6/8 + 4/8, and -2/8 + 8/8.
     expected = [torch.tensor(0.1 * margin).sigmoid().item() for margin in (-0.25, 0.75)]
@@ -134,5 +133,5 @@ async def test_what_is_noticed_is_of_the_step_alone_and_by_weight():
 
 async def test_a_rank_without_pairs_still_computes_something():
     losses = PairLosses(DPOConfig(), await batch(DPOConfig()), 0.0, CPU)
-    assert losses.of_step([0], [[0]], Model(4), {}, True)([]).item() == 0
+    assert losses.of_step({}, True)(Model(4), []).item() == 0
     assert losses.sums.sum() == 0

@@ -1,0 +1,182 @@
+"""One round's update on one rank, begun before all of the round's preferences are there.
+
+A round's first optimizer step has its first pairs, in their order. Its gradient is a sum over them,
+which is divided by their weights as the step is taken, so it is added up portion by portion as
+these come. What shares a micro-batch follows from the portions alone, and never from when they
+came.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rlhf.config.models import LOGPROB_NOISE
+from rlhf.learning.pair_losses import PairLosses, sides_of, units_of
+from rlhf.learning.reading import RowReader
+from rlhf.learning.schedules import learning_rate, step_progress
+from rlhf.models.batching import optimizer_steps, rank_micro_batches, surely_first
+from rlhf.records import Preference, PreferenceBatch, SidePair, SideTokens, Tokens
+from rlhf.seeds import derive_seed
+from rlhf.stages import Metrics
+
+
+class MicroBatch(NamedTuple):
+    """What one forward pass is over."""
+
+    reader: RowReader
+    places: Sequence[int]
+    """Of pairs in the round."""
+
+
+class RoundUpdate:
+    """Of all ranks, each has the same portions, and meets the others at each micro-batch."""
+
+    def __init__(
+        self,
+        plan: Any,
+        round: int,
+        engine: Any,
+        reader: RowReader,
+        rank: tuple[int, int],
+        memory: Mapping[str, float],
+    ) -> None:
+        """`plan`: a `PolicyPlan`; `rank`: which of how many; `memory`: the objective's."""
+        self._plan, self._round, self._engine, self._reader = plan, round, engine, reader
+        self._rank, self._num_ranks = rank
+        self.memory = dict(memory)
+        """The objective's, of the steps so far."""
+        self.random_state = random_state()
+        """As it was before any of this."""
+        self._pairs: list[Preference] = []
+        self._anchors: dict[str, list[SidePair]] = {}
+        self._tokens: dict[str, list[SideTokens]] = {}
+        self._ends = [0]
+        """Pairs after so many portions."""
+        self._num_begun = 0
+        """Portions whose gradient is added up already."""
+        batch = PreferenceBatch(round, self._pairs, self._anchors, self._tokens)  # which grow
+        noise = LOGPROB_NOISE[plan.dtype]
+        self._losses = PairLosses(plan.objective, batch, noise, engine.device)
+        whole = plan.objective.needs_whole_steps
+        self._first = None if whole else self._losses.of_step(self.memory, True)
+        """Losses of the first step's pairs, if they can be had before all are there."""
+
+    def add(self, portion: PreferenceBatch) -> None:
+        """A portion that is not the last; adds up what is in the first step for certain."""
+        self._take(portion)
+        if self._first is None:
+            return
+        certain = surely_first(len(self._pairs), self._plan.policy.batch_size)
+        ends = self._ends[self._num_begun :]
+        for start, end in pairwise(end for end in ends if end <= certain):
+            micro_batches = self._micro_batches(range(start, end))
+            self._engine.accumulate(micro_batches, self._loss_of(self._first))
+            self._num_begun += 1
+
+    def finish(self, portion: PreferenceBatch, told: Callable[[bool], None]) -> Metrics:
+        """With the last portion; metrics are weighted means over pairs and steps. `told` hears of
+        each step whether it was applied."""
+        self._take(portion)
+        plan, round = self._plan, self._round
+        seed = derive_seed(plan.seed, "order", round)
+        prompts = [pair.prompt.id for pair in self._pairs]
+        epochs = plan.epochs if round else plan.first_epochs
+        whole = plan.objective.needs_whole_lists
+        steps = optimizer_steps(prompts, plan.policy.batch_size, epochs, seed, whole, in_order=True)
+        norms, skipped, rate = [], 0, 0.0
+        for k, places in enumerate(steps):
+            done = step_progress(plan.policy, round, plan.num_rounds, k, len(steps))
+            rate = learning_rate(plan.policy, done)
+            result = self._step(places, rate, is_first=k == 0)
+            skipped += not result.applied
+            norms += [result.grad_norm] if result.applied else []
+            told(result.applied)
+            if result.applied and self.memory:
+                self.memory = self._losses.remembered(self.memory, self._over_ranks)
+        if not steps:
+            return {"policy/num_steps": 0.0}
+        counts = {"policy/num_steps": float(len(steps)), "policy/skipped_steps": float(skipped)}
+        return self._means(norms) | counts | {"policy/lr": rate}
+
+    def _take(self, portion: PreferenceBatch) -> None:
+        self._pairs.extend(portion.preferences)
+        for name, values in portion.anchors.items():
+            self._anchors.setdefault(name, []).extend(values)
+        for name, values in portion.tokens.items():
+            self._tokens.setdefault(name, []).extend(values)
+        self._ends.append(len(self._pairs))
+
+    def _step(self, places: Sequence[int], rate: float, is_first: bool) -> Any:
+        if is_first and self._first is not None:
+            losses, micro_batches = self._first, self._rest_of_first(len(places))
+        else:
+            losses = self._losses.of_step(self.memory, is_first, places)
+            micro_batches = self._micro_batches(places)
+        weight = sum(self._pairs[i].weight for i in places)
+        # Nothing may be left of a first step, and a step ends with a backward pass of all ranks.
+        micro_batches = micro_batches or [MicroBatch(self._reader, [])]
+        return self._engine.step(micro_batches, self._loss_of(losses), rate, weight)
+
+    def _rest_of_first(self, size: int) -> list[MicroBatch]:
+        """Of its so many pairs those that are not begun, by portions."""
+        ends = [min(end, size) for end in self._ends[self._num_begun :]]
+        parts = (range(start, end) for start, end in pairwise(ends) if start < end)
+        return [one for part in parts for one in self._micro_batches(part)]
+
+    def _micro_batches(self, places: Sequence[int]) -> list[MicroBatch]:
+        """This rank's, as many as any rank's."""
+        pairs = [self._pairs[i] for i in places]
+        reader = self._reader.fitting(sides_of(pairs))
+        plan = self._plan
+        whole, budget = plan.objective.needs_whole_lists, plan.policy.micro_batch_tokens
+        units = units_of(pairs, reader, whole, budget)
+        ranks = rank_micro_batches([unit.shape for unit in units], budget, self._num_ranks)
+        return [
+            MicroBatch(reader, [places[i] for unit in batch for i in units[unit].places])
+            for batch in ranks[self._rank]
+        ]
+
+    @staticmethod
+    def _loss_of(losses: Any) -> Callable[[MicroBatch], Tensor]:
+        def loss(micro_batch: MicroBatch) -> Tensor:
+            reader, places = micro_batch
+            return losses(partial(logprobs_RC, reader), places)
+
+        return loss
+
+    def _means(self, norms: Sequence[float]) -> Metrics:
+        *values, weight = self._over_ranks(self._losses.sums)
+        names = self._losses.names
+        means = {
+            f"policy/{name}": value / weight for name, value in zip(names, values, strict=True)
+        }
+        if norms:
+            means["policy/grad_norm"] = sum(norms) / len(norms)
+        if "previous" in self._anchors:
+            (gap,) = self._over_ranks(self._losses.gap, torch.distributed.ReduceOp.MAX)
+            means["policy/anchor_gap"] = gap
+        return means
+
+    def _over_ranks(self, values: Tensor, how: Any = torch.distributed.ReduceOp.SUM) -> list[float]:
+        values = values.to(self._engine.device)
+        torch.distributed.all_reduce(values, how)
+        return values.tolist()
+
+
+def logprobs_RC(reader: RowReader, rows: Sequence[Tokens]) -> Tensor:
+    """Zero, but computed by all the model's layers, for a rank that has no rows."""
+    if not rows:
+        return reader.logprobs_RC([Tokens((0,), (0,))]) * 0.0
+    return reader.logprobs_RC(rows)
+
+
+def random_state() -> dict[str, Tensor]:
+    """torch's, by device."""
+    states = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states

@@ -1,0 +1,75 @@
+"""A round's preferences on their way to the policy, while the rest of the round is collected.
+
+They go in portions, each as many prompts, in their order, as fill one forward pass of every rank:
+anchors are asked about a portion, and its gradient is added up, as soon as it is there. What is in
+a portion follows from the prompts alone, so that nothing depends on when they came.
+"""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
+
+from rlhf.learning.anchors import Anchors
+from rlhf.models.batching import Shape
+from rlhf.records import Collected, PreferenceBatch
+from rlhf.stages import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """What the policy learns from, with what its objective compares it with."""
+
+    anchors: Anchors
+    policy: Policy
+    portion_tokens: int
+    """Of all ranks' forward passes."""
+    packs: bool = True
+    """Each token that completions share counts once."""
+
+    async def prepare(self, round: int, prompts: AsyncIterable[Collected]) -> PreferenceBatch:
+        """The last of a round's preferences; those before it the policy has then."""
+        async with asyncio.TaskGroup() as tasks:
+            before = asked = None
+            async for portion in self._portions(prompts):
+                if asked is not None:
+                    before = tasks.create_task(self._accumulate(asked, before))
+                asked = tasks.create_task(self.anchors.attach(round, portion))
+        assert asked is not None
+        return asked.result()
+
+    async def _accumulate(
+        self, asked: asyncio.Task[PreferenceBatch], before: asyncio.Task[None] | None
+    ) -> None:
+        portion = await asked
+        if before is not None:
+            await before
+        await self.policy.accumulate(portion)
+
+    async def _portions(self, prompts: AsyncIterable[Collected]) -> AsyncIterator[list[Collected]]:
+        """At least one; the last may be empty."""
+        portion: list[Collected] = []
+        whole = Shape(0, 0, 0)
+        async for one in prompts:
+            own = self._shape(one)
+            wider = whole.beside(own)
+            if whole.num_rows and wider.num_rows * wider.width > self.portion_tokens:
+                yield portion
+                portion, wider = [], own
+            portion.append(one)
+            whole = wider
+        yield portion
+
+    def _shape(self, one: Collected) -> Shape:
+        """About what a prompt's pairs come to in a forward pass; nothing without pairs."""
+        sides = {
+            (side.prompt.token_ids, id(side.completion)): side
+            for pair in one.preferences
+            for side in pair.sides
+        }
+        if not sides:
+            return Shape(0, 0, 0)
+        completions = [len(side.completion.token_ids) for side in sides.values()]
+        prompts = {side.prompt.token_ids for side in sides.values()}
+        if self.packs:
+            return Shape(0, sum(map(len, prompts)) + sum(completions))
+        return Shape(max(map(len, prompts)), max(completions), len(sides))

@@ -1,0 +1,81 @@
+"""A round as it comes: in order, no later than it can, and to an end however it ends."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from rlhf.collecting.collecting import Collecting
+from rlhf.records import Collected, Prompt
+from rlhf.stages import Tell, nobody
+
+ONES = [Collected(Prompt(id, (), (1,)), (), None, (), ()) for id in "abcd"]
+
+
+class Telling:
+    """Tells of the first two, and ends when it is let go on, or fails."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.goes_on = asyncio.Event()
+        self.error = error
+
+    async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
+        assert round == 7
+        tell(ONES[0])
+        await asyncio.sleep(0)
+        tell(ONES[1])
+        await self.goes_on.wait()
+        if self.error is not None:
+            raise self.error
+        return ONES
+
+
+async def listen(collecting: Collecting, heard: list[Collected], collector: Telling) -> None:
+    async for one in collecting:
+        heard.append(one)
+        if len(heard) == 2:
+            assert not collecting.whole.done()
+            collector.goes_on.set()
+
+
+async def test_prompts_are_heard_of_in_order_and_each_once_before_and_after_the_end():
+    collector, heard = Telling(), []
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        collecting = Collecting(tasks, collector, 7)
+        await listen(collecting, heard, collector)
+        assert collecting.whole.result() is ONES
+        later = [one async for one in collecting]
+    assert heard == later == ONES
+
+
+async def test_a_round_that_nobody_tells_of_is_heard_of_at_its_end():
+    class Silent(Telling):
+        async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
+            return ONES
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        collecting = Collecting(tasks, Silent(), 7)
+        assert [one async for one in collecting] == ONES
+
+
+async def test_who_listens_to_a_round_that_fails_ends_and_the_failure_is_told_once():
+    collector, heard = Telling(ValueError("broken")), []
+    with pytest.raises(ExceptionGroup) as caught:
+        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            collecting = Collecting(tasks, collector, 7)
+            listening = tasks.create_task(listen(collecting, heard, collector))
+    assert caught.value.exceptions == (collector.error,)
+    assert heard == ONES[:2] and listening.cancelled()
+
+
+async def test_who_listens_to_a_round_that_is_cancelled_ends():
+    collector, heard = Telling(), []
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        collecting = Collecting(tasks, collector, 7)
+        listening = tasks.create_task(listen(collecting, heard, collector))
+        while len(heard) < 2:
+            await asyncio.sleep(0)
+        collecting.whole.cancel()
+        with suppress(asyncio.CancelledError):
+            await listening
+    assert listening.cancelled() and heard == ONES[:2]
