@@ -6,7 +6,7 @@ a portion follows from the prompts alone, so that nothing depends on when they c
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass
 
 from rlhf.learning.anchors import Anchors
@@ -28,36 +28,27 @@ class Lessons:
 
     async def prepare(self, round: int, prompts: AsyncIterable[Collected]) -> PreferenceBatch:
         """The last of a round's preferences; those before it the policy has then."""
+        portion: list[Collected] = []
+        whole, before = Shape(0, 0, 0), None
         async with asyncio.TaskGroup() as tasks:
-            before = asked = None
-            async for portion in self._portions(prompts):
-                if asked is not None:
-                    before = tasks.create_task(self._accumulate(asked, before))
-                asked = tasks.create_task(self.anchors.attach(round, portion))
-        assert asked is not None
-        return asked.result()
+            async for one in prompts:
+                own = self._shape(one)
+                wider = whole.beside(own)
+                if whole.num_rows and wider.num_rows * wider.width > self.portion_tokens:
+                    before = tasks.create_task(self._accumulate(round, portion, before))
+                    portion, wider = [], own
+                portion.append(one)
+                whole = wider
+            last = tasks.create_task(self.anchors.attach(round, portion))
+        return last.result()
 
     async def _accumulate(
-        self, asked: asyncio.Task[PreferenceBatch], before: asyncio.Task[None] | None
+        self, round: int, portion: Sequence[Collected], before: asyncio.Task[None] | None
     ) -> None:
-        portion = await asked
+        batch = await self.anchors.attach(round, portion)
         if before is not None:
             await before
-        await self.policy.accumulate(portion)
-
-    async def _portions(self, prompts: AsyncIterable[Collected]) -> AsyncIterator[list[Collected]]:
-        """At least one; the last may be empty."""
-        portion: list[Collected] = []
-        whole = Shape(0, 0, 0)
-        async for one in prompts:
-            own = self._shape(one)
-            wider = whole.beside(own)
-            if whole.num_rows and wider.num_rows * wider.width > self.portion_tokens:
-                yield portion
-                portion, wider = [], own
-            portion.append(one)
-            whole = wider
-        yield portion
+        await self.policy.accumulate(batch)
 
     def _shape(self, one: Collected) -> Shape:
         """About what a prompt's pairs come to in a forward pass; nothing without pairs."""

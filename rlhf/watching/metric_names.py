@@ -20,8 +20,16 @@ _TIME = {
         "s",
         "usually the largest; with `max_staleness=1` only what training did not hide",
     ),
-    "anchor": Metric("log-probabilities of the anchors", "s"),
-    "update": Metric("training the policy", "s", "flat; grows with `preference/count`"),
+    "anchor": Metric(
+        "log-probabilities of the anchors, and what else was begun while the round was collected",
+        "s",
+        "only what collecting did not hide",
+    ),
+    "update": Metric(
+        "training the policy",
+        "s",
+        "flat; grows with `preference/count`; only what collecting did not hide",
+    ),
     "publish": Metric(
         "carrying weights to the rollout workers, and checking them",
         "s",

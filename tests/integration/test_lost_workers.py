@@ -11,7 +11,16 @@ from forked import Forked
 from cluster import nursery
 from rlhf.storage.store import read, read_metrics
 
-LONG = [*SMALL, "warmup.steps=200", "num_rounds=60", "run.checkpoint_every=7", "eval.every=20"]
+LONG = [
+    *SMALL,
+    "warmup.steps=200",
+    "num_rounds=60",
+    "run.checkpoint_every=7",
+    "eval.every=20",
+    # So that a round's first prompts are trained on while the rest is sampled.
+    "policy.micro_batch_tokens=200",
+    "rollout.max_batch_tokens=800",
+]
 
 
 @pytest.fixture(autouse=True)

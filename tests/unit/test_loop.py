@@ -120,7 +120,7 @@ class World:
     async def train(self, num_rounds: int, first_round: int = 0, **changes: int) -> None:
         often = {"max_staleness": 0, "evaluate_every": 0, "checkpoint_every": 0} | changes
         stages = dict.fromkeys(STAGES, self)
-        stages["lessons"] = Lessons(Anchors({"previous": self}), self, portion_tokens=8)
+        stages["lessons"] = Lessons(Anchors({"previous": self}), self, portion_tokens=7)
         stages["stop"] = self.stop
         run = Run(**stages, first_round=first_round, num_rounds=num_rounds, **often)
         async with asyncio.timeout(5):
@@ -337,6 +337,78 @@ async def test_a_run_that_is_stopped_stops_everything():
     with pytest.raises(asyncio.CancelledError):
         await running
     assert sorted(world.cancelled) == ["collect 1 with version 0", "update 0"]
+
+
+# --- while a round is collected -----------------------------------------------------------------
+
+
+class Portions(World):
+    """Two prompts a round, of which one is heard of before the other is there."""
+
+    async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
+        found = [collected(10 * round, (1, 2)), collected(10 * round + 1, (3, 4), (4, 5))]
+        tell(found[0])
+        tell(found[1])  # a portion is known to be whole when more has come than fits it
+        await self.happens(f"collect {round} with version {self.version}")
+        return found
+
+    async def accumulate(self, portion: PreferenceBatch) -> None:
+        assert [one.prompt.token_ids[0] for one in portion.preferences] == [10 * portion.round]
+        await self.happens(f"accumulate {portion.round}")
+
+    async def update(self, batch: PreferenceBatch) -> dict[str, float]:
+        assert len(batch.preferences) == 2
+        await self.happens(f"update {batch.round}")
+        return {}
+
+    def write(self, round: int, collected: Sequence[Collected]) -> None:
+        assert len(collected) == 2
+
+
+async def test_the_gradient_is_begun_while_the_round_is_collected():
+    class Waiting(Portions):
+        async def accumulate(self, portion: PreferenceBatch) -> None:
+            await super().accumulate(portion)
+            # Else the round would be collected for ever, and the test meet its deadline.
+            self.waits[f"collect {portion.round} with version {self.version}"].set()
+
+    world = Waiting()
+    for round in range(2):
+        world.waits[f"collect {round} with version {round}"] = asyncio.Event()
+    await world.train(2)
+    assert world.those("accumulate", "update", "publish") == [
+        "accumulate 0", "update 0", "publish 1", "accumulate 1", "update 1", "publish 2",
+    ]  # fmt: skip
+
+
+async def test_of_rounds_that_are_ahead_no_gradient_is_begun_before_their_turn():
+    world = Portions()
+    await world.train(3, max_staleness=2)
+    assert world.those("accumulate", "update") == [
+        "accumulate 0", "update 0", "accumulate 1", "update 1", "accumulate 2", "update 2",
+    ]  # fmt: skip
+
+
+async def test_a_stop_in_the_middle_of_a_round_leaves_what_was_begun_of_it():
+    world = Portions()
+    world.waits["collect 1 with version 1"] = asyncio.Event()
+    assert await stopped(world, "accumulate 1") == "after 1 of 5 rounds"
+    assert world.those("accumulate", "update", "save") == [
+        "accumulate 0", "update 0", "accumulate 1", "save 1",
+    ]  # fmt: skip
+    assert "collect 1 with version 1" in world.cancelled
+
+
+@pytest.mark.parametrize("error, saved", [(PolicyLost("a rank"), 0), (WorkerDied("judge-0"), 1)])
+async def test_what_ends_while_a_gradient_is_begun_ends_the_round(error, saved):
+    world = Portions()
+    world.waits["collect 1 with version 1"] = asyncio.Event()
+    world.raises["accumulate 1"] = error
+    with pytest.raises(ExceptionGroup) as caught:
+        await world.train(5)
+    assert causes(caught.value) == [error]
+    assert world.cancelled == ["collect 1 with version 1"]
+    assert world.those("save") == ["save 1"] * saved
 
 
 # --- how it is stopped --------------------------------------------------------------------------

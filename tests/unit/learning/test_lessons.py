@@ -130,7 +130,7 @@ async def test_anchors_are_asked_and_the_policy_accumulates_before_all_is_there(
     lessons = Lessons(Anchors({"initial": policy}), policy, 8)  # type: ignore[arg-type]
     preparing = asyncio.create_task(lessons.prepare(0, waiting()))
     async with asyncio.timeout(5):
-        while not policy.asked:
+        while not policy.portions:
             await asyncio.sleep(0)
         assert policy.asked == [(2, 2)] and not preparing.done()
         goes_on.set()
