@@ -1,20 +1,29 @@
-"""The demo's online phase beside a bare single-process loop and TRL's OnlineDPOTrainer.
+"""Agon's online phase beside a bare single-process loop and TRL's OnlineDPOTrainer.
 
-`make bench`, or `python benchmarks/online_dpo.py [rounds]`. All three start from the same weights
-and ask the same task on the same machine, one after another; the ratios are what to look at.
+`make bench`, or `python benchmarks/online_dpo.py [--size demo|large] [--rounds N] [--json FILE]
+[--without TRL ...]`. All start from the same weights and ask the same task on the same machine, one
+after another, with the same number of completions a step; the ratios are what to look at.
 
-- Agon: the demo with plain DPO, 64 prompts x 8 completions, all pairs, through Ray actors.
+- Agon: plain DPO, eight completions of a prompt, all pairs, through Ray actors.
 - bare: the same round in one process without Ray or DeepSpeed: sampling by Agon's own batched
   engine, scoring, the DPO loss on all pairs, torch's AdamW.
-- TRL: 256 prompts x 2 completions per step, so the same number of completions.
+- TRL: two completions of four times as many prompts.
+
+`demo`: the demo's model and sums, 64 prompts of about 12 tokens, answers of up to 8. `large`: a
+Llama of 10 million weights from nothing, 4 prompts of 512 tokens, answers of up to 64, of which the
+one with more vowels is better.
 """
 
+import argparse
 import asyncio
 import json
+import random
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,7 +34,13 @@ from actors.transformers_engine import TransformersEngine
 from rlhf.asking.prompts import PromptSchedule, load_data
 from rlhf.asking.sources.arithmetic import ArithmeticConfig
 from rlhf.asking.sources.base import Wanted
-from rlhf.config.models import DType, Rendering, TransformersRolloutConfig
+from rlhf.config.models import (
+    DType,
+    Rendering,
+    TinyModelConfig,
+    TransformersRolloutConfig,
+    Vocabulary,
+)
 from rlhf.data.rendering import Renderer
 from rlhf.judges.verifier import integer_score
 from rlhf.learning.logprobs import completion_logprobs, pad
@@ -33,32 +48,42 @@ from rlhf.models.batching import unique
 from rlhf.models.turns import end_token_ids
 from rlhf.objectives import Judged, PairLogprobs, Pairs, SideLogprobs
 from rlhf.objectives.dpo import DPOConfig
-from rlhf.records import Sampling, Tokens
+from rlhf.records import Message, Prompt, Sampling, Tokens
 from rlhf.seeds import derive_seed
 from rlhf.tools.syntax import ToolsConfig
+from rlhf.toys.tiny import build_tiny_model
 
-PROMPTS, COMPLETIONS, MAX_TOKENS, LEARNING_RATE = 64, 8, 8, 3e-4
-WARM_ROUNDS = 3
-
-
-def agon(directory: Path, rounds: int) -> float:
-    """Rounds per second of the demo's online phase, from its own metrics."""
-    command = [sys.executable, "-m", "rlhf", "experiment=demo", f"run.dir={directory}"]
-    command += ["algorithm=online_dpo", f"num_rounds={rounds}", "eval.every=0", "tracking=disabled"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    online = [line for line in lines if WARM_ROUNDS <= line["round"] < rounds - 1]
-    return len(online) / sum(line["time/round_s"] for line in online)
+COMPLETIONS, LEARNING_RATE = 8, 3e-4
+JUDGE = """\
+def score(prompt, completions, row):
+    return [vowels(text) for text in completions]
 
 
-class Bare:
-    """One process, no services."""
+def vowels(text):
+    return sum(letter in "aeiou" for letter in text)
+"""
 
-    def __init__(self, path: str) -> None:
-        torch.set_num_threads(1)
-        self.tokenizer = AutoTokenizer.from_pretrained(path)
-        renderer = Renderer(self.tokenizer, Rendering.plain)
-        self.data = load_data(
+
+@dataclass(frozen=True)
+class Task:
+    """One size: what is asked, and how Agon is told so."""
+
+    path: Path
+    """Of the weights that all begin from; Agon's run may be what leaves them there."""
+    prompts: Callable[[Renderer], list[Prompt]]
+    score: Callable[[Prompt, str], float]
+    overrides: list[str]
+    per_round: int
+    prompt_tokens: int
+    answer_tokens: int
+    micro_batch_prompts: int
+    """What the bare loop computes at once."""
+    warm_rounds: int
+
+
+def demo(scratch: Path) -> Task:
+    def prompts(renderer: Renderer) -> list[Prompt]:
+        data = load_data(
             ArithmeticConfig(num_prompts=7000),
             renderer,
             max_prompt_tokens=16,
@@ -67,7 +92,65 @@ class Bare:
             tools=ToolsConfig(),
             seed=1,
         )
-        self.schedule = PromptSchedule(self.data.train, PROMPTS, 1)
+        return list(data.train)
+
+    def score(prompt: Prompt, text: str) -> float:
+        return integer_score(str(prompt.answer), text) or 0.0
+
+    path, overrides = scratch / "run" / "initial_policy", ["experiment=demo"]
+    return Task(path, prompts, score, overrides, 64, 16, 8, 64, warm_rounds=3)
+
+
+def large(scratch: Path) -> Task:
+    config = TinyModelConfig(num_layers=12, width=256, vocabulary=Vocabulary.bytes)
+    build_tiny_model(config, scratch / "model", seed=1)
+    rng = random.Random(1)
+    texts = ["".join(rng.choices("abcdefghij klmnop", k=512)) for _ in range(200)]
+    rows = [{"id": str(i), "prompt": text} for i, text in enumerate(texts)]
+    (scratch / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (scratch / "vowels.py").write_text(JUDGE)
+
+    def prompts(renderer: Renderer) -> list[Prompt]:
+        asked = ((Message("user", text),) for text in texts)
+        return [Prompt(str(i), one, renderer.render(one)) for i, one in enumerate(asked)]
+
+    def score(prompt: Prompt, text: str) -> float:
+        return float(sum(letter in "aeiou" for letter in text))
+
+    overrides = [
+        f"model.path={scratch}/model", "model.dtype=float32", "model.rendering=plain",
+        f"data.path={scratch}/prompts.jsonl", "judge=function",
+        f"judge.function={scratch}/vowels.py:score", "rollout=transformers", "round.prompts=4",
+        "algorithm.num_completions=8", "algorithm.rule=all_pairs", "rollout.max_prompt_tokens=512",
+        "rollout.max_completion_tokens=64", "rollout.max_batch_tokens=4608",
+        "policy.batch_size=100000", "policy.micro_batch_tokens=1100", "eval.num_prompts=4",
+        f"policy.learning_rate={LEARNING_RATE}",
+    ]  # fmt: skip
+    return Task(scratch / "model", prompts, score, overrides, 4, 512, 64, 1, warm_rounds=1)
+
+
+def agon(task: Task, scratch: Path, rounds: int) -> float:
+    """Rounds per second of its online phase, from its own metrics."""
+    command = [sys.executable, "-m", "rlhf", *task.overrides, f"run.dir={scratch}/run"]
+    command += ["algorithm=online_dpo", f"num_rounds={rounds}", "eval.every=0", "tracking=disabled"]
+    ran = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if ran.returncode:
+        raise SystemExit(ran.stderr[-2000:])
+    lines = (scratch / "run" / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    online = [one for one in records if task.warm_rounds <= one["round"] < rounds - 1]
+    return len(online) / sum(one["time/round_s"] for one in online)
+
+
+class Bare:
+    """One process, no services."""
+
+    def __init__(self, task: Task) -> None:
+        torch.set_num_threads(1)
+        self.task, path = task, str(task.path)
+        self.tokenizer = AutoTokenizer.from_pretrained(path)
+        prompts = task.prompts(Renderer(self.tokenizer, Rendering.plain))
+        self.schedule = PromptSchedule(prompts, task.per_round, 1)
         config = TransformersRolloutConfig()
         self.engine = TransformersEngine(
             path, DType.float32, config, end_token_ids(self.tokenizer, None), self.tokenizer
@@ -84,28 +167,39 @@ class Bare:
 
     def round(self, index: int) -> None:
         prompts = asyncio.run(self.schedule.round(index))
-        sampling = Sampling(COMPLETIONS, MAX_TOKENS)
+        sampling = Sampling(COMPLETIONS, self.task.answer_tokens)
         requests = [
             GenerationRequest(p.id, p.token_ids, sampling, derive_seed(1, index, p.id))
             for p in prompts
         ]
-        chosen, rejected, weights = [], [], []
+        pairs: list[list[tuple[Tokens, Tokens, float]]] = []
         for prompt, group in zip(prompts, asyncio.run(self.sample(requests)), strict=True):
             texts = self.tokenizer.batch_decode(
                 [draft.token_ids for draft in group], skip_special_tokens=True
             )
             rows = [Tokens(prompt.token_ids, draft.token_ids) for draft in group]
-            right = [integer_score(str(prompt.answer), text) == 1.0 for text in texts]
-            good = [row for row, ok in zip(rows, right, strict=True) if ok]
-            bad = [row for row, ok in zip(rows, right, strict=True) if not ok]
-            for a in good:
-                for b in bad:
-                    chosen.append(a)
-                    rejected.append(b)
-                    weights.append(1 / (len(good) * len(bad)))
-        self.step(chosen, rejected, torch.tensor(weights))
+            scores = [self.task.score(prompt, text) for text in texts]
+            better = [
+                (rows[i], rows[j])
+                for i in range(len(rows))
+                for j in range(len(rows))
+                if scores[i] > scores[j]
+            ]
+            pairs.append([(*pair, 1 / len(better)) for pair in better])
+        self.step(pairs)
 
-    def step(self, chosen: list[Tokens], rejected: list[Tokens], weight_B: torch.Tensor) -> None:
+    def step(self, pairs: list[list[tuple[Tokens, Tokens, float]]]) -> None:
+        size = self.task.micro_batch_prompts
+        whole = sum(bool(one) for one in pairs)
+        for start in range(0, len(pairs), size):
+            if some := [pair for one in pairs[start : start + size] for pair in one]:
+                (self.loss(some) / whole).backward()
+        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def loss(self, pairs: list[tuple[Tokens, Tokens, float]]) -> torch.Tensor:
+        chosen, rejected, weights = zip(*pairs, strict=True)
         rows, places = unique([*chosen, *rejected])
         padded = pad(rows)
         policy = completion_logprobs(self.policy, padded).sum(1)[places].chunk(2)
@@ -119,45 +213,36 @@ class Bare:
                 Judged(*[torch.ones(len(chosen))] * 5),
             )
         )
-        ((loss_B * weight_B).sum() / weight_B.sum()).backward()
-        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        return (loss_B * torch.tensor(weights)).sum()
 
 
-def bare(path: str, rounds: int) -> float:
-    loop = Bare(path)
-    for index in range(WARM_ROUNDS):
+def bare(task: Task, scratch: Path, rounds: int) -> float:
+    loop = Bare(task)
+    for index in range(task.warm_rounds):
         loop.round(index)
     start = time.perf_counter()
-    for index in range(WARM_ROUNDS, rounds):
+    for index in range(task.warm_rounds, rounds):
         loop.round(index)
-    return (rounds - WARM_ROUNDS) / (time.perf_counter() - start)
+    return (rounds - task.warm_rounds) / (time.perf_counter() - start)
 
 
-def trl(path: str, steps: int) -> float:
+def trl(task: Task, scratch: Path, steps: int) -> float:
     """Steps per second, warm-up steps left out."""
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
     torch.set_num_threads(2)  # its process has the machine to itself
+    path = str(task.path)
     tokenizer = AutoTokenizer.from_pretrained(path)
-    data = load_data(
-        ArithmeticConfig(num_prompts=7000),
-        Renderer(tokenizer, Rendering.plain),
-        max_prompt_tokens=16,
-        max_completion_tokens=8,
-        wanted=Wanted(answers=True),
-        tools=ToolsConfig(),
-        seed=1,
-    )
+    prompts = task.prompts(Renderer(tokenizer, Rendering.plain))
+    by_text = {prompt.text: prompt for prompt in prompts}
+    rows = task.per_round * COMPLETIONS // 2
+    at_once = min(rows, task.micro_batch_prompts * COMPLETIONS // 2)
 
-    answers = {prompt.text: str(prompt.answer) for prompt in data.train}
-
-    def correct(prompts: list[str], completions: list[str], **_: object) -> list[float]:
+    def scored(prompts: list[str], completions: list[str], **_: object) -> list[float]:
         asked = zip(prompts, completions, strict=True)
-        return [integer_score(answers[prompt], text) or 0.0 for prompt, text in asked]
+        return [task.score(by_text[prompt], text) for prompt, text in asked]
 
     class Clock(TrainerCallback):
         times: list[float] = []  # noqa: RUF012
@@ -165,17 +250,18 @@ def trl(path: str, steps: int) -> float:
         def on_step_end(self, *_: object, **__: object) -> None:
             self.times.append(time.perf_counter())
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as directory:
         trainer = OnlineDPOTrainer(
             model=AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32),
             ref_model=AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32),
-            reward_funcs=correct,
+            reward_funcs=scored,
             args=OnlineDPOConfig(
-                output_dir=scratch,
-                per_device_train_batch_size=256,
+                output_dir=directory,
+                per_device_train_batch_size=at_once,
+                gradient_accumulation_steps=rows // at_once,
                 max_steps=steps,
-                max_new_tokens=MAX_TOKENS,
-                max_length=32,
+                max_new_tokens=task.answer_tokens,
+                max_length=task.prompt_tokens + task.answer_tokens + 8,
                 temperature=1.0,
                 learning_rate=LEARNING_RATE,
                 beta=0.1,
@@ -187,27 +273,42 @@ def trl(path: str, steps: int) -> float:
                 logging_strategy="no",
                 disable_tqdm=True,
             ),
-            train_dataset=Dataset.from_dict({"prompt": [p.text for p in data.train]}),
+            train_dataset=Dataset.from_dict({"prompt": [prompt.text for prompt in prompts]}),
             processing_class=tokenizer,
             callbacks=[Clock()],
         )
         trainer.train()
-    times = Clock.times[WARM_ROUNDS:]
+    times = Clock.times[task.warm_rounds :]
     return (len(times) - 1) / (times[-1] - times[0])
 
 
+CONTENDERS = {"Agon": agon, "bare": bare, "TRL": trl}
+SIZES = {"demo": demo, "large": large}
+ROUNDS = {"demo": {"Agon": 60, "bare": 60, "TRL": 20}, "large": {"Agon": 9, "bare": 5, "TRL": 4}}
+
+
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
-    with tempfile.TemporaryDirectory() as scratch:
-        directory = Path(scratch) / "run"
-        speeds = {"Agon (64 x 8, Ray actors)": agon(directory, rounds)}
-        path = str(directory / "initial_policy")
-        speeds["bare loop (64 x 8)"] = bare(path, rounds)
-        speeds["TRL OnlineDPOTrainer (256 x 2)"] = trl(path, max(20, rounds // 3))
-    first = next(iter(speeds.values()))
-    print(f"{'':32}{'rounds/s':>10}{'completions/s':>15}{'Agon is x times as fast':>26}")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--size", choices=SIZES, default="demo")
+    parser.add_argument("--rounds", type=int, help="for each; fewer for who is slower by default")
+    parser.add_argument("--without", nargs="*", choices=["bare", "TRL"], default=[])
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    speeds = {}
+    with tempfile.TemporaryDirectory() as directory:
+        task = SIZES[given.size](Path(directory))
+        for name, run in CONTENDERS.items():
+            if name not in given.without:
+                rounds = given.rounds or ROUNDS[given.size][name]
+                speeds[name] = run(task, Path(directory), rounds)
+    per_round = task.per_round * COMPLETIONS
+    print(f"{'':8}{'rounds/s':>10}{'completions/s':>15}{'Agon is x times as fast':>26}")
     for name, speed in speeds.items():
-        print(f"{name:32}{speed:10.2f}{speed * 512:15.0f}{first / speed:26.2f}")
+        print(f"{name:8}{speed:10.3f}{speed * per_round:15.1f}{speeds['Agon'] / speed:26.2f}")
+    if given.json:
+        ratios = {name: speeds["Agon"] / speed for name, speed in speeds.items()}
+        found = {"size": given.size, "rounds_per_s": speeds, "agon_is_times_as_fast": ratios}
+        given.json.write_text(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

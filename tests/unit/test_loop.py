@@ -361,8 +361,9 @@ class Portions(World):
         await self.happens(f"update {batch.round}")
         return {}
 
-    def write(self, round: int, collected: Sequence[Collected]) -> None:
+    def prepare(self, round: int, collected: Sequence[Collected]) -> Callable[[], None]:
         assert len(collected) == 2
+        return lambda: None
 
 
 async def test_the_gradient_is_begun_while_the_round_is_collected():
