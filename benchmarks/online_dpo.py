@@ -102,7 +102,7 @@ def demo(scratch: Path) -> Task:
 
 
 def large(scratch: Path) -> Task:
-    config = TinyModelConfig(num_layers=12, width=256, vocabulary=Vocabulary.bytes)
+    config = TinyModelConfig(num_layers=10, width=256, vocabulary=Vocabulary.bytes)
     build_tiny_model(config, scratch / "model", seed=1)
     rng = random.Random(1)
     texts = ["".join(rng.choices("abcdefghij klmnop", k=512)) for _ in range(200)]
@@ -284,7 +284,7 @@ def trl(task: Task, scratch: Path, steps: int) -> float:
 
 CONTENDERS = {"Agon": agon, "bare": bare, "TRL": trl}
 SIZES = {"demo": demo, "large": large}
-ROUNDS = {"demo": {"Agon": 60, "bare": 60, "TRL": 20}, "large": {"Agon": 9, "bare": 5, "TRL": 4}}
+ROUNDS = {"demo": {"Agon": 60, "bare": 60, "TRL": 20}, "large": {"Agon": 5, "bare": 2, "TRL": 3}}
 
 
 def main() -> None:

@@ -25,8 +25,8 @@ WARM_ROUNDS = 2
 RECIPE = [
     "experiment=demo", "algorithm=online_dpo", "eval.every=0", "eval.num_prompts=64",
     "tracking=disabled", "round.prompts=256", "policy.batch_size=100000",
-    "policy.micro_batch_tokens=1500", "reference.micro_batch_tokens=65536",
-    "rollout.max_batch_tokens=4096", "policy.schedule=constant",
+    "policy.micro_batch_tokens=600", "reference.micro_batch_tokens=65536",
+    "rollout.max_batch_tokens=1800", "policy.schedule=constant",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rlhf.judges.base import JudgeConfig
 from rlhf.judges.members import everyone
 from rlhf.records import Collected
-from rlhf.stages import Collector
+from rlhf.stages import Collector, Tell, nobody
 from rlhf.storage.ledger import Page
 
 OWNER = "judges"
@@ -34,13 +34,13 @@ class Learning:
     max_staleness: int
     """Of so many rounds before one, nothing is used: they may not be over when it is collected."""
 
-    async def collect(self, round: int) -> list[Collected]:
+    async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
         known_until = round - self.max_staleness
         over = [note for at, note in sorted(self.page.notes.items()) if at < known_until]
         with ExitStack() as known:
             for name, judge in self.judges.items():
                 known.enter_context(judge.knowing([note[name] for note in over]))
-            collected = await self.collector.collect(round)
+            collected = await self.collector.collect(round, tell)
         verdicts = [one.judgement for one in collected if one.judgement is not None]
         self.page.note(
             round, {name: one.noted(name, verdicts) for name, one in self.judges.items()}

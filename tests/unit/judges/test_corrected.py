@@ -14,7 +14,7 @@ from rlhf.judges.text import TextJudgeConfig
 from rlhf.judges.verifier import VerifierConfig
 from rlhf.options import Fact
 from rlhf.records import Collected, Completion, Judgement, Message, Prompt
-from rlhf.stages import Judge
+from rlhf.stages import Judge, Tell, nobody
 from rlhf.storage.ledger import Page
 
 RATES = Rates(0.1, 0.2)
@@ -183,7 +183,7 @@ def learning(page: Page, max_staleness: int = 0) -> tuple[Learning, Judge, list[
     told: list[Judgement] = []
 
     class Rounds:
-        async def collect(self, round: int) -> list[Collected]:
+        async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
             # In a task of its own, as prompts are.
             verdict = await asyncio.create_task(judge.judge(prompt, group(*"abcd")))
             told.append(verdict)
