@@ -348,7 +348,7 @@ async def test_a_loss_beyond_pairs_is_the_same_however_its_step_is_split(
 
 
 async def streamed(
-    service: PolicyService, pairs: list[Preference], pauses: Sequence[float]
+    service: PolicyService, anchors: Anchors, pairs: list[Preference], pauses: Sequence[float]
 ) -> dict[str, float]:
     """Round 0 of the pairs, a prompt each, which come after so many seconds each."""
 
@@ -357,35 +357,43 @@ async def streamed(
             await asyncio.sleep(pause)
             yield Collected(pair.prompt, (), None, (pair,), ())
 
-    lessons = Lessons(Anchors({"previous": service}), service, portion_tokens=24)
+    lessons = Lessons(anchors, service, portion_tokens=24)
     return await service.update(await lessons.prepare(0, coming()))
 
 
 @pytest.mark.parametrize(
-    ("stage", "ranks", "dtype"),
-    [(0, 1, DType.float32), (0, 1, DType.bfloat16), (2, 2, DType.float32), (3, 2, DType.bfloat16)],
+    ("stage", "ranks", "dtype", "lora"),
+    [
+        (0, 1, DType.float32, 0),
+        (0, 1, DType.bfloat16, 0),
+        (2, 2, DType.float32, 4),
+        (3, 2, DType.bfloat16, 0),
+    ],
 )
 async def test_a_round_that_is_trained_on_as_it_comes_gives_the_weights_of_one_that_is_there(
-    tiny_model, tmp_path, stage, ranks, dtype
+    tiny_model, tmp_path, stage, ranks, dtype, lora
 ):
-    """Bit for bit, through two steps of which the first is begun early; and what is begun can be
-    left as if it had never been."""
+    """Bit for bit, through two steps of which the first is begun early, while the same ranks are
+    asked as anchors; and what is begun can be left as if it had never been."""
     pairs, pauses = preferences(), [0.0, 0.0, 0.2, 0.0, 0.2]
     settings = {"zero_stage": stage, "num_ranks": ranks, "batch_size": 4, "epochs": 1}
-    objective = DPOConfig(anchor=Anchor.previous)
+    anchor = Anchor.initial if lora else Anchor.previous
+    objective = DPOConfig(anchor=anchor)
     found = {}
-    async with policy(tiny_model, dtype, objective, **settings) as service:
+    async with policy(tiny_model, dtype, objective, lora_rank=lora, **settings) as service:
+        anchors = Anchors({anchor.value: InitialPolicy(service) if lora else service})
         await service.save(tmp_path / "start")
-        portion = PreferenceBatch(0, pairs[:4], {"previous": [SidePair(-3.0, -4.0)] * 4})
+        portion = PreferenceBatch(0, pairs[:4], {anchor.value: [SidePair(-3.0, -4.0)] * 4})
         await service.accumulate(portion)
         await service.save(tmp_path / "begun")
         for name, waits in (("late", pauses), ("at once", [0.0] * 5)):
             await service.load(tmp_path / "begun")
-            metrics = await streamed(service, pairs, waits)
+            metrics = await streamed(service, anchors, pairs, waits)
             await service.save(tmp_path / name)
             found[name] = metrics
     assert found["late"] == found["at once"]
-    assert found["late"]["policy/num_steps"] == 2 and found["late"]["policy/anchor_gap"] < 0.1
+    assert found["late"]["policy/num_steps"] == 2
+    assert found["late"].get("policy/anchor_gap", 0.0) < 0.1
     start, begun, late, once = (
         tensors(tmp_path / name) for name in ("start", "begun", "late", "at once")
     )

@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from rlhf.models.batching import (
     Shape,
+    consecutive,
     halved,
     micro_batches,
     optimizer_steps,
     rank_micro_batches,
+    surely_first,
     unique,
 )
 
@@ -97,6 +99,16 @@ def test_unique_rows_stand_for_all(rows):
     assert [distinct[place] for place in places] == rows
 
 
+@given(shapes, budgets)
+def test_batches_of_neighbours_keep_the_order_and_the_budget(rows, budget):
+    batches = consecutive(rows, budget)
+    assert list(chain(*batches)) == list(range(len(rows)))
+    for batch in batches:
+        assert len(batch) == 1 or padded_tokens([rows[i] for i in batch]) <= budget
+    for batch, following in pairwise(batches):
+        assert padded_tokens([rows[i] for i in (*batch, following[0])]) > budget
+
+
 # --- optimizer steps ----------------------------------------------------------------------------
 
 
@@ -145,6 +157,29 @@ def test_the_order_is_the_seed_s_and_another_in_each_epoch():
     assert once == again != other
     assert once[:7] != once[7:]
     assert list(chain(*once[:7])) != list(range(50))
+
+
+def test_the_first_epoch_may_have_the_order_of_the_rows():
+    prompts = [row // 3 for row in range(30)]
+    steps = optimizer_steps(prompts, 8, 2, seed=4, in_order=True)
+    assert list(chain(*steps[:4])) == list(range(30)) != list(chain(*steps[4:]))
+    assert steps[4:] == optimizer_steps(prompts, 8, 2, seed=4)[4:]
+    whole = optimizer_steps(prompts, 8, 1, seed=4, whole=True, in_order=True)
+    assert list(chain(*whole)) == list(range(30)) and all(len(step) % 3 == 0 for step in whole)
+
+
+@given(st.integers(0, 60), st.integers(1, 25), st.integers(1, 4))
+def test_what_is_surely_in_the_first_step_is_the_most_that_can_be_known(there, batch_size, group):
+    """However many rows come; beyond so many times the batch, steps differ less and less."""
+    come = range(max(1, there), there + 3 * batch_size + 2)
+    first = [len(optimizer_steps(range(num), batch_size, 1, 0, in_order=True)[0]) for num in come]
+    assert surely_first(there, batch_size) == (min(first) if there else 0)
+    # Groups that stay whole: those that end by then are in it too.
+    known = surely_first(there, batch_size)
+    for num in come:
+        groups = [row // group for row in range(num)]
+        step = optimizer_steps(groups, batch_size, 1, 0, whole=True, in_order=True)[0]
+        assert len(step) >= known // group * group
 
 
 # --- ranks --------------------------------------------------------------------------------------
