@@ -22,6 +22,7 @@ from actors.deaths import is_death
 from rlhf import imports
 from rlhf.collecting.dispatch import WorkerDied
 from rlhf.problems import InputError, RunFailed, one_line
+from rlhf.storage.disk import DiskFailed
 
 UNKNOWN = "unknown"
 """The node of a worker that has not said where it is."""
@@ -169,6 +170,8 @@ class Worker:
             return self._lost(str(error))
         if isinstance(cause, InputError):
             return cause
+        if isinstance(cause, DiskFailed):
+            return DiskFailed(f"{self.name} on node {self.node_id[:8]}: {cause}")
         # Of an error that cannot be sent, there is the text alone.
         told = one_line(cause) if cause else str(error).strip().splitlines()[-1].strip()
         where = f"{self.name} on node {self.node_id[:8]}"

@@ -26,6 +26,7 @@ from rlhf.problems import RunFailed
 from rlhf.records import PreferenceBatch, Tokens
 from rlhf.seeds import derive_seed
 from rlhf.stages import Metrics
+from rlhf.storage.disk import writing
 from rlhf.storage.tensor_files import TensorReader, TensorWriter
 
 _log = logging.getLogger(__name__)
@@ -271,12 +272,14 @@ class PolicyRank:
         if lora:
             state = {name: value.to(dtype) for name, value in state.items()}
         if kept:
-            save_causal(self._path, state, dtype, Path(directory))
+            with writing(Path(directory)):
+                save_causal(self._path, state, dtype, Path(directory))
         adapter = self._engine.adapter() if lora else ()
         adapter = {name: value.to("cpu", copy=True) for name, value in adapter if kept}
         if kept and lora:
             layers = adapted_layers(self._path, lora)
-            write_adapter(Path(directory) / "adapter", adapter, lora, layers, self._path)
+            with writing(Path(directory)):
+                write_adapter(Path(directory) / "adapter", adapter, lora, layers, self._path)
 
     def merge_lost(self) -> float | None:
         """Of the adapter's change, the share that the last `weights` lost in rounding; by norm."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rlhf.problems import PolicyBroken, PolicyLost, RunFailed, Stopped
 from rlhf.records import Collected
 from rlhf.stages import Checkpoints, Metrics, Store
+from rlhf.storage.disk import DiskFailed
 from rlhf.watching.metrics import collection_metrics
 
 
@@ -58,11 +59,12 @@ async def kept(
     checkpoints: Checkpoints, first_round: int, num_rounds: int
 ) -> AsyncIterator[Progress]:
     """Within it, the rounds that were done are kept when a worker is lost or another fails, unless
-    the policy itself is lost or of no more use; and when it is left early, which raises Stopped."""
+    the policy itself is lost or of no more use, or nothing can be written; and when it is left
+    early, which raises Stopped."""
     progress = Progress(first_round)
     try:
         yield progress
-    except* (PolicyBroken, PolicyLost):
+    except* (PolicyBroken, PolicyLost, DiskFailed):
         raise
     except* RunFailed:
         if progress.between:

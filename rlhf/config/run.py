@@ -31,6 +31,11 @@ class RunConfig:
     checkpoint_every: int = number(50, at_least=0)
     """Rounds between checkpoints, besides the one after the last round."""
     keep_checkpoints: int = number(2, at_least=1)
+    """The newest; older ones are removed once a newer one is complete."""
+    keep_best: str | None = text()
+    """A metric, such as `eval/sampled_accuracy`: of the checkpoints after rounds that have it, the
+    one with the largest is kept too, and named in `checkpoints/BEST`; with `-` before its name, the
+    one with the least."""
     on_collapse: OnCollapse = OnCollapse.alert
     """What happens when a policy has collapsed, a judge says one thing only, or nothing is stored
     any more."""

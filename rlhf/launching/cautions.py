@@ -9,7 +9,20 @@ from rlhf.options import Fact
 def cautions(config: Config) -> Iterator[str]:
     """One line for each: key, value, why, what to set."""
     yield from _old_completions(config)
+    yield from _unmeasured_checkpoints(config)
     yield from config.objective.cautions(config.max_staleness)
+
+
+def _unmeasured_checkpoints(config: Config) -> Iterator[str]:
+    """Of which `run.keep_best` can know nothing."""
+    best, every, saved = config.run.keep_best, config.eval.every, config.run.checkpoint_every
+    measured = every > 0 and saved > 0 and not saved % every
+    if best and best.removeprefix("-").startswith("eval/") and not measured:
+        yield (
+            f"warning: run.keep_best={best}: not every checkpoint has it, evaluations being every "
+            f"{every} rounds and checkpoints every {saved}; set run.checkpoint_every to a multiple "
+            "of eval.every"
+        )
 
 
 def _old_completions(config: Config) -> Iterator[str]:

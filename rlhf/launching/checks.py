@@ -14,6 +14,7 @@ from rlhf.config.models import LORA_RANKS, PublishedLora, Transport
 from rlhf.launching.configuration import Config
 from rlhf.launching.overrides import PLAIN, sections, within
 from rlhf.options import Fact, Option, unmet
+from rlhf.watching.metric_names import describe
 
 _LIMITS = {
     "above": ("above", operator.gt),
@@ -90,6 +91,11 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield (
             f"weights.transport={config.weights.transport.value}: needs rollout=vllm and "
             f"placement={needed}; weights.transport=object_store works everywhere"
+        )
+    if (best := config.run.keep_best) is not None and describe(best.removeprefix("-")) is None:
+        yield (
+            f"run.keep_best={best}: there is no such metric; docs/metrics.md has them all, such as "
+            "eval/score_mean"
         )
     yield from policy.problems()
     yield from _adapter_problems(config)

@@ -22,6 +22,7 @@ from rlhf.launching.ruin import with_last_good
 from rlhf.launching.running import Setting, run
 from rlhf.problems import InputError, PolicyBroken, Stopped
 from rlhf.stages import Metrics
+from rlhf.storage.disk import writing
 from rlhf.storage.run_directory import (
     CHECKPOINTS,
     CONFIG,
@@ -66,8 +67,9 @@ def launch(config: Config, overrides: list[str], name: str | None = None) -> flo
         ):
             plan = reservation.plan
             require_shared(plan, paths_by_role(config, directory, inputs.model_path))
-            write_atomically(directory / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
-            write_atomically(directory / OVERRIDES, yaml.safe_dump(overrides))
+            with writing(directory):
+                write_atomically(directory / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
+                write_atomically(directory / OVERRIDES, yaml.safe_dump(overrides))
             state = checkpoint.state if checkpoint else {}
             tracker = RunTracker(
                 directory,

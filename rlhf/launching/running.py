@@ -40,7 +40,9 @@ from rlhf.learning.warmup import warm_up
 from rlhf.loop import Run, train
 from rlhf.problems import PolicyLost, RunFailed
 from rlhf.storage.checkpoint import Checkpoint, RoundCheckpoints
+from rlhf.storage.disk import replaced_folder
 from rlhf.storage.ledger import Ledger
+from rlhf.storage.retention import best_by
 from rlhf.storage.run_directory import CHECKPOINTS, verified
 from rlhf.watching.restarts import Counted, Restarts
 from rlhf.watching.tracking import RunTracker
@@ -137,7 +139,8 @@ async def _live(
                 if worker.keeper is not None:
                     tasks.create_task(worker.keeper.watch(worker, done))
             await train(begun)
-            await crew.policy.export(setting.directory / "policy")
+            with replaced_folder(setting.directory / "policy") as unfinished:
+                await crew.policy.export(unfinished)
             done.set()
     except* RunFailed as error:
         failed = error
@@ -221,6 +224,7 @@ async def _begin(
             ledger,
             keep=config.run.keep_checkpoints,
             state={"wandb_id": setting.tracker.wandb_id},
+            best=best_by(directory / "metrics.jsonl", config.run.keep_best),
         ),
         store=stores,
         tracker=setting.tracker,

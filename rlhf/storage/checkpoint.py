@@ -8,11 +8,13 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from rlhf.problems import InputError
+from rlhf.storage.disk import DiskFailed, require_room, size_of, writing
 from rlhf.storage.ledger import Ledger
 from rlhf.storage.reading import read_json
 from rlhf.storage.store import fsync
@@ -20,6 +22,8 @@ from rlhf.storage.store import fsync
 MANIFEST = "manifest.json"
 STATE = "state.json"
 LATEST = "LATEST"
+BEST = "BEST"
+"""Names the one that `run.keep_best` keeps."""
 UNFINISHED = ".round_*.partial"
 """What a checkpoint is called while it is written."""
 
@@ -54,35 +58,56 @@ class RoundCheckpoints:
         *,
         keep: int,
         state: dict[str, Any],
+        best: Callable[[Sequence[int]], int | None] | None = None,
     ) -> None:
-        """`state`: what every checkpoint of the run notes besides its round, as JSON."""
+        """`state`: what every checkpoint of the run notes besides its round, as JSON; `best`: of
+        checkpoints after so many rounds, the one that is kept besides the newest."""
         self._directory = directory
         self._policy = policy
         self._ledger = ledger
         self._keep = keep
         self._state = state
+        self._best = best
 
     async def save(self, num_rounds: int) -> Path:
+        """Raises DiskFailed where there is no room, which leaves all that is there as it is."""
         name = _name(num_rounds)
         final = self._directory / name
-        if final.exists():  # renamed when it was complete
+        with writing(final):
+            if not final.exists():  # else it was renamed, when it was complete
+                for leftover in self._directory.glob(".round_*"):  # of a save that was killed
+                    shutil.rmtree(leftover)
+                if names := complete_names(self._directory):
+                    require_room(self._directory, size_of(self._directory / names[-1]))
+                await self._write(self._directory / f".{name}.partial", final, num_rounds)
             _replace(self._directory / LATEST, name)
-            return final
-        temporary = self._directory / f".{name}.partial"
-        for leftover in self._directory.glob(".round_*"):  # of a save that was killed
-            shutil.rmtree(leftover)
-        temporary.mkdir(parents=True)
-        await self._policy.save(temporary)
-        self._ledger.save(temporary, num_rounds)
-        state = {"num_rounds": num_rounds, "policy_version": num_rounds, **self._state}
-        (temporary / STATE).write_text(json.dumps(state, indent=1))
-        _write_manifest(temporary)
-        os.rename(temporary, final)
-        fsync(self._directory)
-        _replace(self._directory / LATEST, name)
-        for old in complete_names(self._directory)[: -self._keep]:
-            _remove(self._directory / old)
+            self._remove_old()
         return final
+
+    async def _write(self, temporary: Path, final: Path, num_rounds: int) -> None:
+        try:
+            temporary.mkdir(parents=True)
+            await self._policy.save(temporary)
+            self._ledger.save(temporary, num_rounds)
+            state = {"num_rounds": num_rounds, "policy_version": num_rounds, **self._state}
+            (temporary / STATE).write_text(json.dumps(state, indent=1))
+            _write_manifest(temporary)
+            os.rename(temporary, final)
+        except (OSError, DiskFailed):
+            shutil.rmtree(temporary, ignore_errors=True)  # the room is needed for other things
+            raise
+        fsync(self._directory)
+
+    def _remove_old(self) -> None:
+        names = complete_names(self._directory)
+        kept = set(names[-self._keep :])
+        rounds = [int(name.removeprefix("round_")) for name in names]
+        if self._best and (best := self._best(rounds)) is not None:
+            kept.add(_name(best))
+            _replace(self._directory / BEST, _name(best))
+        for old in names:
+            if old not in kept:
+                _remove(self._directory / old)
 
 
 def newest_checkpoint(directory: Path) -> Checkpoint | None:
@@ -137,7 +162,7 @@ def last_before(directory: Path, num_rounds: int) -> Path | None:
 def verify(directory: Path) -> None:
     """Compares every file with the manifest; raises CheckpointDamaged."""
     manifest = _read_object(directory / MANIFEST)
-    for name in sorted(manifest.keys() | {STATE}):
+    for name in sorted(manifest.keys() | {STATE} | _written(directory)):
         if not _is_inside(name):
             raise CheckpointDamaged(f"{directory / MANIFEST} names {name[:80]!r}, no file of it")
         file = directory / name
@@ -153,6 +178,16 @@ def _is_inside(name: str) -> bool:
     return all(0 < len(p.encode(errors="replace")) < 256 and p != ".." for p in parts) and (
         name.isprintable() and len(parts) < 20
     )
+
+
+def _written(directory: Path) -> set[str]:
+    """Names of the files that a checkpoint consists of; hidden ones are a file system's own."""
+    files = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
+    return {
+        str(file)
+        for file in files
+        if str(file) != MANIFEST and not any(part.startswith(".") for part in file.parts)
+    }
 
 
 def _read_object(file: Path) -> dict[str, Any]:

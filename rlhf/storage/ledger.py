@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlhf.storage.disk import append
 from rlhf.storage.store import write_atomically
 
 LEDGER = "ledger.json"
@@ -53,10 +54,7 @@ class Journal(Page):
     def note(self, round: int, value: Any) -> None:
         super().note(round, value)
         line = json.dumps({"round": round, self._key: value}, ensure_ascii=False)
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append(self._file, line + "\n")
 
 
 class Ledger:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from rlhf.problems import InputError, one_line
 from rlhf.records import PROMPT_MESSAGES, USER, Collected, Completion, Said, said_of
+from rlhf.storage.disk import append, writing
 
 _SIDE_TYPES = {
     "": pa.string(),
@@ -72,7 +73,7 @@ class PreferenceStore:
         self.prepare(round, collected)()
 
     def prepare(self, round: int, collected: Sequence[Collected]) -> Callable[[], None]:
-        """As `write`, but the file gets its name when what is returned is called."""
+        """As `write`, but the file gets its name when what is returned is called. Raises DiskFailed."""
         path = self._directory / f"round_{round:06d}.parquet"
         return prepare_table(path, SCHEMA, _pieces(round, collected))
 
@@ -81,21 +82,27 @@ def prepare_table(
     path: Path, schema: pa.Schema, pieces: Iterable[list[dict[str, Any]]]
 ) -> Callable[[], None]:
     """A Parquet file of rows, which is old or new at any time, never half; it is on disk, and
-    gets its name when what is returned is called."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    gets its name when what is returned is called. Raises DiskFailed."""
     unfinished = path.with_suffix(".tmp")
     # Of a text in many pairs there is one in the file, and a number for each.
     options = {"compression": "zstd", "dictionary_pagesize_limit": PIECE_BYTES}
-    with pq.ParquetWriter(unfinished, schema, **options) as writer:
-        for rows in pieces:
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-    fsync(unfinished)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with pq.ParquetWriter(unfinished, schema, **options) as writer:
+                for rows in pieces:
+                    writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            fsync(unfinished)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise
     return partial(_name, unfinished, path)
 
 
 def _name(unfinished: Path, path: Path) -> None:
-    os.replace(unfinished, path)
-    fsync(path.parent)
+    with writing(path):
+        os.replace(unfinished, path)
+        fsync(path.parent)
 
 
 def _pieces(round: int, collected: Sequence[Collected]) -> Iterator[list[dict[str, Any]]]:
@@ -241,10 +248,7 @@ class MetricsLog:
         record = {"round": round, "policy_version": round + 1}
         record |= {name: known[name] for name in sorted(known.keys() - record.keys())}
         if old is None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(_line(record))
-                file.flush()
-                os.fsync(file.fileno())
+            append(self._path, _line(record))
         else:
             self._replace([*self.read()[:-1], record])
         self._last = record
@@ -255,7 +259,8 @@ class MetricsLog:
         return read_metrics(self._path)
 
     def _replace(self, records: Sequence[Mapping[str, Any]]) -> None:
-        write_atomically(self._path, "".join(map(_line, records)))
+        with writing(self._path):
+            write_atomically(self._path, "".join(map(_line, records)))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rlhf.storage.disk import writing
+
 _PART_BYTES = 2 << 30
 
 
@@ -28,7 +30,8 @@ class TensorWriter:
 
     def __enter__(self) -> Self:
         if self._enabled:
-            self._directory.mkdir(parents=True)
+            with writing(self._directory):
+                self._directory.mkdir(parents=True)
         return self
 
     def write(self, name: str, value: Tensor) -> None:
@@ -46,7 +49,8 @@ class TensorWriter:
 
     def _flush(self) -> None:
         file = f"part-{len(set(self._files.values())):05d}.safetensors"
-        save_file(self._part, self._directory / file)
+        with writing(path := self._directory / file):
+            save_file(self._part, path)
         self._files |= dict.fromkeys(self._part, file)
         self._part, self._part_bytes = {}, 0
 
@@ -54,7 +58,8 @@ class TensorWriter:
         if kind is None and self._enabled:
             self._flush()
             index = {"files": self._files, "notes": self._notes}
-            (self._directory / "index.json").write_text(json.dumps(index, indent=1))
+            with writing(path := self._directory / "index.json"):
+                path.write_text(json.dumps(index, indent=1))
 
 
 class TensorReader:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlhf.records import Collected, Prompt
+from rlhf.storage.disk import append, writing
 from rlhf.storage.store import delete_rounds, prepare_table, write_atomically
 from rlhf.tree.nodes import JUDGED, Tree, searched
 
@@ -112,8 +113,7 @@ class TreeStore:
     def add(self, tree: Tree) -> None:
         record = tree.record()
         self._unfinished.append(record)
-        with self._journal.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        append(self._journal, json.dumps(record) + "\n", sync=False)
 
     def write(self, round: int, collected: Sequence[Collected]) -> None:
         """Moves the round's trees from the journal into a file of their own."""
@@ -132,7 +132,9 @@ class TreeStore:
         self._rewrite()
 
     def _rewrite(self) -> None:
-        write_atomically(self._journal, "".join(json.dumps(r) + "\n" for r in self._unfinished))
+        with writing(self._journal):
+            text = "".join(json.dumps(one) + "\n" for one in self._unfinished)
+            write_atomically(self._journal, text)
 
 
 def round_files(directory: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rlhf.config.run import OnCollapse, TrackingConfig
 from rlhf.problems import Collapsed
 from rlhf.records import Collected
+from rlhf.storage.disk import Ballast, DiskFailed, writing
 from rlhf.storage.store import MetricsLog, write_atomically
 from rlhf.watching.alerts import Alert, Alerts
 from rlhf.watching.metrics import run_summary
@@ -58,6 +59,7 @@ class RunTracker:
         self._max_logprob_gap = max_logprob_gap
         self._on_collapse = on_collapse
         self._open_wandb = partial(WandbRun, directory, config, resolved, name)
+        self._ballast = Ballast(directory)
         self._open(start_round, wandb_id)
         kept = self._metrics.read()
         self._earlier_s = kept[-1].get("time/elapsed_s") or 0.0 if kept else 0.0
@@ -137,13 +139,22 @@ class RunTracker:
         if status == "completed":
             for warning in summary["warnings"]:
                 self.note(f"completed, but {warning}")
-        text = json.dumps(summary, indent=2, allow_nan=False)
-        write_atomically(self._directory / "summary.json", text + "\n")
+        self._write_summary(json.dumps(summary, indent=2, allow_nan=False) + "\n")
         exit_code = 1 if status == "failed" else 0
         self._function.close()
         self._wandb.finish(exit_code)
         if self._wandb.is_lost:
             self._wandb.write_anew(self._metrics.read(), exit_code)
+
+    def _write_summary(self, text: str) -> None:
+        """On a full disk into the room that was kept for it; where nothing can be written at all,
+        people are told what would stand there."""
+        self._ballast.drop()
+        try:
+            with writing(file := self._directory / "summary.json"):
+                write_atomically(file, text)
+        except DiskFailed as error:
+            self.note(f"{error}; it would say {json.dumps(json.loads(text)['status'])}")
 
     def _write(self, round: int, metrics: Mapping[str, float]) -> dict[str, Any]:
         timed = {**metrics, "time/elapsed_s": self._elapsed_s()}

@@ -26,6 +26,7 @@ from rlhf.storage.checkpoint import (
     newest_checkpoint,
     verify,
 )
+from rlhf.storage.disk import DiskFailed
 from rlhf.storage.ledger import Ledger
 from rlhf.storage.tensor_files import TensorReader, TensorWriter
 
@@ -160,7 +161,7 @@ def test_a_round_that_is_saved_already_is_not_saved_again(tmp_path):
 
 def test_a_save_that_fails_leaves_the_older_one(tmp_path):
     save(tmp_path, 3)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(DiskFailed, match="no space"):
         save(tmp_path, 6, fails=True)
     assert found(tmp_path) == 3
     assert (tmp_path / LATEST).read_text() == "round_000003"
