@@ -10,7 +10,7 @@ TWO    := -n 2 --dist loadfile --no-loadscope-reorder
 # Used only when the configured package index has no CPU build of torch.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup demo test test-unit check format bench clean
+.PHONY: help setup demo test test-unit test-faults check format bench clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
@@ -35,6 +35,9 @@ test: setup  ## the tests: unit, and integration on real Ray, DeepSpeed and vLLM
 
 test-unit: setup  ## the unit tests alone (about four minutes)
 	$(BIN)/python -m pytest tests/unit $(TWO)
+
+test-faults: setup  ## everything that kills, stops and fills, on real runs (about 25 minutes)
+	$(BIN)/python -m pytest tests -m faults
 
 check: setup  ## lint, format and types, as CI does
 	$(BIN)/ruff check .

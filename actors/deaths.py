@@ -6,6 +6,7 @@ fault in the code or in the data, would raise it again.
 
 from collections.abc import Iterator
 
+import torch
 from ray.exceptions import (
     LocalRayletDiedError,
     NodeDiedError,
@@ -30,15 +31,25 @@ DEATHS = (
     OutOfDiskError,  # its answer could not be spilled
 )
 """What a call raises whose worker is gone, or its answer with it."""
-RAISED = (EngineFailed, OutOfDiskError)
-"""What a worker itself raises that is of no more use: its engine's own process has ended, or
-nothing can be kept on its node."""
+RAISED = (
+    EngineFailed,
+    OutOfDiskError,
+    MemoryError,
+    torch.OutOfMemoryError,
+    torch.AcceleratorError,  # after which a GPU's context answers nothing any more
+)
+"""What a worker itself raises that is of no more use: its engine's own process has ended, nothing
+can be kept on its node, or it has no memory, which a new process has."""
+NO_MEMORY = "DefaultCPUAllocator: "
+"""How torch begins to say that a CPU has no memory, in a RuntimeError like any other."""
 
 
 def is_death(error: RayError) -> bool:
     """Whether the worker whose call raised this can be asked no more."""
     if isinstance(error, RayTaskError):
-        return any(isinstance(cause, RAISED) for cause in _each(error.cause))
+        return any(
+            isinstance(cause, RAISED) or NO_MEMORY in str(cause) for cause in _each(error.cause)
+        )
     return isinstance(error, DEATHS)
 
 

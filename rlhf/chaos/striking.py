@@ -35,8 +35,11 @@ class Failure(NamedTuple):
     """After the one before, or after the first line of `metrics.jsonl`."""
     how: str
     role: str
-    pick: float
+    pick: float = 0.0
     """Which of the role's processes: from 0, below 1."""
+    at: Moment = Moment.any
+    rounds: int = 0
+    """Not before so many are done."""
 
 
 @dataclass(slots=True)
@@ -78,7 +81,8 @@ def failures(settings: Settings, seed: int) -> Iterator[Failure]:
     ways = [("kill", role) for role in settings.kill] + [("stop", role) for role in settings.stop]
     for _ in range(rng.randint(*settings.failures)):
         how, role = rng.choice(ways)
-        yield Failure(settings.every * rng.uniform(0.5, 1.5), how, role, rng.random())
+        wait_s = settings.every * rng.uniform(0.5, 1.5)
+        yield Failure(wait_s, how, role, rng.random(), settings.at)
 
 
 class Broken:
@@ -89,12 +93,11 @@ class Broken:
         overrides: Sequence[str],
         directory: Path,
         planned: Iterable[Failure] = (),
-        at: Moment = Moment.any,
         limit_s: float = 3600.0,
     ) -> None:
         """What it says goes to a file beside `directory`."""
         self._command = [sys.executable, "-m", "rlhf", *overrides, f"run.dir={directory}"]
-        self._directory, self._at, self._limit_s = directory, at, limit_s
+        self._directory, self._limit_s = directory, limit_s
         self._log = directory.with_name(f"{directory.name}.log")
         self._planned = iter(planned)
         self._seen: dict[int, psutil.Process] = {}
@@ -129,10 +132,12 @@ class Broken:
                 self._process = self._start(log)
             if planned is not None and due is None and self._has_begun():
                 due = self._now() + planned.wait_s
-            is_due = planned is not None and due is not None and self._now() >= due
-            if planned is not None and is_due and self._is_now() and self._strike(planned):
-                planned, due = next(self._planned, None), None
-            time.sleep(QUICK_LOOK_S if is_due and self._at is not Moment.any else LOOK_S)
+            is_near = False
+            if planned is not None and due is not None and self._now() >= due:
+                is_near = planned.at is not Moment.any
+                if self._is_now(planned) and self._strike(planned):
+                    planned, due = next(self._planned, None), None
+            time.sleep(QUICK_LOOK_S if is_near else LOOK_S)
 
     def _start(self, log) -> subprocess.Popen:
         return subprocess.Popen(
@@ -146,8 +151,10 @@ class Broken:
         """What cannot start is wrong, and told at once: failures come after that."""
         return self._known[1] > 0
 
-    def _is_now(self) -> bool:
-        match self._at:
+    def _is_now(self, planned: Failure) -> bool:
+        if self._rounds < planned.rounds:
+            return False
+        match planned.at:
             case Moment.saving:
                 return any((self._directory / "checkpoints").glob(UNFINISHED))
             case Moment.publishing:

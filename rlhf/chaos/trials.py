@@ -86,7 +86,7 @@ def trials(
     for seed in settings.seeds:
         directory = settings.directory(seed)
         planned = failures(settings, seed)
-        ended = Broken(overrides, directory, planned, settings.at, settings.limit).through()
+        ended = Broken(overrides, directory, planned, settings.limit).through()
         differs = {}
         if ended.code == 0:
             differs = differences(expected, directory, settings.exact)

@@ -13,6 +13,8 @@ from typing import Any, TextIO, TypeVar
 
 Result = TypeVar("Result")
 _GONE = (errno.EIO, errno.EPIPE)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""There is somebody to read it, and no room for it just now."""
 
 
 def outlast_terminal() -> None:
@@ -35,15 +37,17 @@ class _Lasting:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        return self._lastingly(lambda: self._stream.write(text))
+        return self._lastingly(lambda: self._stream.write(text), len(text))
 
     def flush(self) -> None:
-        self._lastingly(self._stream.flush)
+        self._lastingly(self._stream.flush, None)
 
-    def _lastingly(self, act: Callable[[], Result]) -> Result:
+    def _lastingly(self, act: Callable[[], Result], dropped: Result) -> Result:
         try:
             return act()
         except OSError as error:
+            if error.errno in _FULL:
+                return dropped
             if error.errno not in _GONE:
                 raise
         self._give_up()

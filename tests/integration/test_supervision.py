@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 from ray.exceptions import (
     ActorDiedError,
     NodeDiedError,
@@ -176,8 +177,12 @@ async def test_who_was_slow_is_asked_again_once_it_answers(tmp_path):
         OwnerDiedError("00", None, ""),
         OutOfDiskError("full"),
         RayTaskError("serve", "...", EngineFailed("ended")),
+        RayTaskError("serve", "...", MemoryError()),
+        RayTaskError("serve", "...", RuntimeError("DefaultCPUAllocator: can't allocate memory")),
+        RayTaskError("update", "...", torch.OutOfMemoryError("CUDA out of memory")),
+        RayTaskError("update", "...", torch.AcceleratorError("an illegal memory access")),
     ],
-    ids=lambda error: type(error).__name__,
+    ids=lambda error: type(getattr(error, "cause", None) or error).__name__,
 )
 def test_what_counts_as_a_death(error):
     assert is_death(error)

@@ -24,7 +24,7 @@ def shell(line: str, *words: str) -> subprocess.CompletedProcess:
     return subprocess.run([*command, *words], capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("line", ["> /dev/null", ">&-", "| head -c 1 > /dev/null"])
+@pytest.mark.parametrize("line", ["> /dev/null", "> /dev/full", ">&-", "| head -c 1 > /dev/null"])
 def test_it_goes_on_to_its_end(line: str):
     done = shell(line)
     assert (done.returncode, done.stderr) == (0, "done 0\n")
