@@ -21,6 +21,7 @@ from ray.exceptions import AuthenticationError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from cluster import head
 from cluster.job import in_job
 from cluster.nursery import worker_command
 from cluster.placement import Node, Plan, Role, make_plan
@@ -60,7 +61,8 @@ def session(
         try:
             yield Reservation(plan, _strategies(plan, group))
         finally:
-            remove_placement_group(group)
+            if head.listens():  # else it would be waited for
+                remove_placement_group(group)
 
 
 def find_nodes(address: str | None, roles: Sequence[Role]) -> list[Node]:
@@ -99,6 +101,7 @@ def _ray(address: str | None, roles: Sequence[Role]) -> Iterator[None]:
     if address is None and in_job():
         address = "auto"
     before = signal.getsignal(signal.SIGTERM)
+    head.outlast()
     try:
         _start(roles) if address is None else _join(address)
         with _stoppable(before):

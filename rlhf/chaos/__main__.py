@@ -6,6 +6,7 @@ roles whose processes get SIGKILL and SIGSTOP; every setting stands in rlhf/chao
 the end weights, metrics and preferences are compared, and a table tells how long each failure took.
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def main() -> None:
         settings, overrides = read_settings(words)
         from rlhf.chaos import trials  # only now, as it brings pyarrow
 
+        # With this process ends what it has started.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         trials.require_room(settings)
         _tell(f"unbroken run, in {settings.dir}")
         expected = trials.unbroken(settings, overrides)

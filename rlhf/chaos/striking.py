@@ -73,6 +73,8 @@ class Ended:
     struck: list[Struck] = field(default_factory=list)
     left: int = 0
     """Processes of its own that outlived it."""
+    planned: int = 0
+    """Failures that it was to have, of which some may not have come before it ended."""
 
 
 def failures(settings: Settings, seed: int) -> Iterator[Failure]:
@@ -99,7 +101,8 @@ class Broken:
         self._command = [sys.executable, "-m", "rlhf", *overrides, f"run.dir={directory}"]
         self._directory, self._limit_s = directory, limit_s
         self._log = directory.with_name(f"{directory.name}.log")
-        self._planned = iter(planned)
+        self._all = list(planned)
+        self._planned = iter(self._all)
         self._seen: dict[int, psutil.Process] = {}
         self._listed_at = 0.0
         self._rounds, self._known = 0, (0, 0, 0)
@@ -117,7 +120,7 @@ class Broken:
                 self._process.kill()
                 self._process.wait()
                 left = self._end_all()
-        return Ended(code, time.monotonic() - self._begun, self._struck, left)
+        return Ended(code, time.monotonic() - self._begun, self._struck, left, len(self._all))
 
     def _run(self, log) -> int | None:
         planned, due = next(self._planned, None), None

@@ -47,7 +47,9 @@ class Trial:
     def struck(self) -> str:
         """What happened, in words."""
         counts = Counter(f"{one.how} {one.role}" for one in self.ended.struck)
-        return ", ".join(f"{what} x{n}" if n > 1 else what for what, n in counts.items())
+        words = ", ".join(f"{what} x{n}" if n > 1 else what for what, n in counts.items())
+        missing = self.ended.planned - len(self.ended.struck)
+        return f"{words} (and {missing} more, but it had ended)" if missing else words
 
     def as_json(self) -> dict[str, Any]:
         struck = [asdict(one) | {"repeated": one.repeated} for one in self.ended.struck]
@@ -55,6 +57,7 @@ class Trial:
             "seed": self.seed,
             "code": self.ended.code,
             "seconds": self.ended.seconds,
+            "planned": self.ended.planned,
             "failures": struck,
             "differences": {what: text for what, text in self.differs.items() if text},
             "problems": self.problems,

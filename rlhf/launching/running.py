@@ -17,6 +17,7 @@ from actors.rollout import RolloutService
 from actors.supervision import Patience, Supervisor
 from actors.usage import UsageMeter
 from actors.weight_sync import ProbedPublisher
+from cluster import head
 from rlhf.config.models import Transport
 from rlhf.launching.assembly import (
     RunStores,
@@ -134,6 +135,7 @@ async def _live(
             await stop.unless_asked(_bring_policy(setting, crew, checkpoint))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(crew.policy.watch(done))
+            tasks.create_task(head.watch(done, setting.config.cluster.silence_s))
             begun = await stop.unless_asked(_begin(setting, crew, checkpoint, restarts, stop))
             for worker in (worker for role in crew.by_role.values() for worker in role):
                 if worker.keeper is not None:

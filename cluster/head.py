@@ -1,0 +1,53 @@
+"""The process that knows what a Ray cluster consists of (its GCS): without it calls between workers
+still arrive, but nothing can be started, and Ray ends this process in the end."""
+
+import asyncio
+import os
+import socket
+import time
+from contextlib import suppress
+
+import ray
+
+from rlhf.problems import RunFailed
+
+ENDS_S = "180"
+"""After how long without it Ray ends a process that asks it something; 60 is Ray's own."""
+LOOK_S = 5.0
+
+
+class ClusterLost(RunFailed):
+    """The cluster's head does not answer."""
+
+
+def outlast() -> None:
+    """Before Ray is started or joined: leaves time to keep what there is."""
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", ENDS_S)
+
+
+def listens() -> bool:
+    """Whether anybody does at the address of the cluster that this process is in."""
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK_S).close()
+    except OSError:
+        return False
+    return True
+
+
+async def watch(done: asyncio.Event, silence_s: float) -> None:
+    """Until it is done: raises ClusterLost once nobody has listened there for so long."""
+    heard = time.monotonic()
+    while not done.is_set():
+        if await asyncio.to_thread(listens):
+            heard = time.monotonic()
+        elif (silent_s := time.monotonic() - heard) > silence_s:
+            address = ray.get_runtime_context().gcs_address
+            raise ClusterLost(
+                f"the head of the Ray cluster at {address} has not answered for {silent_s:.0f} s "
+                "(cluster.silence_s): its machine or its process is gone; begun again on a cluster "
+                "that lives, the run goes on from its newest checkpoint"
+            )
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(silence_s / 4, LOOK_S)):
+                await done.wait()
