@@ -62,8 +62,8 @@ class CorrectedConfig(JudgeConfig):
     """Share of the answers that `appeal` is asked about; which, follows from their text."""
     estimate: bool = False
     """Estimate both rates as the run goes on, by the appeals of earlier rounds, beside which those
-    above count as much as 20 appeals. Evaluations go by those above, so that they can be compared.
-    """
+    above count as much as 20 wrong answers and 20 right ones. Evaluations go by those above, so
+    that they can be compared."""
 
     def asks(self) -> Mapping[str, JudgeConfig]:
         return self.members

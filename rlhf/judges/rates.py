@@ -11,8 +11,9 @@ MEMBER = "of"
 """The part that has what the verifier itself said."""
 OVERTURNED, CONFIRMED = "overturned", "confirmed"
 """Parts: whether the appeal calls right what did not pass, and what passed."""
-PRIOR_APPEALS = 20
-"""As many as the rates that a run begins with count for, beside the appeals of its rounds."""
+PRIOR_ANSWERS = 20
+"""As many wrong ones, and right ones, as the rates that a run begins with count for, beside those
+that appeals have found."""
 
 
 class Rates(NamedTuple):
@@ -65,7 +66,7 @@ def seen(groups: Sequence[Mapping[str, Sequence[float | None]]], prefix: str) ->
 
 
 def running(prior: Rates, total: Seen) -> Rates:
-    """The rates by all appeals so far, and by `prior` as if by so many of its own.
+    """The rates by all appeals so far, and by `prior` as if by as many answers of its own.
 
     Raises WorthNothing if their sum is 1 or more.
     """
@@ -76,17 +77,18 @@ def running(prior: Rates, total: Seen) -> Rates:
         total.overturned / total.failed_appealed if total.failed_appealed else 0.0,
         total.confirmed / total.passed_appealed if total.passed_appealed else 1.0,
     )
-    counts = total.passed_appealed, total.failed_appealed
+    right = total.overturned + total.confirmed
+    wrong = total.failed_appealed + total.passed_appealed - right
     rates = Rates(
         *(
-            (PRIOR_APPEALS * before + count * rate) / (PRIOR_APPEALS + count)
-            for before, count, rate in zip(prior, counts, found, strict=True)
+            (PRIOR_ANSWERS * before + count * rate) / (PRIOR_ANSWERS + count)
+            for before, count, rate in zip(prior, (wrong, right), found, strict=True)
         )
     )
     if sum(rates) >= 1:
         raise WorthNothing(
-            f"judge=corrected: by {sum(counts)} appeals {rates.false_positive:.3f} of the wrong "
-            f"answers pass and {rates.false_negative:.3f} of the right ones do not; that says less "
+            f"judge=corrected: by {wrong + right:g} appeals {rates.false_positive:.3f} of wrong "
+            f"answers pass and {rates.false_negative:.3f} of right ones do not; that says less "
             "than a guess, so take another verifier"
         )
     return rates
