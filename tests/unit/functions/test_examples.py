@@ -85,6 +85,25 @@ async def test_its_other_forms_say_what_they_say():
     assert compared.scores == (0.0, 1.0, 0.5)
 
 
+async def test_a_combination_of_judges_weighs_length_among_what_is_right():
+    (command,) = (one for one in COMMANDS if "own_combination" in one)
+    config = composed(command).judge
+    said = {"right": (1.0, 1.0, 0.0, None), "length": (0.03, 0.02, 0.01, 0.02)}
+
+    class Says:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def judge(self, prompt, completions):
+            return Judgement(said[self.name], self.name)
+
+    prompt, group, judge = judged(["46", "46", "47", "x"], "score")
+    judge.close()
+    found = await config.over({name: Says(name) for name in config.asks()}).judge(prompt, group)
+    assert found.scores == (pytest.approx(0.97), pytest.approx(0.98), 0.0, None)
+    assert found.parts.keys() == said.keys()
+
+
 def test_the_prompts_are_sums_with_their_answers():
     (command,) = (one for one in COMMANDS if "own_data" in one)
     config = composed(command)

@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from rlhf.algorithms.online import OnlineDPOConfig
+from rlhf.collecting.pairing import pair
 from rlhf.judges.base import Measure
 from rlhf.judges.code import CodeJudge, CodeJudgeConfig
 from rlhf.judges.groups import Group
@@ -21,7 +23,7 @@ from rlhf.judges.programs.values import decode, encode
 from rlhf.judges.text import TextJudgeConfig
 from rlhf.options import Fact
 from rlhf.problems import InputError
-from rlhf.records import Completion, Judgement, Message, Prompt
+from rlhf.records import Completion, DropReason, Judgement, Message, Prompt
 
 
 def group(question: str, row: dict | None, *texts: str) -> Group:
@@ -332,6 +334,11 @@ def test_a_fault_of_ours_is_no_score():
     assert lost.scores == broken.scores == (None,)
     assert broken.failed == (True,) and broken.parts == {"tests_passed": (None,)}
     assert "NameError: name 'nothing' is not defined" in broken.reasons[0]
+    # A right program and a wrong one make no pair where nobody can tell them apart.
+    prompt, completions = group("?", asserts("assert f(nothing) == 2"), TEXTS[0], "def f(x): 1")
+    (found,) = judged_together([Group(prompt, completions)])
+    pairs, dropped = pair(prompt, completions, found, OnlineDPOConfig(), 1)
+    assert pairs == () and [one.reason for one in dropped[:2]] == [DropReason.JUDGE_FAILED] * 2
 
 
 async def test_a_worker_builds_it_where_a_loop_runs():
