@@ -26,7 +26,7 @@ _LIMITS = {
 
 def config_problems(config: Config) -> list[str]:
     """One line for each thing that cannot be: key, value, what is allowed, how to fix it."""
-    return [*unknown_keys(config, ""), *out_of_range(config, ""), *_contradictions(config)]
+    return [*unknown_keys(config, ""), *out_of_range(config, ""), *contradictions(config)]
 
 
 def unknown_keys(section: Any, prefix: str) -> Iterator[str]:
@@ -74,7 +74,8 @@ def _limits(kind: type) -> list[tuple[str, list[tuple[Any, tuple[str, Any]]]]]:
     ]
 
 
-def _contradictions(config: Config) -> Iterator[str]:
+def contradictions(config: Config) -> Iterator[str]:
+    """What values cannot be together, or where they are; the rest each section has by itself."""
     policy, rollout = config.policy, config.rollout
     ranks = max(1, policy.num_ranks)  # fewer than one is out of range already
     if policy.batch_size % ranks:

@@ -12,8 +12,7 @@ from pathlib import Path
 import click
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
+from composing import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
@@ -27,11 +26,10 @@ from rlhf.feedback.config import FeedbackConfig
 from rlhf.launching import options_table
 from rlhf.launching.checks import config_problems
 from rlhf.launching.command_line import typed
-from rlhf.launching.configuration import Config, register_schemas
+from rlhf.launching.configuration import Config
 from rlhf.launching.overrides import as_hydra_reads
 from rlhf.problems import InputError
 from rlhf.reward import __main__ as reward
-from rlhf.reward.__main__ import register_reward_schemas
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -87,15 +85,6 @@ def settings() -> Iterator[str]:
     for page in PAGES:
         for code in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", page.read_text()):
             yield from re.findall(r"(?:^| )([a-z]+\.[a-z_.]+=(?:\"[^\"]*\"|[^ =]+))(?= |$)", code)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hydra():
-    register_schemas()
-    register_reward_schemas()
-    ConfigStore.instance().store(name="feedback_schema", node=FeedbackConfig)
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        yield
 
 
 def test_the_pages_hold_commands_of_every_kind():

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 
+import composing
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -25,11 +26,13 @@ from rlhf.config.models import (
     WeightsConfig,
 )
 from rlhf.config.run import PlacementConfig, RoundConfig, WarmupConfig
+from rlhf.environments.base import EnvironmentConfig
+from rlhf.environments.function import FunctionEnvironmentConfig
 from rlhf.judges.panel import PanelConfig
 from rlhf.judges.verifier import VerifierConfig
-from rlhf.launching.checks import config_problems, plain
+from rlhf.launching.checks import config_problems, contradictions, out_of_range, plain, unknown_keys
 from rlhf.launching.command_line import hydra_problem, typed
-from rlhf.launching.configuration import SCHEMAS, Config, register_schemas
+from rlhf.launching.configuration import SCHEMAS, Config
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.objectives.gpo import GPOConfig
 from rlhf.objectives.ipo import IPOConfig
@@ -37,19 +40,15 @@ from rlhf.objectives.kto import KTOConfig
 from rlhf.problems import InputError
 
 CONF = Path(__file__).parents[3] / "conf"
-OPTIONS = sorted(
-    f"{file.parent.name}={file.stem}"
-    for file in CONF.glob("*/*.yaml")
-    if file.parent.name != "experiment"
-)
+COLUMNS: dict[str, list[str]] = {}
+"""Every option, as `group=option`. An algorithm may set values of the objective that it names, so
+that these two groups are never chosen from at once."""
+for _file in sorted(CONF.glob("*/*.yaml")):
+    if (_group := _file.parent.name) != "experiment":
+        _column = "algorithm" if _group == "objective" else _group
+        COLUMNS.setdefault(_column, []).append(f"{_group}={_file.stem}")
+TOGETHER = [[*filter(None, row)] for row in zip_longest(*COLUMNS.values())]
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hydra():
-    register_schemas()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,7 @@ def _demo() -> Config:
 
 
 def composed(*overrides: str) -> DictConfig:
-    return compose("train", ["run.dir=/tmp/run", *overrides])
+    return composing.compose("train", ["run.dir=/tmp/run", *overrides])
 
 
 def made(something: str, *overrides: str) -> Config:
@@ -85,19 +84,20 @@ def made(something: str, *overrides: str) -> Config:
 
 def refused(overrides: Sequence[str]) -> str:
     with pytest.raises((HydraException, OmegaConfBaseException)) as caught:
-        composed(*overrides)
+        composing.composed("train", ["run.dir=/tmp/run", *overrides])
     return hydra_problem(caught.value)
 
 
 # --- what there is ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_composes_to_a_schema_of_its_group(something, option):
-    group, _ = option.split("=")
-    config = made(something, option)
+@pytest.mark.parametrize("options", TOGETHER, ids="-".join)
+def test_every_option_composes_to_a_schema_of_its_group(something, options: list[str]):
+    config = made(something, *options)
     assert type(config) is Config
-    assert type(getattr(config, group)) in SCHEMAS[group].values()
+    for option in options:
+        group, _ = option.split("=")
+        assert type(getattr(config, group)) in SCHEMAS[group].values()
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -290,11 +290,16 @@ def test_an_impossible_number_of_ranks_is_told_like_any_other(demo, ranks):
 @pytest.mark.parametrize("algorithm", sorted(path.stem for path in (CONF / "algorithm").iterdir()))
 def test_any_options_fit_together_or_are_refused_in_lines(something, algorithm: str):
     config = made(something, "model=tiny", f"algorithm={algorithm}")
+    for group in ("objective", "judge", "data"):
+        for schema in SCHEMAS[group].values():
+            setattr(config, group, schema())
+            assert [*unknown_keys(config, ""), *out_of_range(config, "")] == []
+    # So that everything that is told of them is what they cannot be together.
     for objective in SCHEMAS["objective"].values():
         for judge in SCHEMAS["judge"].values():
             for data in SCHEMAS["data"].values():
                 config.objective, config.judge, config.data = objective(), judge(), data()
-                lines = config_problems(config)
+                lines = list(contradictions(config))
                 assert len(set(lines)) == len(lines)
                 assert all(re.match(r"[a-z_]+(\.[a-z_]+)*(=|:|,| )", line) for line in lines)
 
@@ -313,13 +318,14 @@ def test_what_wants_answers_of_one_turn_refuses_an_environment(something, algori
         "wildfeedback",
         "iterative_dpo",
     }
-    chosen = ("model=tiny", "data=arithmetic", f"algorithm={algorithm}")
-    refusals = [
-        [line for line in config_problems(made(something, *chosen, f"environment={name}"))
-         if "in an environment an answer has several turns" in line]
-        for name in ("none", "function")
-    ]  # fmt: skip
-    assert [len(lines) for lines in refusals] == [0, algorithm in of_one_turn]
+    config = made(something, "model=tiny", f"algorithm={algorithm}")
+    config.data = ArithmeticConfig()
+    told = []
+    for environment in (EnvironmentConfig(), FunctionEnvironmentConfig(function=something)):
+        config.environment = environment
+        told.append(" ".join(config_problems(config)))
+    counts = [lines.count("in an environment an answer has several turns") for lines in told]
+    assert counts == [0, algorithm in of_one_turn]
 
 
 def test_who_goes_by_an_environments_rewards_needs_one(something):

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import compose
 
 from rlhf.asking.sources.base import Wanted
 from rlhf.judges.function import FunctionJudgeConfig, Returns
@@ -14,7 +14,7 @@ from rlhf.judges.groups import Group
 from rlhf.judges.verifier import Verifier, VerifierConfig
 from rlhf.launching.checks import config_problems
 from rlhf.launching.command_line import typed
-from rlhf.launching.configuration import CONF, Config, register_schemas
+from rlhf.launching.configuration import CONF, Config
 from rlhf.launching.inputs import try_out
 from rlhf.launching.overrides import as_hydra_reads
 from rlhf.records import Completion, Judgement, Message, Prompt
@@ -29,13 +29,11 @@ REWARDS = "examples/own_reward/rewards.py"
 @pytest.fixture(autouse=True)
 def in_the_repository(monkeypatch):
     monkeypatch.chdir(ROOT)
-    register_schemas()
 
 
 def composed(command: str) -> Config:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        words = as_hydra_reads([*shlex.split(command), "run.dir=/tmp/run"], Config)
-        return typed(compose("train", words))
+    words = as_hydra_reads([*shlex.split(command), "run.dir=/tmp/run"], Config)
+    return typed(compose("train", words))
 
 
 def test_every_function_of_an_example_has_a_command():

@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import compose
 
 from rlhf.launching.checks import config_problems
 from rlhf.launching.command_line import typed
-from rlhf.launching.configuration import CONF, Config, register_schemas
+from rlhf.launching.configuration import Config
 from rlhf.launching.overrides import as_hydra_reads
 from rlhf.options import Fact
 from rlhf.records import Comparison, Completion, Judgement, Message, Prompt, Verdict
@@ -27,13 +27,6 @@ PRESETS = {
 """And the members whose model is yet to be named."""
 PROMPT = Prompt("1", (Message("user", "?"),), (1,), "7")
 GROUP = [Completion("1", i, (1,), (0.0,), t, False, 0) for i, t in enumerate(("7", "8"))]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hydra():
-    register_schemas()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
 
 
 def preset(name: str, *words: str, place: str = "judge") -> Config:

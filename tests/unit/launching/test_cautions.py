@@ -3,23 +3,15 @@
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import compose
 from omegaconf import OmegaConf
 
 from rlhf.launching.cautions import cautions
 from rlhf.launching.checks import config_problems
 from rlhf.launching.command_line import typed
-from rlhf.launching.configuration import register_schemas
 
 CONF = Path(__file__).parents[3] / "conf"
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hydra():
-    register_schemas()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
 
 
 def told(experiment: str, *overrides: str) -> list[str]:

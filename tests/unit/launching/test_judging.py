@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
+from composing import compose
 from hydra.errors import HydraException
 
 from rlhf.config.models import TinyModelConfig
@@ -13,7 +13,7 @@ from rlhf.judges.verifier import VerifierConfig
 from rlhf.launching.assembly import make_evaluation, require_answers
 from rlhf.launching.checks import config_problems, plain
 from rlhf.launching.command_line import checked, hydra_problem, typed
-from rlhf.launching.configuration import CONF, Config, register_schemas
+from rlhf.launching.configuration import Config
 from rlhf.launching.fingerprints import fingerprints, require_same
 from rlhf.launching.inputs import read_inputs
 from rlhf.launching.judging import Judges, judge_problems, need_answers, read_rows
@@ -36,13 +36,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     directory = tmp_path_factory.mktemp("tiny")
     build_tiny_model(TinyModelConfig(num_layers=1, width=16, num_heads=2), directory, seed=1)
     return str(directory)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hydra():
-    register_schemas()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
 
 
 def config(*words: str) -> Config:

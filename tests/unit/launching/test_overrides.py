@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -11,20 +11,13 @@ from hypothesis import strategies as st
 from rlhf.config.reward import RewardTrainingConfig
 from rlhf.feedback.config import FeedbackConfig
 from rlhf.launching.command_line import typed
-from rlhf.launching.configuration import CONF, Config, register_schemas
+from rlhf.launching.configuration import Config
 from rlhf.launching.overrides import as_hydra_reads, quoted
 from rlhf.problems import InputError
 from rlhf.reward import __main__ as reward
 from rlhf.tools.calculator import CalculatorConfig
 
 REQUIRED = ("model.path=/models/x", "data.path=/data/x.jsonl", "run.dir=/runs/x")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hydra():
-    register_schemas()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
 
 
 def config(*words: str) -> Config:

@@ -4,13 +4,12 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import compose
 
 from cluster.placement import Node, make_plan
 from rlhf.config.models import TinyModelConfig
 from rlhf.launching.assembly import require_transport
 from rlhf.launching.command_line import typed
-from rlhf.launching.configuration import register_schemas
 from rlhf.launching.roles import allotments, paths_by_role, roles
 from rlhf.problems import InputError
 from rlhf.toys.tiny import build_tiny_model
@@ -26,9 +25,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def config(*overrides: str):
-    register_schemas()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return typed(compose("train", ["run.dir=x", "data.path=x", *overrides]))
+    return typed(compose("train", ["run.dir=x", "data.path=x", *overrides]))
 
 
 def needs(model: str, *overrides: str) -> dict[str, tuple[int, float, float]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import compose
 
 from actors.judge import JudgeWorker
 from rlhf.config.models import TinyModelConfig
@@ -14,7 +14,7 @@ from rlhf.judges.base import JudgeConfig, Measure, Seat
 from rlhf.launching.assembly import make_evaluation
 from rlhf.launching.checks import config_problems
 from rlhf.launching.command_line import typed
-from rlhf.launching.configuration import CONF, Config, register_schemas
+from rlhf.launching.configuration import Config
 from rlhf.launching.inputs import read_inputs
 from rlhf.launching.judging import Judges
 from rlhf.launching.roles import paths_by_role, roles
@@ -74,10 +74,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def judged_by(judge: JudgeConfig, model: str, *overrides: str) -> Config:
-    register_schemas()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        wanted = ["run.dir=x", "data=arithmetic", f"model.path={model}", *overrides]
-        config = typed(compose("train", wanted))
+    wanted = ["run.dir=x", "data=arithmetic", f"model.path={model}", *overrides]
+    config = typed(compose("train", wanted))
     config.judge = judge
     return config
 

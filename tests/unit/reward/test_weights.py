@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import compose
 
 from rlhf.judges.panel import PanelConfig
 from rlhf.judges.text import TextJudgeConfig
 from rlhf.judges.verifier import VerifierConfig
-from rlhf.launching.configuration import CONF, register_schemas
 from rlhf.launching.fingerprints import fingerprints
 from rlhf.problems import InputError
 from rlhf.reward.weights import Pair, fit, learn, matrix, pairs_of_run
@@ -149,7 +148,5 @@ def test_what_cannot_be_learnt_is_told(tmp_path: Path, words: list[str], told: s
 
 
 def test_the_file_is_named_as_people_type_it():
-    register_schemas()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        made = compose("train", ["run.dir=x", "judge=panel", "judge.weights_file=w.json"])
+    made = compose("train", ["run.dir=x", "judge=panel", "judge.weights_file=w.json"])
     assert made.judge.weights_file == "w.json"
