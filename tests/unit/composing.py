@@ -32,10 +32,15 @@ def compose(name: str, overrides: Sequence[str]) -> DictConfig:
 
 def composed(name: str, overrides: Sequence[str]) -> DictConfig:
     """By Hydra alone."""
-    register_reward_schemas()
-    ConfigStore.instance().store(name="feedback_schema", node=FeedbackConfig)
+    _register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose(name, list(overrides))
+
+
+@cache
+def _register() -> None:
+    register_reward_schemas()
+    ConfigStore.instance().store(name="feedback_schema", node=FeedbackConfig)
 
 
 @cache

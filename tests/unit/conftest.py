@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 from chat_server import Server
+from composing import compose
 
+from rlhf.config.reward import RewardTrainingConfig
 from rlhf.judges.questions import server as server_module
+from rlhf.launching.command_line import told
+from rlhf.launching.overrides import as_hydra_reads
 from rlhf.reward import __main__ as reward
 
 
@@ -31,18 +35,24 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str]]:
-    """Runs `python -m rlhf.reward` in this process; gives the exit code, and what it told on
-    stderr.
+    """Does what `python -m rlhf.reward` does, in this process; gives the exit code, and what it
+    told on stderr. `whole`: through Hydra's own beginning too, which takes longer than most.
     """
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
 
-    def run(*overrides: str) -> tuple[int, str]:
+    def run(*overrides: str, whole: bool = False) -> tuple[int, str]:
+        words = [f"output={tmp_path}/out", *overrides]
         quiet = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null")
-        words = [*quiet, f"hydra.run.dir={tmp_path}/hydra", f"output={tmp_path}/out", *overrides]
-        monkeypatch.setattr(sys, "argv", ["reward", *words])
+        argv = ["reward", *quiet, f"hydra.run.dir={tmp_path}/hydra", *words]
+        monkeypatch.setattr(sys, "argv", argv)
         code = 0
         try:
-            reward.main()
+            if whole:
+                reward.main()
+            else:
+                with told():
+                    read = as_hydra_reads(words, RewardTrainingConfig)
+                    reward.run(reward.typed(compose("reward", read)))
         except SystemExit as stop:
             assert isinstance(stop.code, int)
             code = stop.code

@@ -147,7 +147,6 @@ def test_texts_that_may_be_empty():
 
 def test_the_other_commands_know_their_own_keys(tmp_path: Path):
     words = ["data.path=a#b", "model.path=ü", "output=x=y", "data.chosen_column=1_0", "seed=3"]
-    reward.register_reward_schemas()
     composed = compose("reward", as_hydra_reads(words, RewardTrainingConfig))
     made = reward.typed(composed)
     assert (made.data.path, made.model.path, made.output) == ("a#b", "ü", "x=y")

@@ -120,7 +120,7 @@ def test_a_pair_model_learns_a_cycle(command, cycle, tmp_path):
 
 
 def test_a_reward_model_learns_an_order(command, order, tmp_path):
-    assert command(*QUICK, *order)[0] == 0
+    assert command(*QUICK, *order, whole=True)[0] == 0
     x, y, z = scores(tmp_path, "?", "x", "y", "z")
     assert x < y < z
     assert record(tmp_path)["use_with"] == f"judge=reward_model judge.path={tmp_path}/out"
@@ -300,7 +300,7 @@ def test_everything_that_is_wrong_is_told_at_once(command, tmp_path):
     path = jsonl(tmp_path / "d.jsonl", good, {**good, "chosen": None}, {**good, "prompt": 3})
     code, told = command(
         f"model.path={tmp_path}/base", f"data.path={path}", "kind=gpm", "embedding_size=3",
-        "batch_size=0", "data.margin_column=strength",
+        "batch_size=0", "data.margin_column=strength", whole=True,
     )  # fmt: skip
     assert code == 2
     for part in (
