@@ -217,7 +217,7 @@ class FunctionProcess:
 
     async def _end_call(self, number: int) -> None:
         """A call that took too long; with its process, if nothing else helps."""
-        if self._is_async:
+        if self._is_async and self._is_up:  # or nobody would answer
             ended = self._ask(number, None)
             done, _ = await asyncio.wait([ended], timeout=CANCEL_S)
             if done:

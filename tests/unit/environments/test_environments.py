@@ -201,14 +201,14 @@ def test_the_room_is_that_of_the_whole_answer(file, room: int, text: str, observ
     ("turn", "why"),
     [
         ("raise", "step ValueError: no such move (env.py line 12)"),
-        ("hang", "step is not done within 3 s"),
+        ("hang", "step is not done within 2 s"),
         ("die", "step ended its process, with code 3"),
         ("odd", "step returned ['x', 'yes', 1], not observation, done, reward"),
     ],
 )
 def test_an_environment_that_fails_costs_its_own_answer_alone(file, turn: str, why: str) -> None:
     script = [["0a", turn], ["1a", "end"]]
-    timeout_s = 3.0 if turn == "hang" else 60.0
+    timeout_s = 2.0 if turn == "hang" else 60.0
     settings = {"num": 2, "timeout_s": timeout_s, "num_workers": 2}
     failed, other = played(f"{file}:Counts", Scripted(*script), **settings)
     assert failed.failure.startswith(why) and failed.reward is None
@@ -244,10 +244,10 @@ def test_async_environments_overlap_and_are_closed(file) -> None:
     asked = (Message("system", "be brief"), Message("user", "?"))
     script = [["0a", "0end"], ["1a", "hang"]]
     one, other = played(
-        f"{file}:Waits", Scripted(*script), num=2, messages=asked, timeout_s=3.0, max_turns=2
+        f"{file}:Waits", Scripted(*script), num=2, messages=asked, timeout_s=2.0, max_turns=2
     )
     assert one.text == "0a2 open0end" and one.truncated
-    assert other.failure == "step is not done within 3 s"
+    assert other.failure == "step is not done within 2 s"
 
     async def many() -> str:
         config = FunctionEnvironmentConfig(function=f"{file}:Waits")
@@ -424,7 +424,7 @@ def test_the_calculator_as_an_environment_gives_the_very_answers_that_the_tool_g
         tools = with_tools(Babbles(), limit, ids, sampling.max_tokens)
         playing, environment = started(config, Babbles())
         found = []
-        for seed in range(0, 120, 4):
+        for seed in range(0, 60, 4):
             one, other = await asyncio.gather(
                 tools.generate(prompt, sampling, seed), playing.generate(prompt, sampling, seed)
             )
@@ -434,7 +434,7 @@ def test_the_calculator_as_an_environment_gives_the_very_answers_that_the_tool_g
 
     pairs = asyncio.run(both())
     assert [replace(other, reward=None) for _, other in pairs] == [one for one, _ in pairs]
-    assert sum(bool(one.observed) for one, _ in pairs) > 30, "calls are answered"
+    assert sum(bool(one.observed) for one, _ in pairs) > 15, "calls are answered"
     for one, other in pairs:
         is_right = one.text.rpartition("\n")[2].strip() == "46"
         assert other.reward == (is_right and not one.truncated)

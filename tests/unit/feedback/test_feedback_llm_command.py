@@ -1,8 +1,6 @@
 """`label=llm` writes everything, or tells what is wrong and writes nothing."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,14 +11,12 @@ from labelling_model import answer, last_message
 from rlhf.config.data import LabelSource
 from rlhf.config.models import TransformersRolloutConfig
 from rlhf.config.run import PlacementConfig
-from rlhf.feedback.__main__ import run
+from rlhf.feedback.__main__ import main, run
 from rlhf.feedback.config import FeedbackConfig
 from rlhf.feedback.labeller import LabellerFailed
 from rlhf.feedback.question import trivial_question
 from rlhf.judges.llm import LLMJudgeConfig
 from rlhf.problems import InputError
-
-ROOT = Path(__file__).parents[3]
 
 
 def row(number: int, text: str, **labels) -> dict:
@@ -161,25 +157,27 @@ def test_a_model_that_nobody_asks_is_told(tmp_path, label):
     assert told.startswith(f"judge.num_workers, judge.path: label={label} needs no model; add")
 
 
-def test_the_command(made, server, tmp_path):
-    def command(out: str, *more: str):
+def test_the_command(made, server, tmp_path, monkeypatch, capsys):
+    def command(out: str, *more: str) -> tuple[object, str, str]:
         words = [f"path={made.path}", f"out={tmp_path}/{out}", f"hydra.run.dir={tmp_path}/hydra"]
         words += ["label=llm", f"judge.endpoint={server.url}", "judge.model=tiny-judge", *more]
-        return subprocess.run(
-            [sys.executable, "-m", "rlhf.feedback", *words],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            cwd=ROOT,
-            env={**os.environ, "COLUMNS": "100"},
-        )
+        words += ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+        monkeypatch.setattr(sys, "argv", ["rlhf.feedback", *words])
+        code: object = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
 
-    done = command("done")
-    assert done.returncode == 0, done.stderr
-    assert "turns that tiny-judge failed on" in done.stdout
-    refused = command("refused", "judge.path=some/model", "judge.timeout_s=0")
-    assert refused.returncode == 2
-    assert refused.stderr.count("error: judge.") == 2 and "Traceback" not in refused.stderr
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    code, stdout, stderr = command("done")
+    assert code == 0, stderr
+    assert "turns that tiny-judge failed on" in stdout
+    code, _, stderr = command("refused", "judge.path=some/model", "judge.timeout_s=0")
+    assert code == 2
+    assert stderr.count("error: judge.") == 2 and "Traceback" not in stderr
     first = True
 
     def mumbling(question: str):
@@ -188,8 +186,8 @@ def test_the_command(made, server, tmp_path):
         return reply
 
     server.answer = mumbling
-    failed = command("failed")
-    assert failed.returncode == 1
-    assert "failed: label=llm: tiny-judge failed on 80 of 80 turns" in failed.stderr
-    assert "Traceback" not in failed.stderr
+    code, _, stderr = command("failed")
+    assert code == 1
+    assert "failed: label=llm: tiny-judge failed on 80 of 80 turns" in stderr
+    assert "Traceback" not in stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["done", "hydra", "log.jsonl"]
