@@ -1,6 +1,7 @@
 """The whole of training: rounds."""
 
 import asyncio
+import gc
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
@@ -71,6 +72,8 @@ async def train(run: Run) -> None:
             progress.told()
             if due(done, run.checkpoint_every, run.num_rounds):
                 await run.checkpoints.save(done)
+            del collected, batch
+            gc.collect()  # now, when there is little to look through
 
 
 def due(done: int, every: int, last: int) -> bool:

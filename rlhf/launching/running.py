@@ -6,7 +6,6 @@ for the other workers, which need not start again.
 """
 
 import asyncio
-import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from rlhf.launching.assembly import (
 )
 from rlhf.launching.cautions import cautions
 from rlhf.launching.configuration import Config
+from rlhf.launching.garbage import look_between_rounds
 from rlhf.launching.inputs import Inputs, open_feed
 from rlhf.launching.judging import Judges, start_judges
 from rlhf.launching.roles import served_lora, sleeps, transport
@@ -89,9 +89,7 @@ async def run(setting: Setting, checkpoint: Checkpoint | None) -> None:
     stop = StopRequest(tracker.note)
     with stop.listening():
         crew = await stop.unless_asked(_start(setting, checkpoint))
-        # What is there by now stays: to look through it for garbage would hold everything up.
-        gc.collect()
-        gc.freeze()
+        look_between_rounds()
         roles = [role for role, workers in crew.by_role.items() if workers]
         restarts = Restarts(roles, tracker.records(), tracker.alert)
         lives = _Lives(setting.config.cluster.max_restarts, checkpoint)

@@ -20,12 +20,14 @@ class Numbers(Sequence[Number]):
 
     def __init__(self, values: Iterable[Number] = ()) -> None:
         """Raises TypeError or OverflowError for what is no number of the kind."""
-        self._hash: int | None = None
         if isinstance(values, type(self)):
             self._content: bytes = values._content
-            self._hash = values._hash
+            self._hash: int | None = values._hash
         else:
+            values = tuple(values)
             self._content = array(self._code, values).tobytes()
+            # Of fractions it is another once they are rounded.
+            self._hash = hash(values) if self._code == "i" else None
 
     @property
     def view(self) -> memoryview:

@@ -167,7 +167,9 @@ def preference_rows(round: int, one: Collected) -> Iterator[dict[str, Any]]:
             "judge": preference.judge,
         }
     verdict = one.judgement
-    scores = dict(zip(one.completions, verdict.scores, strict=True)) if verdict else {}
+    scores: dict[Completion, float | None] = {}
+    if verdict and one.dropped:
+        scores = dict(zip(one.completions, verdict.scores, strict=True))
     for dropped in one.dropped:
         chosen_score = scores.get(dropped.chosen) if dropped.chosen else None
         rejected_score = scores.get(dropped.rejected) if dropped.rejected else None

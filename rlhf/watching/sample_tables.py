@@ -1,7 +1,7 @@
 """What people read of a round: some of its completions and preferences, with their judgement."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ def sample_tables(round: int, collected: Sequence[Collected], num_rows: int) -> 
 def _completions(collected: Sequence[Collected], num_rows: int) -> Table:
     columns = ("prompt", "completion", "score", "judge", "truncated", "policy_version")
     rows = []
-    for one, i in _spread(_places(collected, lambda one: len(one.completions)), num_rows):
+    for one, i in _spread(collected, lambda one: len(one.completions), num_rows):
         completion, verdict = one.completions[i], one.judgement
         score, judge = (verdict.scores[i], verdict.judge) if verdict else (None, None)
         told = (completion.text, score, judge, completion.truncated, completion.policy_version)
@@ -50,21 +50,19 @@ def _completions(collected: Sequence[Collected], num_rows: int) -> Table:
 
 def _preferences(round: int, collected: Sequence[Collected], num_rows: int) -> Table:
     """`dropped` is the reason why a pair is not trained on, and null for one that is."""
-    places = _places(collected, lambda one: len(one.preferences) + len(one.dropped))
-    rows = [
-        next(islice(preference_rows(round, one), i, None)) for one, i in _spread(places, num_rows)
-    ]
+    chosen = _spread(collected, lambda one: len(one.preferences) + len(one.dropped), num_rows)
+    rows = [next(islice(preference_rows(round, one), i, None)) for one, i in chosen]
     return Table(
         _PREFERENCE_COLUMNS, [[row.get(name) for name in _PREFERENCE_COLUMNS] for row in rows]
     )
 
 
-def _places(
-    collected: Sequence[Collected], count: Callable[[Collected], int]
-) -> list[tuple[Collected, int]]:
-    """Of every row there could be whose it is, and which of its own."""
-    return [(one, i) for one in collected for i in range(count(one))]
-
-
-def _spread(rows: list[Any], num_rows: int) -> list[Any]:
-    return rows[:: math.ceil(len(rows) / num_rows) or 1]
+def _spread(
+    collected: Sequence[Collected], count: Callable[[Collected], int], num_rows: int
+) -> Iterator[tuple[Collected, int]]:
+    """Evenly over all rows, of which a prompt has so many: whose row it is, and which of its."""
+    step = math.ceil(sum(map(count, collected)) / num_rows) or 1
+    before = 0
+    for one in collected:
+        yield from ((one, i) for i in range(-before % step, count(one), step))
+        before += count(one)
