@@ -1,7 +1,7 @@
 """What the driver itself costs: real queues, collector, loop, metrics and store, and simulated
 workers.
 
-    python benchmarks/scale.py [--json FILE] [--parts round at_once large tokens memory]
+    python benchmarks/scale.py [--json FILE] [--parts round at_once large long ...]
 
 The simulated workers stand where Ray's would, in the driver's own process: they answer each
 request after a delay of its own, with a reply that is unpickled there as Ray's are. CPU seconds are
@@ -12,6 +12,7 @@ on the machine do not count; `longest_wait_s` is the same by the clock.
 - round: 20,000 prompts and 256 workers, all asked at once: answers within 25 s, an update of 5 s;
 - at_once: the same with 1,024 workers, and answers within 2 s;
 - large: 2,048, 4,096 and 16,384 prompts of 8 answers with scores and all pairs, stage by stage;
+- long: 32 prompts of 16 answers of up to 4,096 tokens, all pairs: stages, and their memory;
 - tokens: 1,024 prompts of 8 answers of 4,096 tokens: memory, and seconds of unpickling them;
 - memory: 300 rounds.
 """
@@ -22,6 +23,7 @@ import gc
 import json
 import pickle
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -323,12 +325,24 @@ async def stages(world: World, directory: Path) -> dict[str, float]:
     found = {}
     for name, piece in pieces.items():
         gc.collect()
-        cpu = time.process_time()
+        cpu, peak = time.process_time(), peak_bytes()
         piece()
         found[f"{name}_cpu_s"] = time.process_time() - cpu
+        found[f"{name}_more_mib"] = (peak_bytes() - peak) / 2**20
     cpu = time.process_time()
     await Anchors({"initial": Others()}).attach(0, collected)
     return found | {"anchors_cpu_s": time.process_time() - cpu}
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def long(directory: Path) -> dict[str, Any]:
+    """The same of few prompts with long answers, and by how much the most memory grows with it."""
+    world = World(32, 4, completions=16, tokens=4096, rule=PairRule.all_pairs)
+    return asyncio.run(stages(world, directory))
 
 
 def tokens(directory: Path) -> dict[str, Any]:
@@ -370,6 +384,7 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "round": round_of_30_s,
     "at_once": at_once,
     "large": large,
+    "long": long,
     "tokens": tokens,
     "memory": memory,
 }

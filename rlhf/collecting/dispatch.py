@@ -140,11 +140,7 @@ class Dispatcher(Generic[Request, Result]):
         self._waiting = []
         shares: dict[Seat, list[Ticket]] = {}
         for ticket in waiting:
-            seat = self._seats.least_busy()
-            assert seat is not None
-            shares.setdefault(seat, []).append(ticket)
-            seat.tickets.add(ticket)
-            self._seats.changed(seat)
+            shares.setdefault(self._seats.give(ticket), []).append(ticket)
         for i, seat in enumerate(sorted(shares, key=lambda seat: seat.number)):
             seat.calls += 1
             self._run(self._serve(seat, shares[seat], i // CALLS_A_TURN), shares[seat])

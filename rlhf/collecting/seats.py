@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import Any, Generic, TypeVar
 
 Request = TypeVar("Request")
@@ -72,13 +72,21 @@ class Seats(Generic[Request]):
             heapify(self._heap)
         heappush(self._heap, (len(seat.tickets), seat.number))
 
+    def give(self, ticket: Ticket[Request]) -> Seat[Request]:
+        """To the least busy seat, of which there must be one; returns it."""
+        seat = self.least_busy()
+        assert seat is not None
+        seat.tickets.add(ticket)
+        heapreplace(self._heap, (len(seat.tickets), seat.number))
+        return seat
+
     def least_busy(self) -> Seat[Request] | None:
         """Of the free seats that with the fewest tickets, and of those the first; None if none is
         free."""
         while self._heap:
             load, number = self._heap[0]
             seat = self._seats.get(number)
-            if seat is not None and len(seat.tickets) == load and self._is_free(seat):
+            if seat and len(seat.tickets) == load and seat.calls < self._calls_per_worker:
                 return seat
             heappop(self._heap)
         return None

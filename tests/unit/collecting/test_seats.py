@@ -23,8 +23,10 @@ def test_whatever_happened_it_is_the_one_that_a_look_at_all_would_find(num, call
             seats.add(which)
         elif seat is None:
             continue
-        elif step == "give":
-            seat.tickets.add(Ticket((which,), which, None))
+        elif step == "give" and seats.least_busy() is not None:
+            expected = seats.least_busy()
+            seat = seats.give(ticket := Ticket((which,), which, None))
+            assert seat is expected and ticket in seat.tickets
         elif step == "take" and seat.tickets:
             seat.tickets.pop()
         elif step == "call":
