@@ -73,7 +73,7 @@ class PreferenceStore:
         self.prepare(round, collected)()
 
     def prepare(self, round: int, collected: Sequence[Collected]) -> Callable[[], None]:
-        """As `write`, but the file gets its name when what is returned is called. Raises DiskFailed."""
+        """As `write`, but the file gets its name when what is returned is called; raises DiskFailed."""
         path = self._directory / f"round_{round:06d}.parquet"
         return prepare_table(path, SCHEMA, _pieces(round, collected))
 
