@@ -26,8 +26,9 @@ class Contrast:
     def losses(self, states_BRD: Tensor) -> Tensor:
         """Of each pair, `(B,)`, against the others of its forward pass; 0 for one that is alone."""
         difference_BD = states_BRD[:, 0] - states_BRD[:, 1]
-        views = [self._view(difference_BD) for _ in range(2)]
-        return self._config.weight * contrastive(*views, self._config.temperature)
+        first_BD, second_BD = self._view(difference_BD), self._view(difference_BD)
+        loss_B = contrastive(first_BD, second_BD, self._config.temperature)
+        return self._config.weight * loss_B
 
     def _view(self, difference_BD: Tensor) -> Tensor:
         """Drawn on the CPU, so that it is the same wherever the model is."""

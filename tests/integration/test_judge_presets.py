@@ -24,7 +24,7 @@ from rlhf.launching.roles import roles
 from rlhf.records import Comparison, Completion, Message, Prompt, Verdict
 
 DOCS = CONF.parent / "docs" / "judges.md"
-COMPARE = {"jury", "verified", "self", "self_reference", "sides", "criteria", "debate"}
+COMPARE = {"contexts", "jury", "verified", "self", "self_reference", "sides", "criteria", "debate"}
 PRESETS = {
     "cdr": ["strong.path=LM", "weak.path=LM"],
     "follow_up": ["path=LM"],
@@ -39,6 +39,7 @@ PRESETS = {
     "ultrafeedback": ["path=CHAT"],
     "code_ultrafeedback": ["path=CHAT"],
     "simulpl": ["path=CHAT"],
+    "contexts": ["path=CHAT"],
     "self_reference": ["path=CHAT", "note_tokens=16"],
     "sides": ["path=CHAT", "note_tokens=16"],
     "criteria": ["path=CHAT", "note_tokens=16"],
@@ -136,6 +137,7 @@ def test_each_says_what_its_kind_says(found):
     ratings = [score for name in ("themis", "ultrafeedback") for score in verdicts[name].scores]
     assert all(1 <= rating <= 5 for rating in ratings)
     assert verdicts["jury"].scores == verdicts["jury"].parts["first"]  # three that are one
+    assert verdicts["contexts"].parts.keys() == {"novice", "expert"}
     for name, note in [("self_reference", "[own answer]"), ("sides", "[for answer B, round 2]"),
                        ("criteria", "[criteria]"), ("themis", "[check]"),
                        ("debate", "[second, round 2]")]:  # fmt: skip
