@@ -11,7 +11,7 @@ import ray
 from actors.group import Worker, WorkerFailed, call_all
 from actors.supervision import beats, pause, start_anew
 from rlhf.collecting.dispatch import WorkerDied
-from rlhf.problems import PolicyLost
+from rlhf.problems import PolicyBroken, PolicyLost
 from rlhf.records import PreferenceBatch, Tokens
 from rlhf.stages import Metrics
 
@@ -88,7 +88,11 @@ class PolicyService:
         return (await self._call("supervise", rows, learning_rate))[0]
 
     async def accumulate(self, portion: PreferenceBatch) -> None:
-        await self._call("accumulate", ray.put(portion))
+        """Raises PolicyBroken if a rank fails: the others wait for it, and nothing can be saved."""
+        try:
+            await self._call("accumulate", ray.put(portion))
+        except WorkerFailed as failure:
+            raise PolicyBroken(str(failure)) from failure
 
     async def update(self, batch: PreferenceBatch) -> Metrics:
         return (await self._call("update", ray.put(batch)))[0]

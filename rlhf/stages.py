@@ -90,8 +90,8 @@ class Policy(Logprobs, Protocol):
     """The model in training."""
 
     async def accumulate(self, portion: PreferenceBatch) -> None:
-        """Some of the next update's preferences, in order, of which more are to come; what can be
-        computed of its first step is, and no weight changes."""
+        """Some of the next update's preferences, in the order of the calls, which need not wait for
+        each other; what can be computed of its first step is, and no weight changes."""
         ...
 
     async def update(self, batch: PreferenceBatch) -> Metrics:

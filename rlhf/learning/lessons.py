@@ -35,20 +35,26 @@ class Lessons:
                 own = self._shape(one)
                 wider = whole.beside(own)
                 if whole.num_rows and wider.num_rows * wider.width > self.portion_tokens:
-                    before = tasks.create_task(self._accumulate(round, portion, before))
+                    handed = self._hand_on(tasks, round, portion, before)
+                    before = tasks.create_task(handed)
                     portion, wider = [], own
                 portion.append(one)
                 whole = wider
             last = tasks.create_task(self.anchors.attach(round, portion))
         return last.result()
 
-    async def _accumulate(
-        self, round: int, portion: Sequence[Collected], before: asyncio.Task[None] | None
+    async def _hand_on(
+        self,
+        tasks: asyncio.TaskGroup,
+        round: int,
+        portion: Sequence[Collected],
+        before: asyncio.Task[None] | None,
     ) -> None:
+        """After the one before, which need not be done with: the policy takes them in order."""
         batch = await self.anchors.attach(round, portion)
         if before is not None:
             await before
-        await self.policy.accumulate(batch)
+        tasks.create_task(self.policy.accumulate(batch))
 
     def _shape(self, one: Collected) -> Shape:
         """About what a prompt's pairs come to in a forward pass; nothing without pairs."""

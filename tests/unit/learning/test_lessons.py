@@ -38,8 +38,8 @@ class Policy:
         return [float(len(row.completion)) for row in sequences]
 
     async def accumulate(self, portion: PreferenceBatch) -> None:
-        await asyncio.sleep(0.003 * self.slow)
         self.portions.append(names(portion))
+        await asyncio.sleep(0.003 * self.slow)
         anchors = [tuple(pair) for pair in portion.anchors["initial"]]
         sides = [
             [len(side.completion.token_ids) for side in one.sides] for one in portion.preferences
