@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import ray
 
 from actors.group import Worker, wait_ready
+from cluster import head
 from rlhf.collecting.dispatch import WorkerDied
 from rlhf.problems import InputError, RunFailed, one_line
 from rlhf.watching.restarts import Restarts
@@ -143,7 +144,7 @@ def start_anew(worker: Worker) -> bool:
 
 
 def _living_nodes() -> set[str]:
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]} - head.draining()
 
 
 def _seen(task: asyncio.Task[None]) -> None:

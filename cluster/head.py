@@ -5,9 +5,11 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import ray
+from ray._raylet import GcsClient  # no public call tells which nodes are drained
 
 from rlhf.problems import RunFailed
 
@@ -35,19 +37,40 @@ def listens() -> bool:
     return True
 
 
-async def watch(done: asyncio.Event, silence_s: float) -> None:
-    """Until it is done: raises ClusterLost once nobody has listened there for so long."""
-    heard = time.monotonic()
+def draining() -> set[str]:
+    """The nodes that are about to go, as a scheduler or a cloud has told Ray; nothing new starts
+    there."""
+    if not listens():
+        return set()
+    client = GcsClient(address=ray.get_runtime_context().gcs_address)
+    return set(client.get_draining_nodes(timeout=LOOK_S))
+
+
+async def watch(
+    done: asyncio.Event,
+    silence_s: float,
+    lost: Callable[[ClusterLost], None],
+    drained: Callable[[str], None],
+) -> None:
+    """Until it is done: calls `lost` once nobody has listened there for so long, and `drained` with
+    each node that is about to go."""
+    heard, told = time.monotonic(), set()
     while not done.is_set():
         if await asyncio.to_thread(listens):
             heard = time.monotonic()
+            for node in sorted(await asyncio.to_thread(draining) - told):
+                told.add(node)
+                drained(node)
         elif (silent_s := time.monotonic() - heard) > silence_s:
             address = ray.get_runtime_context().gcs_address
-            raise ClusterLost(
-                f"the head of the Ray cluster at {address} has not answered for {silent_s:.0f} s "
-                "(cluster.silence_s): its machine or its process is gone; begun again on a cluster "
-                "that lives, the run goes on from its newest checkpoint"
+            lost(
+                ClusterLost(
+                    f"the head of the Ray cluster at {address} has not answered for {silent_s:.0f} "
+                    "s (cluster.silence_s): its machine or its process is gone; begun again on a "
+                    "cluster that lives, the run goes on from its newest checkpoint"
+                )
             )
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(min(silence_s / 4, LOOK_S)):
                 await done.wait()

@@ -35,11 +35,12 @@ from rlhf.launching.configuration import Config
 from rlhf.launching.garbage import look_between_rounds
 from rlhf.launching.inputs import Inputs, open_feed
 from rlhf.launching.judging import Judges, start_judges
+from rlhf.launching.moving import Mover
 from rlhf.launching.roles import served_lora, sleeps, transport
 from rlhf.launching.stopping import StopRequest
 from rlhf.learning.warmup import warm_up
 from rlhf.loop import Run, train
-from rlhf.problems import PolicyLost, RunFailed
+from rlhf.problems import PolicyLost, RunFailed, Stopped
 from rlhf.storage.checkpoint import Checkpoint, RoundCheckpoints
 from rlhf.storage.disk import replaced_folder
 from rlhf.storage.ledger import Ledger
@@ -127,13 +128,15 @@ async def _live(
 ) -> PolicyLost | None:
     """Until the run is done, or its policy is lost, which is what it returns then."""
     failed: BaseExceptionGroup[RunFailed] | None = None
+    interrupted: RunFailed | None = None
     done = asyncio.Event()
     try:
         if not crew.policy.is_connected:
             await stop.unless_asked(_bring_policy(setting, crew, checkpoint))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(crew.policy.watch(done))
-            tasks.create_task(head.watch(done, setting.config.cluster.silence_s))
+            silence_s, move = setting.config.cluster.silence_s, Mover(crew.by_role, stop)
+            tasks.create_task(head.watch(done, silence_s, stop.interrupt, move.from_node))
             begun = await stop.unless_asked(_begin(setting, crew, checkpoint, restarts, stop))
             for worker in (worker for role in crew.by_role.values() for worker in role):
                 if worker.keeper is not None:
@@ -144,6 +147,14 @@ async def _live(
             done.set()
     except* RunFailed as error:
         failed = error
+    except* Stopped:
+        interrupted = stop.interrupted()
+        if interrupted is None:
+            raise
+    if isinstance(interrupted, PolicyLost):
+        return interrupted
+    if interrupted is not None:
+        raise interrupted
     if failed is None:
         return None
     # Whatever has failed, and whoever noticed first, a dead rank is the cause.

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from rlhf.problems import Stopped
+from rlhf.problems import RunFailed, Stopped
 
 Result = TypeVar("Result")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -19,6 +19,8 @@ class StopRequest:
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._asked = asyncio.Event()
         self._tell = tell
+        self._cause: RunFailed | None = None
+        """What is the matter, if nobody has asked, and the run has to be interrupted."""
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -43,9 +45,23 @@ class StopRequest:
 
     def ask(self) -> None:
         """Asks once more, if it has been asked already, to no effect."""
-        if not self._asked.is_set():
+        if self._cause is not None or not self._asked.is_set():
+            self._cause = None
             self._tell("asked to stop: the run ends at the next boundary, with a checkpoint")
         self._asked.set()
+
+    def interrupt(self, cause: RunFailed) -> None:
+        """The run is to end at the next boundary too, with a checkpoint, unless it is ending."""
+        if not self._asked.is_set():
+            self._cause = cause
+            self._asked.set()
+
+    def interrupted(self) -> RunFailed | None:
+        """Of a run that has ended: why, if nobody has asked for it; it may be gone on with."""
+        cause, self._cause = self._cause, None
+        if cause is not None:
+            self._asked.clear()
+        return cause
 
     async def comes_before(self, task: asyncio.Future) -> bool:
         """Waits for either; a request that has come already comes before anything."""

@@ -9,7 +9,9 @@ import pytest
 import ray
 from commands import SMALL, finish, start
 from forked import Forked
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from test_interrupted_run import until_round
 
 from cluster import nursery
@@ -19,6 +21,7 @@ from rlhf.storage.checkpoint import newest_checkpoint
 from rlhf.storage.store import read_metrics
 
 pytestmark = [pytest.mark.faults, pytest.mark.thorough]
+PREEMPTION = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
 SETTINGS = [*SMALL, "num_rounds=60", "run.checkpoint_every=5", "cluster.silence_s=10"]
 
 
@@ -42,12 +45,14 @@ def node_of(cluster: Cluster, name: str):
         if actor["ActorClassName"].startswith(name):
             found = actor["Address"]["NodeID"]
             return next(node for node in cluster.worker_nodes if node.node_id == found)
-    raise AssertionError(f"no {name} lives")
+    return None
 
 
 def lose(cluster: Cluster, begun: Forked, directory: Path, name: str) -> None:
     """Kills the raylet of that worker's node, and with it the node's workers."""
-    cluster.remove_node(node_of(cluster, name), allow_graceful=False)
+    node = node_of(cluster, name)
+    assert node is not None
+    cluster.remove_node(node, allow_graceful=False)
     rounds = len(read_metrics(directory / "metrics.jsonl"))
     begin = time.monotonic()
     while len(read_metrics(directory / "metrics.jsonl")) <= rounds:
@@ -66,6 +71,27 @@ def test_a_run_goes_on_on_the_nodes_that_are_left(tmp_path, nodes):
     lose(nodes, begun, directory, "RolloutWorker")
     output = finish(begun, timeout_s=300)
     assert "is started anew" in output and "Traceback" not in output
+    assert not any(differences(tmp_path / "unbroken", directory).values())
+
+
+def test_a_node_that_is_drained_is_left_and_nothing_is_done_twice(tmp_path, nodes):
+    assert Broken(SETTINGS, tmp_path / "unbroken").through().code == 0
+    directory = tmp_path / "run"
+    begun = start(directory, *SETTINGS, "cluster=auto", "run.checkpoint_every=1000")
+    until_round(directory, 8)
+    drained = node_of(nodes, "PolicyRank")
+    client = GcsClient(address=nodes.address)
+    deadline_ms = int(time.time() + 300) * 1000
+    accepted, why = client.drain_node(drained.node_id, PREEMPTION, "a test", deadline_ms)
+    assert accepted, why
+    rounds = [len(read_metrics(directory / "metrics.jsonl"))]
+    while begun.poll() is None and node_of(nodes, "PolicyRank") is drained:
+        time.sleep(0.05)
+        rounds.append(len(read_metrics(directory / "metrics.jsonl")))
+    nodes.remove_node(drained, allow_graceful=False)
+    output = finish(begun, timeout_s=300)
+    assert "the node is drained" in output and "Traceback" not in output
+    assert rounds == sorted(rounds)
     assert not any(differences(tmp_path / "unbroken", directory).values())
 
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from rlhf.launching.stopping import StopRequest
-from rlhf.problems import Stopped
+from rlhf.problems import PolicyLost, Stopped
 
 
 @pytest.mark.parametrize("one", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -84,3 +84,25 @@ async def test_a_request_that_has_come_comes_before_what_is_done_already():
 
 def test_it_passes_through_what_goes_on_after_failures():
     assert not issubclass(Stopped, Exception)
+
+
+async def test_a_run_that_is_interrupted_ends_at_the_boundary_and_may_go_on():
+    said = []
+    stop = StopRequest(said.append)
+    stop.interrupt(lost := PolicyLost("policy-0: its node is drained"))
+    stop.interrupt(PolicyLost("another"))
+    assert await stop.comes_before(asyncio.get_running_loop().create_future())
+    assert stop.interrupted() is lost and stop.interrupted() is None and said == []
+    done = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    assert not await stop.comes_before(done)
+
+
+async def test_a_person_who_asks_meanwhile_is_obeyed():
+    said = []
+    stop = StopRequest(said.append)
+    stop.interrupt(PolicyLost("policy-0: its node is drained"))
+    stop.ask()
+    stop.ask()
+    assert stop.interrupted() is None and len(said) == 1
+    assert await stop.comes_before(asyncio.get_running_loop().create_future())
