@@ -91,6 +91,7 @@ class Ballast:
     def __init__(self, directory: Path) -> None:
         self._file = directory / self.NAME
         with writing(self._file):
+            directory.mkdir(parents=True, exist_ok=True)
             self._file.write_bytes(bytes(self.BYTES))
 
     def drop(self) -> None:
