@@ -1,12 +1,12 @@
 """The whole of training: rounds."""
 
 import asyncio
-import gc
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
 
 from rlhf.collecting.collecting import Collecting
+from rlhf.collecting.turns import let_go
 from rlhf.learning.lessons import Lessons
 from rlhf.progress import kept, noted
 from rlhf.stages import Checkpoints, Collector, Evaluation, Policy, Publisher, Stop, Store, Tracker
@@ -72,8 +72,8 @@ async def train(run: Run) -> None:
             progress.told()
             if due(done, run.checkpoint_every, run.num_rounds):
                 await run.checkpoints.save(done)
-            del collected, batch
-            gc.collect()  # now, when there is little to look through
+            del batch
+            await let_go(collected)
 
 
 def due(done: int, every: int, last: int) -> bool:

@@ -1,6 +1,7 @@
 """Much work in small portions, so that the event loop is free for others in between."""
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
@@ -48,6 +49,15 @@ async def all_of(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
         for task in tasks:
             task.cancel()
         raise
+
+
+async def let_go(items: list) -> None:
+    """Empties a list, of whose items nobody else knows, a portion at a time; then looks for
+    garbage, while there is little to look through."""
+    while items:
+        del items[-PORTION:]
+        await asyncio.sleep(0)
+    gc.collect()
 
 
 async def _begin(create: Callable, work: Iterable[Coroutine], tasks: list[asyncio.Task]) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from rlhf.collecting.turns import PORTION, Turns, all_of, begun
+from rlhf.collecting.turns import PORTION, Turns, all_of, begun, let_go
 
 NUM = 3 * PORTION + 7
 
@@ -78,3 +78,9 @@ async def test_many_callers_are_let_through_a_portion_at_a_time_in_order():
     assert sorted(name for _, name in passed) == sorted("abc" * 4)
     counts = [turn for turn, _ in passed]
     assert max(map(counts.count, counts)) == 3
+
+
+async def test_a_list_is_let_go_of_in_portions():
+    ticks, items = Ticks(), list(range(NUM))
+    await let_go(items)
+    assert items == [] and ticks.count >= NUM // PORTION
