@@ -1,6 +1,6 @@
 """DSTC: a program with a test that it passes, over a program with a test that it fails."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -18,6 +18,8 @@ from rlhf.records import (
     Preference,
     Prompt,
     Sampling,
+    compared,
+    said_of,
 )
 from rlhf.stages import Judge, Rollout
 
@@ -28,6 +30,9 @@ class DSTCConfig(AlgorithmConfig):
     most. Experimental: the paper's rule is read in `rlhf.judges.programs.ranking`."""
 
     name: ClassVar[str] = "dstc"
+
+    def gives(self) -> Set[Fact]:
+        return {Fact.parts}
 
     def needs(self) -> Mapping[Fact, str]:
         return {
@@ -62,7 +67,10 @@ class DSTC:
         found = self._pair(prompt, completions, verdict)
         pairs = (found,) if isinstance(found, Preference) else ()
         dropped = (found,) if isinstance(found, Dropped) else ()
-        return Collected(prompt, completions, verdict, pairs, dropped)
+        # A side is another completion than what was judged, with a test behind its program.
+        places = {one.sample: place for place, one in enumerate(completions)}
+        said = {one: said_of(verdict, places[one.sample]) for one in compared(found)}
+        return Collected(prompt, completions, verdict, pairs, dropped, said=said)
 
     def _pair(
         self, prompt: Prompt, completions: tuple[Completion, ...], verdict: Judgement

@@ -9,6 +9,7 @@ from rlhf.judges.code import CodeJudge, CodeJudgeConfig
 from rlhf.judges.programs.calls import own_asserts, source
 from rlhf.judges.programs.ranking import Score
 from rlhf.records import LOGGED, Asked, Completion, DropReason, Message, Prompt, Sampling
+from rlhf.storage.store import preference_rows
 
 END = 0
 ROW = {"test_list": ["assert f(1) == 2", "assert f(-1) == 0"]}
@@ -48,6 +49,10 @@ async def test_the_best_program_with_a_test_it_passes_over_the_worst_with_one_it
     for side in pair.sides:
         assert side.tokens.completion == ids(side.text)
         assert side.completion.policy_version == LOGGED and side.completion.logprobs == ()
+    # What the judge said of a program stands with it, whatever stands behind it.
+    (row,) = preference_rows(0, found)
+    told = row["chosen_parts"], row["rejected_parts"], row["rejected_reason"]
+    assert told == ('{"tests_passed": 1.0}', '{"tests_passed": 0.0}', "test 1: gave 7, not 2")
     assert [one.text for one in found.completions] == list(PROGRAMS[::-1])
     assert found.judgement.scores == (0, 0.5, 1) and not found.dropped
 
