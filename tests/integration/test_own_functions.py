@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from hashlib import sha256
 from pathlib import Path
 
@@ -44,9 +45,10 @@ def test_the_verifier_as_a_function_of_ten_lines_gives_the_same_run(tmp_path):
 def test_many_functions_at_once(tmp_path):
     """Prompts, reward, pairs, loss and tracking, none of them built in; the reward's file is broken
     as soon as it has been tried, and the run goes on with what it has read."""
-    rewards = (EXAMPLES / "own_reward/rewards.py").read_text()
-    own_text = f"{rewards}\nopen(__file__, 'w').write('def parts(: broken')\n"
-    (tmp_path / "rewards.py").write_text(own_text)
+    shutil.copy(EXAMPLES / "own_reward/rewards.py", tmp_path)
+    forms = (EXAMPLES / "own_reward/forms.py").read_text()
+    own_text = f"{forms}\nopen(__file__, 'w').write('def parts(: broken')\n"
+    (tmp_path / "forms.py").write_text(own_text)
     (tmp_path / "track.py").write_text(
         "import json, pathlib\n"
         "def log(round, metrics):\n"
@@ -63,7 +65,7 @@ def test_many_functions_at_once(tmp_path):
         "data.heldout_share=0.2", "judge.num_workers=2",
         f"tracking.function={tmp_path}/track.py:log",
         *own("data", "own_data/prompts.py:rows"),
-        "judge=function", f"judge.function={tmp_path}/rewards.py:parts",
+        "judge=function", f"judge.function={tmp_path}/forms.py:parts",
         *own("objective", "own_loss/loss.py:loss"),
         *own("algorithm", "own_algorithm/pairs.py:collect"),
     ]  # fmt: skip
@@ -77,7 +79,7 @@ def test_many_functions_at_once(tmp_path):
     assert {"policy/loss", "judge/score_mean"} <= dict(told)[0].keys()
     warnings = [line for line in output.splitlines() if "tracking.function:" in line]
     assert len(warnings) == 1 and "OSError: no more (track.py line 6)" in warnings[0]
-    assert (tmp_path / "rewards.py").read_text() == "def parts(: broken"
+    assert (tmp_path / "forms.py").read_text() == "def parts(: broken"
     name = f"parts@{sha256(own_text.encode()).hexdigest()[:8]}"
     judges = {judge for judge in read(tmp_path / "run")["judge"].to_pylist() if judge}
     assert all(judge.endswith(name) for judge in judges) and judges
@@ -86,7 +88,7 @@ def test_many_functions_at_once(tmp_path):
 
 
 DOCUMENTED = re.findall(
-    r"^python -m rlhf (.*own_reward/rewards\.py:(\w+).*)$",
+    r"^python -m rlhf (.*own_reward/(\w+\.py:\w+).*)$",
     (EXAMPLES / "README.md").read_text(),
     re.MULTILINE,
 )
@@ -94,7 +96,7 @@ DOCUMENTED = re.findall(
 
 def test_each_form_of_a_reward_runs_by_its_documented_command(tmp_path):
     """But for sizes; async, in parts and as a matrix."""
-    own = {name: shlex.split(line) for line, name in DOCUMENTED if name != "score"}
+    own = {one.split(":")[1]: shlex.split(line) for line, one in DOCUMENTED if "forms" in one}
     assert own.keys() == {"score_elsewhere", "parts", "matrix"}
     quick = [*SMALL[1:], "num_rounds=1", "warmup.steps=10", "data.num_digits=1"]
     quick += ["data.num_prompts=60", "data.num_heldout=32"]
@@ -105,4 +107,4 @@ def test_each_form_of_a_reward_runs_by_its_documented_command(tmp_path):
         assert last["round"] == 0 and last["judge/invalid_rate"] == 0, name
         assert ("judge/part_brief" in last) is (name == "parts")
         judges = {judge for judge in read(tmp_path / name)["judge"].to_pylist() if judge}
-        assert judges and all(f"rewards.py:{name}@" in judge for judge in judges)
+        assert judges and all(f"forms.py:{name}@" in judge for judge in judges)

@@ -23,7 +23,7 @@ from rlhf.watching.tracking_function import FunctionTracker
 ROOT = CONF.parent
 PAGE = (ROOT / "examples" / "README.md").read_text()
 COMMANDS = re.findall(r"^python -m rlhf (.*)$", PAGE, re.MULTILINE)
-REWARDS = "examples/own_reward/rewards.py"
+REWARDS = ROOT / "examples" / "own_reward"
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_a_command_of_the_page_is_accepted_with_its_function(command):
 def judged(texts: list[str], function: str, **settings):
     prompt = Prompt("1", (Message("user", "12+34="),), (1,), answer="46")
     group = tuple(Completion("1", i, (1,), (0.0,), t, False, 0) for i, t in enumerate(texts))
-    judge = FunctionJudgeConfig(function=f"{REWARDS}:{function}", **settings).builder()()
+    judge = FunctionJudgeConfig(function=f"{REWARDS}/{function}", **settings).builder()()
     return prompt, group, judge
 
 
@@ -63,8 +63,9 @@ TEXTS = ["46", " 46\n", "+046", "47", "-46", "46.0", "46 46", "", "٤٦", "4 6"]
 
 
 async def test_the_reward_is_the_verifier():
-    (expected,) = Verifier(VerifierConfig()).judge([Group(*judged(TEXTS, "score")[:2])])
-    for function in ("score", "score_elsewhere"):
+    assert len((REWARDS / "rewards.py").read_text().splitlines()) == 10
+    (expected,) = Verifier(VerifierConfig()).judge([Group(*judged(TEXTS, "rewards.py:score")[:2])])
+    for function in ("rewards.py:score", "forms.py:score_elsewhere"):
         prompt, group, judge = judged(TEXTS, function)
         found = await judge.judge(prompt, group)
         judge.close()
@@ -72,11 +73,11 @@ async def test_the_reward_is_the_verifier():
 
 
 async def test_its_other_forms_say_what_they_say():
-    prompt, group, judge = judged(["46", "50", "x"], "parts")
+    prompt, group, judge = judged(["46", "50", "x"], "forms.py:parts")
     found = await judge.judge(prompt, group)
     judge.close()
     assert found.parts == {"right": (1.0, 0.0, 0.0), "brief": (-0.02, -0.02, -0.01)}
-    prompt, group, judge = judged(["50", "46", "45"], "matrix", returns=Returns.matrix)
+    prompt, group, judge = judged(["50", "46", "45"], "forms.py:matrix", returns=Returns.matrix)
     compared = await judge.judge(prompt, group)
     judge.close()
     assert found.scores == (0.98, -0.02, -0.01)
@@ -95,7 +96,7 @@ async def test_a_combination_of_judges_weighs_length_among_what_is_right():
         async def judge(self, prompt, completions):
             return Judgement(said[self.name], self.name)
 
-    prompt, group, judge = judged(["46", "46", "47", "x"], "score")
+    prompt, group, judge = judged(["46", "46", "47", "x"], "rewards.py:score")
     judge.close()
     found = await config.over({name: Says(name) for name in config.asks()}).judge(prompt, group)
     assert found.scores == (pytest.approx(0.97), pytest.approx(0.98), 0.0, None)
