@@ -3,8 +3,9 @@
 A Bradley-Terry model of the members' scores: P(first preferred) = σ(Σ weight·(score of the first -
 score of the second)). The pairs are those of a run whose judge is a panel, with the parts of its
 verdicts; `data=FILE` takes JSONL of your own, with `chosen_parts` and `rejected_parts` as mappings
-from names to scores in each line. `members=a,b` fits those alone. Prints each weight with its 95 %
-interval, and writes `output=weights.json` for `judge.weights_file`.
+from names to scores in each line, or what `python -m rlhf.reward.strength` made of it, of which
+`members=` then names the judges in their order. `members=a,b` fits those alone. Prints each weight
+with its 95 % interval, and writes `output=weights.json` for `judge.weights_file`.
 """
 
 import json
@@ -22,6 +23,8 @@ from rlhf.problems import InputError
 from rlhf.storage.store import read, write_atomically
 
 KEYS = ("run", "data", "members", "output")
+CHOSEN, REJECTED, STRENGTH = "chosen_parts", "rejected_parts", "strength"
+"""Columns: what the members say of either side, or by how much each prefers the chosen one."""
 MOST_STEPS = 100
 PRIOR = 1.0
 """Precision of the weights' normal prior, with scores in units of their spread: hardly felt beside
@@ -113,24 +116,32 @@ def pairs_of_run(directory: Path) -> list[Pair]:
     ]
 
 
-def pairs_of_file(file: Path) -> Iterator[Pair]:
-    """Raises InputError for what has no parts, with its line."""
+def pairs_of_file(file: Path, members: Sequence[str] = ()) -> Iterator[Pair]:
+    """Raises InputError for what has no parts, with its line; `members`: whose strengths of
+    preference a line may have instead."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError([f"data={file}: cannot be read ({error})"]) from error
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
-            pair = Pair(_parts(row["chosen_parts"]), _parts(row["rejected_parts"]))
+            pair = _pair(json.loads(line), members)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 [
                     f"data={file}: line {number} is not JSON with chosen_parts and "
-                    f'rejected_parts, such as {{"taste": 0.5}} ({error!r})'
+                    f'rejected_parts, such as {{"taste": 0.5}}, or a list "strength" with a '
+                    f"number for each of members= ({error!r})"
                 ]
             ) from error
         yield pair
+
+
+def _pair(row: Mapping[str, Any], members: Sequence[str]) -> Pair:
+    if STRENGTH in row and CHOSEN not in row:
+        leads = dict(zip(members, map(float, row[STRENGTH]), strict=True))
+        return Pair(leads, dict.fromkeys(leads, 0.0))
+    return Pair(_parts(row[CHOSEN]), _parts(row[REJECTED]))
 
 
 def _parts(found: Mapping[str, Any]) -> dict[str, float | None]:
@@ -146,9 +157,10 @@ def learn(words: Sequence[str]) -> None:
     if bool(given.get("run")) == bool(given.get("data")):
         raise InputError(["run=DIR or data=FILE: say where the pairs are, one of the two"])
     place = Path(expanduser(given.get("run") or given["data"]))
-    pairs = pairs_of_run(place) if given.get("run") else list(pairs_of_file(place))
+    wanted = [name for name in given.get("members", "").split(",") if name]
+    pairs = pairs_of_run(place) if given.get("run") else list(pairs_of_file(place, wanted))
     named = sorted({name for pair in pairs for name in pair.chosen})
-    members = [name for name in given.get("members", "").split(",") if name] or named
+    members = wanted or named
     if lacking := [name for name in members if name not in named]:
         there = ", ".join(named) or "none: its judge has no parts"
         raise InputError([f"members={','.join(lacking)}: {place} has no such; there is {there}"])

@@ -263,6 +263,7 @@ def test_differences_are_learnt_apart_beside_their_labels(command, tmp_path):
     found = {}
     for out, weight in (("plain", 0), ("apart", 0.5), ("again", 0.5)):
         ours = (f"contrast.weight={weight}", "contrast.temperature=1", f"output={tmp_path / out}")
+        ours += ("epochs=12", "learning_rate=1e-2")
         assert command(*QUICK, *paths(path), *ours)[0] == 0
         found[out] = json.loads((tmp_path / out / "reward.json").read_text())
     plain, apart, again = found.values()

@@ -106,6 +106,25 @@ def test_a_run_s_pairs_give_a_file_that_a_panel_takes(tmp_path: Path, capsys):
     assert "has a weight of length, and there is no such member; there is maths" in problem
 
 
+def test_strengths_of_reward_models_by_people_s_labels_are_as_good_as_their_scores(tmp_path: Path):
+    scores = [((1.0, 2.0), (0.0, 3.0)), ((1.0, 1.0), (0.0, 0.0)), ((0.0, 1.0), (1.0, 0.5))] * 4
+    leads = [{"strength": [a - b for a, b in zip(*both, strict=True)]} for both in scores]
+    sides = [
+        {f"{side}_parts": dict(zip("ab", values, strict=True))
+         for side, values in zip(("chosen", "rejected"), both, strict=True)}
+        for both in scores
+    ]  # fmt: skip
+    found = []
+    for name, rows in (("leads", leads), ("sides", sides)):
+        file, output = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.json"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        learn([f"data={file}", "members=a,b", f"output={output}"])
+        found.append(json.loads(output.read_text()))
+    assert found[0] == found[1] and found[0].keys() == {"a", "b"}
+    with pytest.raises(InputError, match=r'line 1 .* or a list "strength" with a number for each'):
+        learn([f"data={tmp_path / 'leads.jsonl'}", "members=a", "output=x"])
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
