@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import ray
+from ray._private import ray_constants
 from ray._private.state import available_resources_per_node  # no public call tells it by node
 from ray._private.utils import read_ray_address
 from ray.exceptions import AuthenticationError
@@ -29,6 +30,9 @@ from rlhf.problems import InputError, Stopped
 
 HERE = "here"
 """How the driver's own node is called."""
+
+CLUSTERS = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+"""As 0, Ray takes this machine's address within itself for its own, as it does on Windows."""
 
 NODE_LABEL = "ray.io/node-id"
 """Ray gives every node this label."""
@@ -155,16 +159,31 @@ def _start(roles: Sequence[Role]) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Workers started in advance lack what each of ours has in its environment: none would be used.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    ray.init(
-        "local",  # even where another Ray is running
-        num_cpus=int(here.free["CPU"]),
-        num_gpus=int(here.free["GPU"]),
-        _memory=here.free["memory"],
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        runtime_env={"py_executable": command} if (command := worker_command()) else None,
-    )
+    with _by_loopback():
+        ray.init(
+            "local",  # even where another Ray is running
+            num_cpus=int(here.free["CPU"]),
+            num_gpus=int(here.free["GPU"]),
+            _memory=here.free["memory"],
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            runtime_env={"py_executable": command} if (command := worker_command()) else None,
+        )
+
+
+@contextmanager
+def _by_loopback() -> Iterator[None]:
+    """A Ray that starts within it listens to this machine alone: who reaches Ray's ports can run
+    anything, and on Linux they would be open to the network. Ray has read the variable already;
+    what it starts reads it now."""
+    os.environ[CLUSTERS], before = "0", ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        del os.environ[CLUSTERS]
 
 
 def _join(address: str) -> None:

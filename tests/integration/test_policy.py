@@ -1,15 +1,18 @@
 """Policy ranks on real Ray actors and real DeepSpeed."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
+import ray
 import torch
 from transformers import AutoModelForCausalLM
 
-from actors.group import Allotment, WorkerFailed, call_all, start_workers, stop_workers
+from actors.group import Allotment, Worker, WorkerFailed, call_all, start_workers, stop_workers
 from actors.policy import InitialPolicy, PolicyService
 from actors.policy_rank import PolicyPlan, PolicyRank
 from rlhf.collecting.dispatch import WorkerDied
@@ -87,6 +90,17 @@ def tensors(directory: Path) -> dict[str, torch.Tensor]:
     return {name: reader.read(name) for name in reader._files}
 
 
+def num_open_ports(rank: Worker) -> int:
+    """At which the rank's process listens to every address."""
+    process = psutil.Process(
+        ray.get(rank.handle.__ray_call__.remote(lambda _: os.getpid()), timeout=60)
+    )
+    found = process.net_connections("inet")
+    return sum(
+        one.status == psutil.CONN_LISTEN and one.laddr.ip in ("::", "0.0.0.0") for one in found
+    )
+
+
 async def train_and_save(service: PolicyService, directory: Path, rounds: range) -> dict:
     metrics = {}
     for round in rounds:
@@ -108,6 +122,8 @@ async def test_every_zero_stage_and_number_of_ranks_learns_the_same(tiny_model, 
         name = f"stage{stage}x{ranks}"
         async with policy(tiny_model, zero_stage=stage, num_ranks=ranks, **others) as service:
             metrics = await train_and_save(service, tmp_path / name, range(3))
+            # Ray's port of each rank, and torch's store in the first, and no other.
+            assert sum(map(num_open_ports, service.ranks)) == ranks + 1
         found[name] = metrics, tensors(tmp_path / name)
     expected, weights = found.pop("stage0x1")
     assert expected["policy/loss"] < 0.69 and expected["policy/grad_norm"] > 0
