@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from ray.scripts.scripts import cli as ray_cli
+from sandbox_attacks import ATTACKS
 
 from rlhf.chaos.settings import read_settings
 from rlhf.config.reward import RewardTrainingConfig
@@ -280,3 +281,17 @@ def test_the_page_of_options_is_what_their_files_say():
     assert page.endswith("\n".join(options_table.lines()).strip() + "\n"), (
         "python -m rlhf.launching.options_table prints what is to stand there"
     )
+
+
+@pytest.mark.parametrize("page", [ROOT / "SECURITY.md", *PAGES], ids=lambda page: page.name)
+def test_a_test_that_a_page_names_is_there(page):
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text())
+    assert named or page.name != "SECURITY.md"
+    for file, name in named:
+        assert (ROOT / file).exists(), file
+        assert f"def {name}(" in (ROOT / file).read_text() or not name, f"{file}::{name}"
+
+
+def test_the_attacks_of_the_page_are_those_of_the_table():
+    page = (ROOT / "SECURITY.md").read_text()
+    assert f" {len(ATTACKS)} attacks |" in page
