@@ -48,6 +48,7 @@ from rlhf.config.run import RoundConfig, TrackingConfig, WandbMode
 from rlhf.launching.garbage import look_between_rounds
 from rlhf.launching.stopping import StopRequest
 from rlhf.learning.anchors import Anchors
+from rlhf.learning.lessons import Lessons
 from rlhf.loop import Run, train
 from rlhf.records import Completion, Judgement, Message, Prompt, Sampling
 from rlhf.storage.store import PreferenceStore
@@ -55,6 +56,8 @@ from rlhf.watching.metrics import collection_metrics
 from rlhf.watching.tracking import RunTracker
 
 TICK_S = 0.005
+PORTION_TOKENS = 1 << 17
+"""Of all ranks' forward passes."""
 CHUNK = 16
 """Answers that a worker gives at once at most."""
 CONSOLE = Console(quiet=True)
@@ -166,6 +169,9 @@ class Others:
     async def logprobs(self, sequences: Sequence[Any]) -> list[float]:
         return [-1.0] * len(sequences)
 
+    async def accumulate(self, batch: Any) -> None:
+        """Costs nothing."""
+
     async def update(self, batch: Any) -> dict[str, float]:
         self.mark("learning")
         await asyncio.sleep(self.update_s)
@@ -247,7 +253,7 @@ async def trained(world: World, directory: Path) -> dict[str, Any]:
     tracker = RunTracker(directory, tracking, {}, "scale", world.rounds, console=CONSOLE)
     run = Run(
         collector=collector(world, asked, rollout, judge),
-        anchors=Anchors({"initial": others}),
+        lessons=Lessons(Anchors({"initial": others}), others, PORTION_TOKENS),  # type: ignore
         policy=others,  # type: ignore[arg-type]
         publisher=others,
         evaluation=others,

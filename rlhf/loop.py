@@ -64,7 +64,6 @@ async def train(run: Run) -> None:
             progress.end(done := round + 1, partial(run.tracker.log, round, collected, metrics))
             with clock("publish"):
                 published = await run.publisher.publish(version=done)
-
             if due(done, run.evaluate_every, run.num_rounds):
                 with clock("evaluate"):
                     run.tracker.log_eval(done, await run.evaluation.evaluate())
@@ -72,7 +71,7 @@ async def train(run: Run) -> None:
             progress.told()
             if due(done, run.checkpoint_every, run.num_rounds):
                 await run.checkpoints.save(done)
-            del batch
+            del batch, preparing, noting
             await let_go(collected)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+from rlhf.collecting.turns import pause
 from rlhf.records import Collected
 from rlhf.stages import Collector
 
@@ -29,8 +30,11 @@ class Collecting:
             for one in self._done[told:]:
                 told += 1
                 yield one
+                await pause(told)
             await self._more.wait()
         if self.whole.cancelled() or self.whole.exception():
             raise asyncio.CancelledError
         for one in self.whole.result()[told:]:
+            told += 1
             yield one
+            await pause(told)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rlhf.collecting.dispatch import RequestFailed
-from rlhf.collecting.turns import begun
+from rlhf.collecting.turns import begun, pause
 from rlhf.config.run import RoundConfig
 from rlhf.problems import RunFailed
 from rlhf.records import Asked, Collected, Prompt, Verdict
@@ -105,16 +105,20 @@ class RoundCollector:
         prompts = await self._schedule.round(round)
         collected = []
         async with asyncio.TaskGroup() as tasks:
-            for task in await begun(tasks, map(one, self._asked(round, prompts))):
+            for task in await begun(tasks, map(one, await self._asked(round, prompts))):
                 if (result := await task) is not None:
                     collected.append(result)
                     tell(result)
+                    await pause(len(collected))
         self._check_judge(round, collected)
         return collected
 
-    def _asked(self, round: int, prompts: Sequence[Prompt]) -> list[Asked]:
+    async def _asked(self, round: int, prompts: Sequence[Prompt]) -> list[Asked]:
         progress = round / self._num_rounds
-        seeds = [derive_seed(self._seed, round, prompt.id) for prompt in prompts]
+        seeds = []
+        for prompt in prompts:
+            seeds.append(derive_seed(self._seed, round, prompt.id))
+            await pause(len(seeds))
         order = sorted(range(len(prompts)), key=lambda i: (seeds[i], prompts[i].id))
         return [Asked(prompts[i], seeds[i], progress) for i in order]
 

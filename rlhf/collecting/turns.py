@@ -30,6 +30,13 @@ class Turns:
         self._left = self._portion
 
 
+async def pause(num_done: int) -> None:
+    """In a loop over many things, of which so many are done: others have their turn after each
+    portion."""
+    if num_done % PORTION == 0:
+        await asyncio.sleep(0)
+
+
 async def begun(
     group: asyncio.TaskGroup, work: Iterable[Coroutine[Any, Any, Result]]
 ) -> list[asyncio.Task[Result]]:
@@ -63,5 +70,4 @@ async def let_go(items: list) -> None:
 async def _begin(create: Callable, work: Iterable[Coroutine], tasks: list[asyncio.Task]) -> None:
     for one in work:
         tasks.append(create(one))
-        if len(tasks) % PORTION == 0:
-            await asyncio.sleep(0)
+        await pause(len(tasks))

@@ -73,7 +73,10 @@ class PreferenceStore:
         self.prepare(round, collected)()
 
     def prepare(self, round: int, collected: Sequence[Collected]) -> Callable[[], None]:
-        """As `write`, but the file gets its name when what is returned is called."""
+        """As `write`, but the file gets its name when what is returned is called.
+
+        Raises DiskFailed.
+        """
         path = self._directory / f"round_{round:06d}.parquet"
         return prepare_table(path, SCHEMA, _pieces(round, collected))
 
@@ -167,7 +170,9 @@ def preference_rows(round: int, one: Collected) -> Iterator[dict[str, Any]]:
             "judge": preference.judge,
         }
     verdict = one.judgement
-    scores = dict(zip(one.completions, verdict.scores, strict=True)) if verdict else {}
+    scores: dict[Completion, float | None] = {}
+    if verdict and one.dropped:
+        scores = dict(zip(one.completions, verdict.scores, strict=True))
     for dropped in one.dropped:
         chosen_score = scores.get(dropped.chosen) if dropped.chosen else None
         rejected_score = scores.get(dropped.rejected) if dropped.rejected else None
