@@ -46,10 +46,11 @@ class ReferenceWorker:
 
 
 class ReferenceService:
-    """`rlhf.stages.Logprobs` of the `initial` anchor, on Ray: an equal share for each worker."""
+    """`rlhf.stages.Logprobs` of the `initial` anchor, on Ray."""
 
-    def __init__(self, workers: Sequence[Worker], timeout_s: float) -> None:
-        self._num_workers = len(workers)
+    def __init__(self, workers: Sequence[Worker], share_tokens: int, timeout_s: float) -> None:
+        """What is asked is shared out equally to as many workers as get so many tokens each."""
+        self._num_workers, self._share_tokens = len(workers), share_tokens
         self._num_asked = 0
         self._dispatcher: Dispatcher[Rows, list[array]] = Dispatcher(workers, timeout_s=timeout_s)
 
@@ -58,8 +59,10 @@ class ReferenceService:
 
     async def token_logprobs(self, sequences: Sequence[Tokens]) -> list[array]:
         self._num_asked += 1
+        tokens = sum(len(row.prompt) + len(row.completion) for row in sequences)
+        num_shares = min(self._num_workers, max(1, tokens // self._share_tokens))
         # Neighbours stay together, since they begin alike.
-        cuts = [len(sequences) * i // self._num_workers for i in range(self._num_workers + 1)]
+        cuts = [len(sequences) * i // num_shares for i in range(num_shares + 1)]
         shares = [sequences[a:b] for a, b in pairwise(cuts) if a < b]
         asked = [((self._num_asked, i), share) for i, share in enumerate(shares)]
         found = await self._dispatcher.submit_all(asked)

@@ -116,7 +116,8 @@ def make_lessons(config: Config, policy: PolicyService, reference: Sequence[Work
         if name == "previous":
             sources[name] = policy
         elif reference:
-            sources[name] = ReferenceService(reference, config.cluster.call_timeout_s)
+            share, timeout_s = config.reference.micro_batch_tokens, config.cluster.call_timeout_s
+            sources[name] = ReferenceService(reference, share, timeout_s)
         else:
             sources[name] = InitialPolicy(policy)
     tokens = config.policy.num_ranks * config.policy.micro_batch_tokens
