@@ -4,10 +4,13 @@ a checkpoint is written. Every run ends with the bits of the one that nothing ha
 `make test-faults` prints how long each took, and what was done twice.
 """
 
+import json
+import os
 from pathlib import Path
 
 import pytest
-from commands import SMALL
+from commands import SMALL, finish
+from forked import Forked
 
 from cluster import nursery
 from rlhf.chaos.comparing import differences
@@ -69,3 +72,17 @@ def survives(directory: Path, unbroken: Path, planned: list[Failure]) -> None:
         assert one.back_s is not None
     assert not any(differences(unbroken, directory).values())
     assert ended.left == 0
+
+
+def test_the_command_that_does_this_to_any_run(tmp_path):
+    file = tmp_path / "found.json"
+    words = ["kill=rollout,policy", "every=1", "failures=2", "seed=5", f"dir={tmp_path / 'runs'}"]
+    begun = Forked(
+        *("rlhf.chaos", *words, "--json", str(file), "--", *SETTINGS),
+        cwd=tmp_path,
+        env=os.environ,
+    )
+    output = finish(begun)
+    (trial,) = json.loads(file.read_text())["trials"]
+    assert trial["seed"] == 5 and len(trial["failures"]) == trial["planned"] == 2
+    assert trial["problems"] == [] and "equal" in output
