@@ -520,3 +520,10 @@ def test_the_published_settings_of_itool(something):
 def of_sums(*overrides: str) -> list[str]:
     base = ("model=tiny", "data=sums", "rollout=transformers", "rollout.max_prompt_tokens=16")
     return config_problems(typed(composed(*base, *overrides)))
+
+
+@pytest.mark.parametrize("metric", ["eval/sampled_accuracy", "-policy/loss", "judge/part_tone"])
+def test_the_best_checkpoint_is_that_of_a_metric_there_is(metric):
+    assert problems(f"run.keep_best={metric}") == []
+    (line,) = problems(f"run.keep_best={metric.replace('/', '_')}")
+    assert line.startswith(f"run.keep_best={metric.replace('/', '_')}: there is no such metric")

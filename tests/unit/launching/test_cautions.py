@@ -86,3 +86,11 @@ def test_what_holds_for_any_completion_is_not_told_of(experiment, overrides):
 
 def test_both_ways_to_be_late_are_told_at_once():
     assert len(told("game_nash_md", "round.epochs=2", "max_staleness=1")) == 2
+
+
+@pytest.mark.parametrize("overrides, count", [((), 1), (("run.checkpoint_every=140",), 0)])
+def test_the_best_of_checkpoints_that_are_not_measured_is_told_of(overrides, count):
+    found = told("demo", "run.keep_best=eval/sampled_accuracy", *overrides)
+    assert [line.partition(": ")[2].partition(":")[0] for line in found] == [
+        "run.keep_best=eval/sampled_accuracy"
+    ] * count
