@@ -11,6 +11,8 @@ from hypothesis import settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+gc.disable()  # until everything is imported
+
 # How long an example takes says how busy the machine is.
 settings.register_profile("agon", deadline=None)
 settings.load_profile("agon")
@@ -34,6 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What has been imported stays, and looking for garbage in it, again and again, takes time."""
     gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:
