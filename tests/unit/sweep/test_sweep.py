@@ -107,18 +107,16 @@ def test_members_that_finish_are_compared_and_the_sweep_ends_well(sweep):
         "objective.beta=0.5",
         "objective.beta=0.4",
     ]
+    # Each configuration has its colour in the picture.
+    pixels = (imread(directory / "sweep.png")[..., :3] * 255).round().astype(int).reshape(-1, 3)
+    for color in ((0x00, 0x72, 0xB2), (0xE0, 0x7B, 0x00)):
+        assert (abs(pixels - color).max(axis=1) <= 2).sum() > 200
 
 
 def test_each_member_has_its_own_directory_group_and_name(sweep):
     directory, _ = sweep("objective.beta=0.4", "seed=1,2", "num_rounds=8")
     told = [json.loads((directory / str(n) / "told.json").read_text()) for n in range(2)]
     assert told == [["seed=1", "sweep"], ["seed=2", "sweep"]]
-
-
-def test_a_group_that_was_given_stays(sweep):
-    directory, _ = sweep("seed=1", "tracking.group=mine")
-    name, group = json.loads((directory / "0" / "told.json").read_text())
-    assert group == "mine" and "seed=1" in name
 
 
 def test_one_failure_of_any_kind_does_not_end_the_others(sweep):
@@ -162,9 +160,12 @@ def test_a_directory_that_members_would_share_is_refused_before_anything(sweep, 
     assert advice in line and not directory.exists()
 
 
-def test_a_directory_for_each_member_may_be_given(sweep):
-    directory, _ = sweep("seed=1,2", "run.dir='${hydra:sweep.dir}/mine_${seed}'")
+def test_a_directory_for_each_member_may_be_given_and_a_group(sweep):
+    directory, _ = sweep("seed=1,2", "run.dir='${hydra:sweep.dir}/mine_${seed}'",
+                         "tracking.group=mine")  # fmt: skip
     assert [Path(member["directory"]).name for member in members(directory)] == ["mine_1", "mine_2"]
+    name, group = json.loads((directory / "mine_1" / "told.json").read_text())
+    assert group == "mine" and "seed=1" in name
 
 
 def test_a_key_that_is_unknown_is_told_before_any_member_starts(sweep):
@@ -177,13 +178,6 @@ def test_a_sweep_begun_again_shows_its_own_members_alone(sweep):
     sweep("seed=1,2,93", code=1)
     directory, output = sweep("seed=1,2")
     assert len(members(directory)) == 2 and "failed" not in output
-
-
-def test_the_picture_has_the_colour_of_each_configuration(sweep):
-    directory, _ = sweep("objective.beta=0.4,0.6", "seed=1,2")
-    pixels = (imread(directory / "sweep.png")[..., :3] * 255).round().astype(int).reshape(-1, 3)
-    for color in ((0x00, 0x72, 0xB2), (0xE0, 0x7B, 0x00)):
-        assert (abs(pixels - color).max(axis=1) <= 2).sum() > 200
 
 
 def test_a_sweep_without_any_evaluation_has_no_picture_but_a_table(sweep):
