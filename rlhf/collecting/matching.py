@@ -253,10 +253,11 @@ def _label(
         return None
     if config.label is Label.sampled:
         return Labelled(a, b, 1.0) if rng.random() < win_prob else Labelled(b, a, 1.0)
-    ranked = config.rule in (SelfPlayRule.best_worst, SelfPlayRule.ranked)
-    lead = a.score - b.score if ranked else win_prob - 0.5
+    by_score = config.rule is SelfPlayRule.best_worst
+    lead = a.score - b.score if by_score else win_prob - 0.5
     if config.label is Label.hard:
         win_prob = 0.5 + 0.5 * ((lead > 0) - (lead < 0))
-    if lead == 0 and (ranked or config.label is Label.hard):
+    needs_winner = by_score or config.rule is SelfPlayRule.ranked or config.label is Label.hard
+    if lead == 0 and needs_winner:
         return Labelled(a, b, win_prob, DropReason.TIE)
     return Labelled(a, b, win_prob) if lead >= 0 else Labelled(b, a, 1 - win_prob)
