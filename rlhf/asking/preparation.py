@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rlhf.data.guidance import guided, shortened
 from rlhf.data.rendering import Renderer, Review, Row
 from rlhf.problems import some
-from rlhf.records import LOGGED, Completion, Message, Prompt, UserFeedback
+from rlhf.records import LOGGED, Completion, Message, Nats, Prompt, TokenIds, UserFeedback
 
 
 class Preparation:
@@ -137,7 +137,7 @@ class Preparation:
 
 
 def _prompt(row: Row, messages: tuple[Message, ...], ids: tuple[int, ...]) -> Prompt:
-    return Prompt(row.id, messages, ids, row.answer, row=row.whole)
+    return Prompt(row.id, messages, TokenIds(ids), row.answer, row=row.whole)
 
 
 def _guided(history: tuple[Message, ...], review: Review) -> tuple[Message, ...] | None:
@@ -150,4 +150,5 @@ def _logged(id: str, text: str | None, replies: dict[str, tuple[int, ...]]) -> C
     """A reply of the log, which ended where it ends."""
     if not text:
         return None
-    return Completion(id, LOGGED, replies[text], (), text, truncated=False, policy_version=LOGGED)
+    ids = TokenIds(replies[text])
+    return Completion(id, LOGGED, ids, Nats(), text, truncated=False, policy_version=LOGGED)

@@ -20,7 +20,7 @@ from rlhf.functions.source import FunctionSource, read_source
 from rlhf.options import Fact
 from rlhf.problems import InputError, some
 from rlhf.ranges import number
-from rlhf.records import Message, Prompt
+from rlhf.records import Message, Prompt, TokenIds
 from rlhf.stages import Judge, Rollout
 
 KEY = "environment.function"
@@ -83,7 +83,9 @@ class FunctionEnvironmentConfig(EnvironmentConfig):
 
     def opened(self, rows: Sequence[Row]) -> list[Row]:
         prompts = [
-            Prompt(row.id, (), (), row=whole_row(row.id, row.messages, row.answer, row.whole))
+            Prompt(
+                row.id, (), TokenIds(), row=whole_row(row.id, row.messages, row.answer, row.whole)
+            )
             for row in rows
         ]
         openings = asyncio.run(self._openings(prompts))

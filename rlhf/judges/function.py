@@ -16,7 +16,7 @@ from rlhf.functions.source import FunctionSource, is_finite, read_source, shown,
 from rlhf.judges.base import JudgeConfig
 from rlhf.options import Fact
 from rlhf.ranges import number
-from rlhf.records import Comparison, Completion, Judgement, Prompt, Verdict
+from rlhf.records import Comparison, Completion, Judgement, Nats, Prompt, TokenIds, Verdict
 
 PARAMETERS = ("prompt", "completions", "row")
 KEY = "judge.function"
@@ -71,7 +71,7 @@ class FunctionJudgeConfig(JudgeConfig):
         judge = FunctionJudge(self, source)
         texts = ["", prompt.answer or "1"]
         completions = [
-            Completion(prompt.id, sample, (0,), (0.0,), text, False, 0)
+            Completion(prompt.id, sample, TokenIds([0]), Nats([0.0]), text, False, 0)
             for sample, text in enumerate(texts)
         ]
         try:

@@ -24,10 +24,14 @@ def compile_checked(
     # Packed and padded rows, if the model takes both; of two lengths, one of which is new to it.
     batches = [probe_rows(vocabulary, step)[:count] for step, count in ((5, 6), (11, 4), (7, 1))]
     plain = [reader.logprobs_RC(rows) for rows in batches]
+    # Only now: it takes seconds to import them, and nobody else needs them.
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import InductorError
+
     compile()
     try:
         compiled = [reader.logprobs_RC(rows) for rows in batches]
-    except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+    except (TorchDynamoException, InductorError) as error:
         raise NotCompiled(
             f"policy.compile=true: torch cannot compile this model ({one_line(error)[:300]}); "
             "set policy.compile=false"

@@ -18,6 +18,7 @@ from rlhf.records.drops import (
     Dropped,
     DropReason,
 )
+from rlhf.records.numbers import Nats, TokenIds
 from rlhf.records.preferences import (
     Collected,
     Preference,
@@ -54,6 +55,7 @@ __all__ = [
     "Failures",
     "Judgement",
     "Message",
+    "Nats",
     "Parts",
     "Preference",
     "PreferenceBatch",
@@ -64,6 +66,7 @@ __all__ = [
     "Side",
     "SidePair",
     "SideTokens",
+    "TokenIds",
     "Tokens",
     "UserFeedback",
     "Verdict",

@@ -32,7 +32,7 @@ class Numbers(Sequence[Number]):
     @property
     def view(self) -> memoryview:
         """The numbers where they lie."""
-        return memoryview(self._content).cast(self._code)
+        return memoryview(self._content).cast(self._code)  # type: ignore[call-overload]
 
     def __len__(self) -> int:
         return len(self._content) >> 2

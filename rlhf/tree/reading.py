@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlhf.problems import InputError, some
-from rlhf.records import Message, Prompt
+from rlhf.records import Message, Prompt, TokenIds
 from rlhf.tree.nodes import JUDGED, Tree
 from rlhf.tree.store import JOURNAL, SCHEMA, TREES, round_files, unfinished
 
@@ -49,7 +49,7 @@ class Shelf:
         (row,) = self._whole.slice(place, 1).to_pylist()
         messages = (Message("user", row["prompt"]),)
         # Its own tokens are not kept, and nobody reads them here.
-        prompt = Prompt(row["prompt_id"], messages, token_ids=(0,), answer=row["answer"])
+        prompt = Prompt(row["prompt_id"], messages, token_ids=TokenIds([0]), answer=row["answer"])
         try:
             return Found(self.round, Tree.from_record(row, prompt))
         except (KeyError, TypeError, IndexError) as error:
