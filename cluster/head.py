@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 
 import ray
 from ray._raylet import GcsClient  # no public call tells which nodes are drained
@@ -42,8 +43,13 @@ def draining() -> set[str]:
     there."""
     if not listens():
         return set()
-    client = GcsClient(address=ray.get_runtime_context().gcs_address)
+    client = _client(ray.get_runtime_context().gcs_address)
     return set(client.get_draining_nodes(timeout=LOOK_S))
+
+
+@cache
+def _client(address: str) -> GcsClient:
+    return GcsClient(address=address)
 
 
 async def watch(
