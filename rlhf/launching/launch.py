@@ -20,7 +20,7 @@ from rlhf.launching.inputs import read_inputs, try_out
 from rlhf.launching.roles import allotments, paths_by_role, roles
 from rlhf.launching.ruin import with_last_good
 from rlhf.launching.running import Setting, run
-from rlhf.problems import InputError, PolicyBroken, Stopped
+from rlhf.problems import Collapsed, InputError, PolicyBroken, Stopped
 from rlhf.stages import Metrics
 from rlhf.storage.disk import writing
 from rlhf.storage.run_directory import (
@@ -94,7 +94,8 @@ def launch(config: Config, overrides: list[str], name: str | None = None) -> flo
                 raise
             except* PolicyBroken as broken:
                 told = with_last_good(broken, directory / CHECKPOINTS)
-                tracker.alert(Alert("The run has come to nothing", str(told), is_error=True))
+                if broken.split(Collapsed)[0] is None:  # of which people have been told
+                    tracker.alert(Alert("The policy is of no more use", str(told), is_error=True))
                 raise told from broken
             finally:
                 tracker.close(status)
