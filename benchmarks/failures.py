@@ -4,7 +4,8 @@
 
 1. The demo, unbroken, and the same with a worker killed every 20 rounds, roles in turn: the share
    of the time that was of use, and what each failure took until the next new round.
-2. The computing that the heartbeats of a run's workers take, as a share of all computing.
+2. The computing that heartbeats, and looks at the head of the cluster, take while nothing fails, as
+   a share of one core.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import ray
 from actors.group import Allotment, start_workers, stop_workers, wait_ready
 from actors.judge import JudgeWorker
 from actors.supervision import LONGEST_PAUSE_S
+from cluster import head
 from rlhf.chaos.comparing import differences
 from rlhf.chaos.striking import Broken, Failure
 from rlhf.judges.text import TextJudgeConfig
@@ -30,6 +32,7 @@ from rlhf.storage.run_directory import read_summary
 EVERY = 20
 ROLES = ("rollout", "judge", "policy", "reference")
 BEATS = 2000
+LOOKS = 200
 
 
 def overrides(rounds: int, prompts: int) -> list[str]:
@@ -94,9 +97,18 @@ async def beats() -> dict:
     idle = computed()
     await asyncio.sleep(seconds)
     idle_s = (computed() - idle) / BEATS  # what Ray does anyway in that time
+    begin_s = computed()
+    for _ in range(LOOKS):
+        head.listens()
+        head.draining()
+    look_s = (computed() - begin_s) / LOOKS
     stop_workers(workers)
-    own_s = beat_s - idle_s
-    return {"beat_cpu_s": own_s, "share_of_a_core_per_worker": own_s / LONGEST_PAUSE_S}
+    return {
+        "beat_cpu_s": beat_s - idle_s,
+        "share_of_a_core_per_worker": (beat_s - idle_s) / LONGEST_PAUSE_S,
+        "look_at_the_head_cpu_s": look_s,
+        "share_of_a_core_per_run": look_s / head.LOOK_S,
+    }
 
 
 def computed() -> float:
