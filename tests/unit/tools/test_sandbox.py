@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -181,6 +181,26 @@ async def test_the_code_sees_an_empty_folder_and_no_arguments():
 async def test_what_was_printed_before_the_deadline_is_kept():
     outcome = await run_python("import time\nprint('early')\ntime.sleep(60)", Limits(wall_s=2))
     assert outcome == Outcome("early\n", "", Exit.timed_out)
+
+
+@pytest.fixture
+def shared_processor() -> Iterator[None]:
+    """One, which others have most of the time."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
+    yield
+    for one in busy:
+        one.kill()
+        one.wait(10)
+    os.sched_setaffinity(0, before)
+
+
+async def test_waiting_for_a_processor_does_not_count(shared_processor):
+    code = "import time\nwhile time.process_time() < 0.7: pass\nprint('done')"
+    assert (await run_python(code, Limits(wall_s=0.9, cpu_s=5))).stdout == "done\n"
+    late = await run_python("import time\ntime.sleep(60)", Limits(wall_s=0.1))
+    assert late.exit is Exit.timed_out
 
 
 async def test_output_is_cut_at_its_limit_and_not_before():
