@@ -174,8 +174,8 @@ def _start(roles: Sequence[Role]) -> None:
 
 @contextmanager
 def _by_loopback() -> Iterator[None]:
-    """A Ray that starts within it listens to this machine alone: who reaches Ray's ports can run
-    anything, and on Linux they would be open to the network. Ray has read the variable already;
+    """A Ray that starts within it listens to this machine alone: who has its token can run anything
+    by its ports, which on Linux would be open to the network. Ray has read the variable already;
     what it starts reads it now."""
     os.environ[CLUSTERS], before = "0", ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
