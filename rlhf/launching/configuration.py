@@ -5,6 +5,7 @@ once.
 """
 
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -90,6 +91,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
 """Group -> option -> schema; the YAML files of a group build on these."""
 
 
+@cache
 def register_schemas() -> None:
     """Makes the schemas known to Hydra, as `schema/<group>/<option>`."""
     store = ConfigStore.instance()

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def read_recipe(directory: Path) -> Recipe:
     overrides = _read_yaml(directory / OVERRIDES, list) if (directory / OVERRIDES).exists() else []
     settings = {key: _shown(value) for key, value in flat(mask_secrets(config)).items()}
     try:
-        choices, defaults = _compose([str(one) for one in overrides])
+        choices, defaults = _compose(tuple(str(one) for one in overrides))
     except (HydraException, OmegaConfBaseException) as error:
         # Recipes change; the run of an older one is still worth its page.
         logging.warning("choices and defaults are not shown: %s", str(error).partition("\n")[0])
@@ -54,11 +55,12 @@ def _shown(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _compose(overrides: list[str]) -> tuple[dict[str, str], dict[str, Any]]:
+@cache
+def _compose(overrides: tuple[str, ...]) -> tuple[dict[str, str], dict[str, Any]]:
     """What these overrides choose of each group, and the settings that those choices give."""
     register_schemas()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        own = compose("train", overrides, return_hydra_config=True)
+        own = compose("train", list(overrides), return_hydra_config=True)
         chosen: Mapping[str, str | None] = own.hydra.runtime.choices
         choices = {group: choice for group in GROUPS if (choice := chosen.get(group))}
         plain = compose("train", [f"{k}={v}" for k, v in choices.items() if k != "experiment"])
