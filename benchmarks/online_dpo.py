@@ -284,7 +284,7 @@ def trl(task: Task, scratch: Path, steps: int) -> float:
 
 CONTENDERS = {"Agon": agon, "bare": bare, "TRL": trl}
 SIZES = {"demo": demo, "large": large}
-ROUNDS = {"demo": {"Agon": 60, "bare": 60, "TRL": 20}, "large": {"Agon": 5, "bare": 2, "TRL": 3}}
+ROUNDS = {"demo": {"Agon": 60, "bare": 60, "TRL": 20}, "large": {"Agon": 4, "bare": 2, "TRL": 3}}
 
 
 def main() -> None:
@@ -294,17 +294,17 @@ def main() -> None:
     parser.add_argument("--without", nargs="*", choices=["bare", "TRL"], default=[])
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    speeds = {}
+    speeds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as directory:
         task = SIZES[given.size](Path(directory))
+        per_round = task.per_round * COMPLETIONS
+        print(f"{'':8}{'rounds/s':>10}{'completions/s':>15}{'Agon is x times as fast':>26}")
         for name, run in CONTENDERS.items():
             if name not in given.without:
                 rounds = given.rounds or ROUNDS[given.size][name]
-                speeds[name] = run(task, Path(directory), rounds)
-    per_round = task.per_round * COMPLETIONS
-    print(f"{'':8}{'rounds/s':>10}{'completions/s':>15}{'Agon is x times as fast':>26}")
-    for name, speed in speeds.items():
-        print(f"{name:8}{speed:10.3f}{speed * per_round:15.1f}{speeds['Agon'] / speed:26.2f}")
+                speeds[name] = speed = run(task, Path(directory), rounds)
+                times = speeds["Agon"] / speed
+                print(f"{name:8}{speed:10.3f}{speed * per_round:15.1f}{times:26.2f}", flush=True)
     if given.json:
         ratios = {name: speeds["Agon"] / speed for name, speed in speeds.items()}
         found = {"size": given.size, "rounds_per_s": speeds, "agon_is_times_as_fast": ratios}
