@@ -104,6 +104,11 @@ class DeepSpeedEngine:
         """transformers' own, of the model."""
         return self._plain_model().config
 
+    @property
+    def module(self) -> torch.nn.Module:
+        """The same without DeepSpeed, which takes no notice of its passes."""
+        return self._engine.module
+
     def compile(self) -> None:
         """From now on torch compiles forward and backward passes, once for all lengths."""
         self._engine.module.compile(dynamic=True)

@@ -110,7 +110,8 @@ class PolicyRank:
             vocabulary = self._engine.config.get_text_config().vocab_size
             noise = LOGPROB_NOISE[self._plan.dtype]
             self._engine.model.eval()
-            compile_checked(self._reader, self._engine.compile, vocabulary, noise)
+            bare = replace(self._reader, model=self._engine.module)
+            compile_checked(bare, self._engine.compile, vocabulary, noise)
 
     def _packing(self) -> Packing | None:
         found = None
