@@ -13,6 +13,8 @@ from forked import Forked
 from cluster import nursery
 from rlhf.storage.store import read, read_metrics
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.fixture(autouse=True)
 def a_nursery_of_its_own(monkeypatch):

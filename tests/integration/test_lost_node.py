@@ -16,6 +16,8 @@ from rlhf.launching.roles import allotments
 from rlhf.records import Completion, Message, Prompt
 from rlhf.watching.restarts import Restarts
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.fixture
 def nodes():

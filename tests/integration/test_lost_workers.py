@@ -11,6 +11,7 @@ from forked import Forked
 from cluster import nursery
 from rlhf.storage.store import read, read_metrics
 
+pytestmark = pytest.mark.faults
 LONG = [
     *SMALL,
     "warmup.steps=200",

@@ -33,7 +33,7 @@ from rlhf.watching.restarts import Restarts
 
 # Workers do not have the folder of tests among their modules.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-pytestmark = pytest.mark.usefixtures("ray_session")
+pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.faults]
 
 
 class Brittle:

@@ -20,6 +20,8 @@ from rlhf.storage.ledger import Journal, Ledger
 from rlhf.storage.store import MetricsLog, PreferenceStore, read_metrics, round_files
 from rlhf.storage.tensor_files import TensorWriter
 
+pytestmark = pytest.mark.faults
+
 
 @contextmanager
 def full(num_bytes: int) -> Iterator[None]:
