@@ -48,7 +48,7 @@ from rlhf.config.run import RoundConfig, TrackingConfig, WandbMode
 from rlhf.launching.garbage import look_between_rounds
 from rlhf.launching.stopping import StopRequest
 from rlhf.learning.anchors import Anchors
-from rlhf.learning.lessons import Lessons
+from rlhf.learning.portions import Portions
 from rlhf.loop import Run, train
 from rlhf.records import Completion, Judgement, Message, Prompt, Sampling
 from rlhf.storage.store import PreferenceStore
@@ -253,7 +253,7 @@ async def trained(world: World, directory: Path) -> dict[str, Any]:
     tracker = RunTracker(directory, tracking, {}, "scale", world.rounds, console=CONSOLE)
     run = Run(
         collector=collector(world, asked, rollout, judge),
-        lessons=Lessons(Anchors({"initial": others}), others, PORTION_TOKENS),  # type: ignore
+        portions=Portions(Anchors({"initial": others}), others, PORTION_TOKENS),  # type: ignore
         policy=others,  # type: ignore[arg-type]
         publisher=others,
         evaluation=others,

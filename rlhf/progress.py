@@ -34,17 +34,29 @@ class Progress:
         self.tell = None
 
 
-async def noted(
-    store: Store, round: int, collected: Sequence[Collected]
-) -> tuple[Metrics, Callable[[], None]]:
-    """A round's metrics of what was collected, and what keeps it in the store, in a thread: the
-    policy trains meanwhile.
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A round that the store has only to keep."""
+
+    metrics: Metrics
+    """Of what was collected."""
+    _keep: Callable[[], None]
+
+    def kept(self) -> Metrics:
+        """Keeps it in the store; returns its metrics."""
+        self._keep()
+        return self.metrics
+
+
+async def noted(store: Store, round: int, collected: Sequence[Collected]) -> Noted:
+    """What was collected is counted and written, in a thread: the policy trains meanwhile.
 
     Ends with the thread even if it is cancelled, since the run may write the same file again.
     """
 
-    def work() -> tuple[Metrics, Callable[[], None]]:
-        return collection_metrics(collected, policy_version=round), store.prepare(round, collected)
+    def work() -> Noted:
+        metrics = collection_metrics(collected, policy_version=round)
+        return Noted(metrics, store.prepare(round, collected))
 
     working = asyncio.ensure_future(asyncio.to_thread(work))
     try:

@@ -1,7 +1,9 @@
-"""A round that is being collected, and what is done of it so far."""
+"""Rounds that are being collected, and what is done of them so far."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
+from functools import partial
 
 from rlhf.collecting.turns import pause
 from rlhf.records import Collected
@@ -38,3 +40,25 @@ class Collecting:
             told += 1
             yield one
             await pause(told)
+
+
+class Ahead:
+    """A run's rounds, of which so many are collected ahead of the one that is learnt from."""
+
+    def __init__(
+        self, tasks: asyncio.TaskGroup, collector: Collector, rounds: range, num_ahead: int
+    ) -> None:
+        self._begin = partial(Collecting, tasks, collector)
+        self._left, self._num_ahead = deque(rounds), num_ahead
+        self._begun: deque[Collecting] = deque()
+
+    def next(self) -> Collecting:
+        """The first round that was not had yet; it is being collected, and those after it."""
+        while self._left and len(self._begun) <= self._num_ahead:
+            self._begun.append(self._begin(self._left.popleft()))
+        return self._begun.popleft()
+
+    def cancel(self) -> None:
+        """Gives up what is collected beyond that."""
+        for one in self._begun:
+            one.whole.cancel()

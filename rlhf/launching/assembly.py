@@ -45,7 +45,7 @@ from rlhf.launching.roles import (
     transport,
 )
 from rlhf.learning.anchors import Anchors
-from rlhf.learning.lessons import Lessons
+from rlhf.learning.portions import Portions
 from rlhf.problems import InputError
 from rlhf.records import Collected, Sampling
 from rlhf.stages import Collector, Evaluation, Judge, Logprobs, Rollout, Schedule, Store
@@ -109,7 +109,7 @@ def start_reference(config: Config, allotted: Mapping[str, Allotment]) -> list[W
     )
 
 
-def make_lessons(config: Config, policy: PolicyService, reference: Sequence[Worker]) -> Lessons:
+def make_portions(config: Config, policy: PolicyService, reference: Sequence[Worker]) -> Portions:
     """With the anchors that the objective needs."""
     sources: dict[str, Logprobs] = {}
     for name in config.objective.anchor_names:
@@ -121,7 +121,7 @@ def make_lessons(config: Config, policy: PolicyService, reference: Sequence[Work
         else:
             sources[name] = InitialPolicy(policy)
     tokens = config.policy.num_ranks * config.policy.micro_batch_tokens
-    return Lessons(Anchors(sources, config.objective), policy, tokens, config.policy.packing)
+    return Portions(Anchors(sources, config.objective), policy, tokens, config.policy.packing)
 
 
 # --- what runs on them ---------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from rlhf.launching.assembly import (
     answering,
     make_collector,
     make_evaluation,
-    make_lessons,
+    make_portions,
     make_publisher,
     make_schedule,
     start_policy,
@@ -225,7 +225,7 @@ async def _begin(
         collector=make_collector(
             config, inputs, schedule, crew.rollout, answers, judge, stores, ledger
         ),
-        lessons=make_lessons(config, crew.policy, crew.reference),
+        portions=make_portions(config, crew.policy, crew.reference),
         policy=crew.policy,
         publisher=Counted(UsageMeter(crew.publisher, crew.by_role), restarts),
         evaluation=evaluation,

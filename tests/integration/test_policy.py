@@ -18,7 +18,7 @@ from actors.policy_rank import PolicyPlan, PolicyRank
 from rlhf.collecting.dispatch import WorkerDied
 from rlhf.config.models import Attention, DType, Offload, Optimizer, PolicyConfig
 from rlhf.learning.anchors import Anchors
-from rlhf.learning.lessons import Lessons
+from rlhf.learning.portions import Portions
 from rlhf.learning.reading import sum_logprobs
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.dpo import DPOConfig
@@ -373,8 +373,8 @@ async def streamed(
             await asyncio.sleep(pause)
             yield Collected(pair.prompt, (), None, (pair,), ())
 
-    lessons = Lessons(anchors, service, portion_tokens=24)
-    return await service.update(await lessons.prepare(0, coming()))
+    portions = Portions(anchors, service, portion_tokens=24)
+    return await service.update(await portions.prepare(0, coming()))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rlhf.collecting.dispatch import WorkerDied
 from rlhf.launching.stopping import StopRequest
 from rlhf.learning.anchors import Anchors
-from rlhf.learning.lessons import Lessons
+from rlhf.learning.portions import Portions
 from rlhf.loop import Run, due, train
 from rlhf.problems import PolicyBroken, PolicyLost, Stopped
 from rlhf.progress import noted
@@ -120,7 +120,7 @@ class World:
     async def train(self, num_rounds: int, first_round: int = 0, **changes: int) -> None:
         often = {"max_staleness": 0, "evaluate_every": 0, "checkpoint_every": 0} | changes
         stages = dict.fromkeys(STAGES, self)
-        stages["lessons"] = Lessons(Anchors({"previous": self}), self, portion_tokens=7)
+        stages["portions"] = Portions(Anchors({"previous": self}), self, portion_tokens=7)
         stages["stop"] = self.stop
         run = Run(**stages, first_round=first_round, num_rounds=num_rounds, **often)
         async with asyncio.timeout(5):
@@ -342,7 +342,7 @@ async def test_a_run_that_is_stopped_stops_everything():
 # --- while a round is collected -----------------------------------------------------------------
 
 
-class Portions(World):
+class InPortions(World):
     """Two prompts a round, of which one is heard of before the other is there."""
 
     async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
@@ -367,7 +367,7 @@ class Portions(World):
 
 
 async def test_the_gradient_is_begun_while_the_round_is_collected():
-    class Waiting(Portions):
+    class Waiting(InPortions):
         async def accumulate(self, portion: PreferenceBatch) -> None:
             await super().accumulate(portion)
             # Else the round would be collected for ever, and the test meet its deadline.
@@ -383,7 +383,7 @@ async def test_the_gradient_is_begun_while_the_round_is_collected():
 
 
 async def test_of_rounds_that_are_ahead_no_gradient_is_begun_before_their_turn():
-    world = Portions()
+    world = InPortions()
     await world.train(3, max_staleness=2)
     assert world.those("accumulate", "update") == [
         "accumulate 0", "update 0", "accumulate 1", "update 1", "accumulate 2", "update 2",
@@ -391,7 +391,7 @@ async def test_of_rounds_that_are_ahead_no_gradient_is_begun_before_their_turn()
 
 
 async def test_a_stop_in_the_middle_of_a_round_leaves_what_was_begun_of_it():
-    world = Portions()
+    world = InPortions()
     world.waits["collect 1 with version 1"] = asyncio.Event()
     assert await stopped(world, "accumulate 1") == "after 1 of 5 rounds"
     assert world.those("accumulate", "update", "save") == [
@@ -402,7 +402,7 @@ async def test_a_stop_in_the_middle_of_a_round_leaves_what_was_begun_of_it():
 
 @pytest.mark.parametrize("error, saved", [(PolicyLost("a rank"), 0), (WorkerDied("judge-0"), 1)])
 async def test_what_ends_while_a_gradient_is_begun_ends_the_round(error, saved):
-    world = Portions()
+    world = InPortions()
     world.waits["collect 1 with version 1"] = asyncio.Event()
     world.raises["accumulate 1"] = error
     with pytest.raises(ExceptionGroup) as caught:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf.learning.anchors import Anchors
-from rlhf.learning.lessons import Lessons
+from rlhf.learning.portions import Portions
 from rlhf.records import Collected, Completion, Preference, PreferenceBatch, Prompt, Tokens
 
 
@@ -64,8 +64,8 @@ async def coming(
 async def prepared(ones, tokens, packs=True, slow=False, pauses=()) -> tuple[list[str], Policy]:
     """All portions, the last one too."""
     policy = Policy(slow)
-    lessons = Lessons(Anchors({"initial": policy}), policy, tokens, packs)  # type: ignore[arg-type]
-    last = await lessons.prepare(3, coming(ones, pauses))
+    portions = Portions(Anchors({"initial": policy}), policy, tokens, packs)  # type: ignore[arg-type]
+    last = await portions.prepare(3, coming(ones, pauses))
     assert last.round == 3
     return [*policy.portions, names(last)], policy
 
@@ -127,8 +127,8 @@ async def test_anchors_are_asked_and_the_policy_accumulates_before_all_is_there(
         await goes_on.wait()
         yield ONES[3]
 
-    lessons = Lessons(Anchors({"initial": policy}), policy, 8)  # type: ignore[arg-type]
-    preparing = asyncio.create_task(lessons.prepare(0, waiting()))
+    portions = Portions(Anchors({"initial": policy}), policy, 8)  # type: ignore[arg-type]
+    preparing = asyncio.create_task(portions.prepare(0, waiting()))
     async with asyncio.timeout(5):
         while not policy.portions:
             await asyncio.sleep(0)

@@ -16,8 +16,8 @@ from rlhf.stages import Policy
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
-    """What the policy learns from, with what its objective compares it with."""
+class Portions:
+    """Of what the policy learns from, with what its objective compares it with."""
 
     anchors: Anchors
     policy: Policy
