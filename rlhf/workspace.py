@@ -79,6 +79,7 @@ SECTIONS: dict[str, list[Panel]] = {
     "Rollout": [
         Panel("Length", ["rollout/length_mean"]),
         Panel("Cut off, and different", ["rollout/truncated_rate", "rollout/unique_rate"]),
+        Panel("Failed", ["rollout/failed_rate"]),
         Panel("Entropy", ["rollout/entropy"]),
         Panel("Staleness", ["staleness/mean"]),
     ],

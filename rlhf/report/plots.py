@@ -219,7 +219,8 @@ PREFERENCES = [
 ]  # fmt: skip
 ROLLOUTS = [
     plot("Answer length", "tokens", {"rollout/length_mean": "mean length"}),
-    plot("Cut-off answers", "share", {"rollout/truncated_rate": "cut off"}, scale="share"),
+    plot("Cut-off and failed answers", "share",
+         {"rollout/truncated_rate": "cut off", "rollout/failed_rate": "failed"}, scale="share"),
     plot("Entropy", "nats per token", {"rollout/entropy": "entropy"}),
     plot("Different answers to a prompt", "share", {"rollout/unique_rate": "unique"},
          scale="share"),

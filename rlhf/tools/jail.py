@@ -51,8 +51,8 @@ def limit_resources(settings: dict[str, Any]) -> None:
     _limit(resource.RLIMIT_FSIZE, settings["file_bytes"])
     _limit(resource.RLIMIT_MEMLOCK, 0)
     _limit(resource.RLIMIT_NPROC, settings["num_threads"] + _tasks_of(os.getuid()))
-    # SIGXCPU, which the parent tells apart, then SIGKILL for code that does not heed it.
-    _limit(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)
+    # SIGXCPU, which the parent tells apart; it ends code that does not heed it, or the kernel does.
+    _limit(resource.RLIMIT_CPU, cpu_s, cpu_s + 5)
     _limit(resource.RLIMIT_AS, settings["memory_bytes"])
 
 

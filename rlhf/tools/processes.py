@@ -1,15 +1,26 @@
 """What Linux tells of a process that anybody may ask after."""
 
+import os
 from pathlib import Path
+from typing import NamedTuple
 
 
-def num_threads(pid: int) -> int:
-    """Of a process of ours; 0 of one that has ended."""
+class Use(NamedTuple):
+    """Of a process that goes on."""
+
+    num_threads: int
+    cpu_s: float
+    """Processor time, of all its threads."""
+
+
+def use(pid: int) -> Use:
+    """Of a process of ours; nothing of one that has ended."""
     try:
         told = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
-        return 0
-    return int(told.rpartition(b")")[2].split()[17])
+        return Use(0, 0.0)
+    fields = told.rpartition(b")")[2].split()
+    return Use(int(fields[17]), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
 
 
 def waited_s(pid: int) -> float:

@@ -36,6 +36,8 @@ START_S = 60.0
 """For the interpreter to start and lock itself in, which takes 0.1 s on an idle machine."""
 END_S = 10.0
 """For a killed process to be gone."""
+HEED_S = 0.5
+"""Of a processor, in which code has to end that was told that its time is over."""
 MOST_WAITING = 10
 WATCH_S = 0.05
 """How often the folder is looked at; in between, each file is limited, and so is their writer."""
@@ -272,21 +274,23 @@ class _Process(asyncio.SubprocessProtocol):
         if not self.ready.done():
             why = self.text(2).strip() or f"it did not start within {START_S:g} s"
             raise SandboxFailed(why)
-        deadline = loop.time() + limits.wall_s
+        pid = self._transport.get_pid()
+        deadline, before_s = loop.time() + limits.wall_s, processes.waited_s(pid)
         while not self.ended.done():
             left = deadline - loop.time()
             if left <= 0:
                 # A busy machine is no fault of the code's.
-                waited = min(
-                    processes.waited_s(self._transport.get_pid()), MOST_WAITING * limits.wall_s
-                )
-                left += waited
+                waited_s = processes.waited_s(pid) - before_s
+                left += min(waited_s, MOST_WAITING * limits.wall_s)
                 if left <= 0:
                     return Exit.timed_out
             if folders.exceeds(folder, limits.file_bytes, limits.num_files):
                 return Exit.output_limit
-            if processes.num_threads(self._transport.get_pid()) > limits.num_threads:
+            use = processes.use(pid)
+            if use.num_threads > limits.num_threads:
                 return Exit.killed
+            if use.cpu_s > limits.cpu_s + HEED_S:
+                return Exit.timed_out
             await asyncio.wait([self.ended], timeout=min(WATCH_S, left))
         if self._too_much:
             return Exit.output_limit

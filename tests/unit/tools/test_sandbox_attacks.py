@@ -289,7 +289,7 @@ for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:
 while True: pass
 """,
         Limits(cpu_s=1, wall_s=30),
-        Exit.killed,
+        Exit.timed_out,
         "",
     ),
     "sleeps": ("import time\ntime.sleep(60)", Limits(wall_s=0.3), Exit.timed_out, ""),
