@@ -1,6 +1,7 @@
 """Rounds in order: what waits for what, how far collecting runs ahead, and how a run ends."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -29,6 +30,15 @@ from rlhf.records import (
     Tokens,
 )
 from rlhf.stages import Tell, nobody
+
+LONG_S = 60.0
+"""Nothing takes as long, however busy the machine is."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_other_tests_left_is_not_looked_through():
+    """By the loop, which looks for garbage after each round."""
+    gc.freeze()
 
 
 def collected(number: int, *pairs: tuple[int, int], version: int = 0) -> Collected:
@@ -123,7 +133,7 @@ class World:
         stages["portions"] = Portions(Anchors({"previous": self}), self, portion_tokens=7)
         stages["stop"] = self.stop
         run = Run(**stages, first_round=first_round, num_rounds=num_rounds, **often)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LONG_S):
             await train(run)
 
     def those(self, *kinds: str) -> list[str]:
@@ -332,7 +342,7 @@ async def test_a_run_that_is_stopped_stops_everything():
     world.waits["collect 1 with version 0"] = asyncio.Event()
     updating = world.tells["update 0"] = asyncio.Event()
     running = asyncio.create_task(world.train(5, max_staleness=1))
-    await asyncio.wait_for(updating.wait(), 5)
+    await asyncio.wait_for(updating.wait(), LONG_S)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -421,7 +431,7 @@ async def stopped(world: World, during: str, **changes: int) -> str:
     if during.startswith("collect"):
         world.waits[during] = asyncio.Event()
     training = asyncio.create_task(world.train(5, **changes))
-    await asyncio.wait_for(reached.wait(), 5)
+    await asyncio.wait_for(reached.wait(), LONG_S)
     world.stop.ask()
     with pytest.raises(Stopped) as caught:
         await training
@@ -480,12 +490,12 @@ async def test_who_is_cancelled_while_a_round_is_written_waits_for_the_file():
     class Slow:
         def prepare(self, round: int, collected: Sequence[Collected]) -> Callable[[], None]:
             begins.set()
-            goes_on.wait(5)
+            goes_on.wait(LONG_S)
             ends.append(round)
             return lambda: None
 
     writing = asyncio.create_task(noted(Slow(), 3, [collected(3, (1, 2))]))
-    await asyncio.to_thread(begins.wait, 5)
+    await asyncio.to_thread(begins.wait, LONG_S)
     writing.cancel()
     await asyncio.sleep(0.01)
     assert not writing.done()
@@ -499,7 +509,7 @@ async def test_a_stop_in_the_last_round_comes_too_late():
     world = World()
     last = world.tells["update 1"] = asyncio.Event()
     training = asyncio.create_task(world.train(2))
-    await asyncio.wait_for(last.wait(), 5)
+    await asyncio.wait_for(last.wait(), LONG_S)
     world.stop.ask()
     await training
     assert world.those("publish", "save") == ["publish 1", "publish 2", "save 2"]
