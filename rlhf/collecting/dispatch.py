@@ -48,6 +48,8 @@ class Worker(Protocol[Asked, Result]):
     """One worker, as the dispatcher sees it."""
 
     name: str
+    cause: str | None
+    """Why it is lost, while it is, whoever found that out."""
 
     @property
     def comes_back(self) -> bool:
@@ -164,7 +166,11 @@ class Dispatcher(Generic[Request, Result]):
         try:
             for _ in range(num_turns):
                 await asyncio.sleep(0)
-            await self._call(seat, tickets)
+            if seat.worker.cause is None:
+                await self._call(seat, tickets)
+            else:  # What has its place now is not yet where it was.
+                self.give_up(seat.worker, seat.worker.cause)
+                self._enqueue(tickets)
         except WorkerDied as death:
             self._retry_elsewhere(seat, tickets, str(death))
         except TimeoutError:

@@ -13,7 +13,7 @@ from rlhf.records import Tokens
 class Counting:
     """A worker that gives each completion's length, and remembers what was one forward pass."""
 
-    comes_back = False
+    comes_back, cause = False, None
 
     def __init__(self, name: str) -> None:
         self.name = name

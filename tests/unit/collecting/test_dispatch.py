@@ -20,6 +20,7 @@ class Fake:
     """A worker that plays a script per call, then answers everything at once."""
 
     comes_back = False
+    cause: str | None = None
     lives: asyncio.Event
     """Set when it is back, if it comes back."""
     death: WorkerDied | None = None
@@ -360,6 +361,34 @@ async def test_what_a_lost_worker_was_asked_waits_until_it_is_back():
     assert worker.calls == [["a", "b", "c"], ["b", "c", "d"]]
 
 
+async def test_a_worker_whose_loss_was_noticed_elsewhere_is_not_asked_before_it_is_back():
+    worker, other = coming_back("w0"), Fake("w1")
+    asked = dispatcher(worker, other, max_attempts=1)
+    worker.cause = "w0 on node 7: silent"
+    assert await outcomes(start(asked, "ab")) == ["A", "B"]
+    assert worker.calls == []
+    worker.cause = None
+    worker.lives.set()
+    await turns()
+    assert await outcomes(start(asked, "cd")) == ["C", "D"]
+    assert worker.calls in ([["c"]], [["d"]])
+
+
+async def test_where_such_a_worker_is_the_last_it_is_waited_for_or_named():
+    worker = coming_back("w0")
+    worker.cause = "w0 on node 7: silent"
+    running = start(dispatcher(worker, max_attempts=1), "ab")
+    await turns()
+    assert worker.calls == []
+    worker.cause = None
+    worker.lives.set()
+    assert await outcomes(running) == ["A", "B"]
+    gone = Fake("w0")
+    gone.cause = "w0 on node 7: silent"
+    (error,) = await outcomes(start(dispatcher(gone), "a"))
+    assert error == "StageFailed: no worker is left: w0 on node 7: silent"
+
+
 async def test_the_others_are_asked_meanwhile_and_it_has_its_share_again_afterwards():
     worker, other = coming_back("w0", answering(then=lost())), Fake("w1")
     asked = dispatcher(worker, other)
@@ -428,7 +457,7 @@ def test_a_thousand_requests_are_each_answered_once_with_their_own_result(
     answered: list[int] = []
 
     class Shuffling:
-        comes_back = False
+        comes_back, cause = False, None
 
         def __init__(self, name: str, lives: float) -> None:
             self.name = name
