@@ -57,7 +57,7 @@ class Numbers(Sequence[Number]):
     def __eq__(self, other: object) -> bool:
         if isinstance(other, type(self)):
             return self._content == other._content
-        return isinstance(other, tuple) and tuple(self) == other
+        return tuple(self) == other if isinstance(other, tuple) else NotImplemented
 
     def __lt__(self, other: Iterable[Number]) -> bool:
         return tuple(self) < tuple(other)

@@ -175,10 +175,14 @@ def test_gpus_are_read_through_nvidia_s_library(tmp_path):
 
 
 def test_a_measurement_is_cheap(workers):
-    """Beside a round of the demo, which takes 0.8 s."""
+    """In computing, beside a round of the demo, which takes 0.3 s."""
+
+    def ten_times(actor: object) -> float:
+        measure(actor)
+        before = time.thread_time()
+        for _ in range(10):
+            measure(actor)
+        return time.thread_time() - before
+
     handle = workers["policy"][0].handle
-    ray.get(handle.__ray_call__.remote(measure))
-    start = time.perf_counter()
-    for _ in range(10):
-        ray.get(handle.__ray_call__.remote(measure))
-    assert (time.perf_counter() - start) / 10 < 0.08
+    assert ray.get(handle.__ray_call__.remote(ten_times)) < 0.3

@@ -79,3 +79,9 @@ def test_records_arrive_as_they_were_sent():
         sent = pickle.loads(pickle.dumps(record))
         assert sent == record and type(sent) is type(record)
     assert pickle.loads(pickle.dumps(prompt)).row == {"more": 1}
+
+
+def test_what_is_compared_with_something_that_knows_how_is_left_to_it():
+    assert Nats((-0.5, -1.25)) == pytest.approx([-0.5001, -1.25], abs=1e-3)
+    assert Nats((-0.5, -1.25)) != pytest.approx([-0.6, -1.25], abs=1e-3)
+    assert TokenIds((1, 2)) != [1, 2]
