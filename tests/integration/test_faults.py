@@ -24,6 +24,7 @@ SETTINGS = [
     f"num_rounds={ROUNDS}",
     "run.checkpoint_every=5",
     "cluster.silence_s=3",
+    "cluster.start_timeout_s=60",  # of one that is stopped while it starts anew
     "policy.num_ranks=2",
     "policy.zero_stage=2",
 ]
