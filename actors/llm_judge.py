@@ -48,6 +48,10 @@ class LabelScorer:
         self._timeout_s = timeout_s
 
     @property
+    def cause(self) -> str | None:
+        return self._worker.cause
+
+    @property
     def comes_back(self) -> bool:
         return self._worker.comes_back
 

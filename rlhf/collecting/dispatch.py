@@ -48,8 +48,11 @@ class Worker(Protocol[Asked, Result]):
     """One worker, as the dispatcher sees it."""
 
     name: str
-    cause: str | None
-    """Why it is lost, while it is, whoever found that out."""
+
+    @property
+    def cause(self) -> str | None:
+        """Why it is lost, while it is, whoever found that out."""
+        ...
 
     @property
     def comes_back(self) -> bool:
