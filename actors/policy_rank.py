@@ -13,7 +13,7 @@ import ray
 import torch
 from torch import Tensor
 
-from actors.round_update import RoundUpdate, logprobs_RC, random_state
+from actors.round_update import RoundUpdate, logprobs_RC, over_ranks, random_state
 from rlhf.config.models import LOGPROB_NOISE, DType, Optimizer, PolicyConfig, Transport
 from rlhf.learning.compiling import compile_checked
 from rlhf.learning.packing import Packing
@@ -149,7 +149,7 @@ class PolicyRank:
             return total
 
         self._step([self._reader.shape([row]) for row in rows], loss, learning_rate)
-        return self._over_ranks(sums)[0]
+        return over_ranks(sums, self._engine.device)[0]
 
     def accumulate(self, portion: PreferenceBatch) -> None:
         """Some of the next update's preferences, in order: more are to come."""
@@ -186,11 +186,6 @@ class PolicyRank:
         budget = self._plan.policy.micro_batch_tokens
         mine = rank_micro_batches(shapes, budget, self._num_ranks)[self._rank]
         return self._engine.step(mine, loss, rate)
-
-    def _over_ranks(self, values: Tensor) -> list[float]:
-        values = values.to(self._engine.device)
-        torch.distributed.all_reduce(values)
-        return values.tolist()
 
     def _check_finite(self, applied: bool) -> None:
         self._skipped_in_a_row = 0 if applied else self._skipped_in_a_row + 1

@@ -162,9 +162,16 @@ class RoundUpdate:
         return means
 
     def _over_ranks(self, values: Tensor, how: Any = torch.distributed.ReduceOp.SUM) -> list[float]:
-        values = values.to(self._engine.device)
-        torch.distributed.all_reduce(values, how)
-        return values.tolist()
+        return over_ranks(values, self._engine.device, how)
+
+
+def over_ranks(
+    values: Tensor, device: torch.device, how: Any = torch.distributed.ReduceOp.SUM
+) -> list[float]:
+    """The sums of all ranks' values, or what else is to be made of them; the same on every rank."""
+    values = values.to(device)
+    torch.distributed.all_reduce(values, how)
+    return values.tolist()
 
 
 def logprobs_RC(reader: RowReader, rows: Sequence[Tokens]) -> Tensor:

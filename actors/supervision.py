@@ -144,7 +144,7 @@ def start_anew(worker: Worker) -> bool:
 
 
 def _living_nodes() -> set[str]:
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]} - head.draining()
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]} - (head.draining() or set())
 
 
 def _seen(task: asyncio.Task[None]) -> None:

@@ -38,11 +38,11 @@ def listens() -> bool:
     return True
 
 
-def draining() -> set[str]:
+def draining() -> set[str] | None:
     """The nodes that are about to go, as a scheduler or a cloud has told Ray; nothing new starts
-    there."""
+    there. None if nobody listens who knows."""
     if not listens():
-        return set()
+        return None
     client = _client(ray.get_runtime_context().gcs_address)
     return set(client.get_draining_nodes(timeout=LOOK_S))
 
@@ -62,9 +62,9 @@ async def watch(
     each node that is about to go."""
     heard, told = time.monotonic(), set()
     while not done.is_set():
-        if await asyncio.to_thread(listens):
+        if (going := await asyncio.to_thread(draining)) is not None:
             heard = time.monotonic()
-            for node in sorted(await asyncio.to_thread(draining) - told):
+            for node in sorted(going - told):
                 told.add(node)
                 drained(node)
         elif (silent_s := time.monotonic() - heard) > silence_s:

@@ -37,17 +37,8 @@ def micro_batches(shapes: Sequence[Shape], budget_tokens: int) -> list[list[int]
     """Indices packed, longest first, so that `rows x (widest prompt + widest completion)` stays
     within the budget; what is beyond it by itself travels alone."""
     order = sorted(range(len(shapes)), key=lambda i: (-shapes[i].width, i))
-    batches: list[list[int]] = []
-    whole = Shape(0, 0, 0)
-    for i in order:
-        wider = whole.beside(shapes[i])
-        if batches and wider.num_rows * wider.width <= budget_tokens:
-            batches[-1].append(i)
-            whole = wider
-        else:
-            batches.append([i])
-            whole = shapes[i]
-    return batches
+    batches = consecutive([shapes[i] for i in order], budget_tokens)
+    return [[order[place] for place in batch] for batch in batches]
 
 
 def consecutive(shapes: Sequence[Shape], budget_tokens: int) -> list[list[int]]:

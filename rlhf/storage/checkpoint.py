@@ -17,7 +17,7 @@ from rlhf.problems import InputError
 from rlhf.storage.disk import DiskFailed, require_room, size_of, writing
 from rlhf.storage.ledger import Ledger
 from rlhf.storage.reading import read_json
-from rlhf.storage.store import fsync
+from rlhf.storage.store import fsync, write_atomically
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -80,7 +80,7 @@ class RoundCheckpoints:
                 if names := complete_names(self._directory):
                     require_room(self._directory, size_of(self._directory / names[-1]))
                 await self._write(self._directory / f".{name}.partial", final, num_rounds)
-            _replace(self._directory / LATEST, name)
+            write_atomically(self._directory / LATEST, name)
             self._remove_old()
         return final
 
@@ -104,7 +104,7 @@ class RoundCheckpoints:
         rounds = [int(name.removeprefix("round_")) for name in names]
         if self._best and (best := self._best(rounds)) is not None:
             kept.add(_name(best))
-            _replace(self._directory / BEST, _name(best))
+            write_atomically(self._directory / BEST, _name(best))
         for old in names:
             if old not in kept:
                 _remove(self._directory / old)
@@ -202,7 +202,7 @@ def _write_manifest(directory: Path) -> None:
     files = {str(path.relative_to(directory)): _describe(path) for path in paths if path.is_file()}
     for path in paths:  # folders too, or a power cut could lose the names of the files in them
         fsync(path)
-    _replace(directory / MANIFEST, json.dumps(files, indent=1))
+    write_atomically(directory / MANIFEST, json.dumps(files, indent=1))
 
 
 def _remove(checkpoint: Path) -> None:
@@ -216,11 +216,3 @@ def _describe(file: Path) -> dict[str, Any]:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
     return {"bytes": file.stat().st_size, "blake2b": digest.hexdigest()}
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text)
-    fsync(temporary)
-    os.replace(temporary, path)
-    fsync(path.parent)
