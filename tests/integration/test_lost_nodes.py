@@ -29,7 +29,7 @@ SETTINGS = [*SMALL, "num_rounds=60", "run.checkpoint_every=5", "cluster.silence_
 def nodes(monkeypatch):
     """A head without workers, and three nodes with room for two each; of four, two may go."""
     monkeypatch.delenv(nursery.SOCKET)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(3):
         cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
