@@ -15,14 +15,13 @@ from typing import Any
 
 import psutil
 import ray
-from ray._private import ray_constants
 from ray._private.state import available_resources_per_node  # no public call tells it by node
 from ray._private.utils import read_ray_address
 from ray.exceptions import AuthenticationError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from cluster import head
+from cluster import head, own_ray
 from cluster.job import in_job
 from cluster.nursery import worker_command
 from cluster.placement import Node, Plan, Role, make_plan
@@ -30,9 +29,6 @@ from rlhf.problems import InputError, Stopped
 
 HERE = "here"
 """How the driver's own node is called."""
-
-CLUSTERS = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-"""As 0, Ray takes this machine's address within itself for its own, as it does on Windows."""
 
 NODE_LABEL = "ray.io/node-id"
 """Ray gives every node this label."""
@@ -159,7 +155,7 @@ def _start(roles: Sequence[Role]) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Workers started in advance lack what each of ours has in its environment: none would be used.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    with _by_loopback():
+    with own_ray.by_loopback(), own_ray.small():
         ray.init(
             "local",  # even where another Ray is running
             num_cpus=int(here.free["CPU"]),
@@ -170,20 +166,6 @@ def _start(roles: Sequence[Role]) -> None:
             log_to_driver=False,
             runtime_env={"py_executable": command} if (command := worker_command()) else None,
         )
-
-
-@contextmanager
-def _by_loopback() -> Iterator[None]:
-    """A Ray that starts within it listens to this machine alone: who has its token can run anything
-    by its ports, which on Linux would be open to the network. Ray has read the variable already;
-    what it starts reads it now."""
-    os.environ[CLUSTERS], before = "0", ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-        del os.environ[CLUSTERS]
 
 
 def _join(address: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from cluster import nursery
+from cluster import nursery, own_ray
 from rlhf.config.models import TinyModelConfig, Vocabulary
 from rlhf.config.run import ClusterConfig, PlacementConfig
 from rlhf.launching.expecting import expect_workers
@@ -22,7 +22,10 @@ def nursery_of_all() -> None:
 @pytest.fixture(scope="module")
 def ray_session() -> Iterator[None]:
     forked = {"py_executable": nursery.worker_command()}
-    ray.init("local", num_cpus=16, include_dashboard=False, log_to_driver=False, runtime_env=forked)
+    with own_ray.small():  # as a run's own
+        ray.init(
+            "local", num_cpus=16, include_dashboard=False, log_to_driver=False, runtime_env=forked
+        )
     yield
     ray.shutdown()
 

@@ -117,6 +117,7 @@ with session(None, [Role("answers", 1, 1, 0)], 60):
         ray.get(next(ring.answers))
     del ring
     print(sorted(set(addresses())))
+    print(*{word for one in psutil.Process().children(recursive=True) for word in one.cmdline()})
     watcher.start()
 watcher.join()
 print("as it should")
@@ -127,7 +128,10 @@ def test_a_collection_in_another_thread_does_not_end_the_process_while_ray_ends(
     """Ray ends a process in which a stream of answers goes while Ray itself is going."""
     command = [sys.executable, "-c", ENDING]
     found = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    listened, said = found.stdout.splitlines()
+    listened, started, said = found.stdout.splitlines()
     assert (said, found.returncode) == ("as it should", 0), found.stderr
     # And all that while nobody could reach it from another machine.
     assert listened == "['127.0.0.1', '::ffff:127.0.0.1']"
+    # Nor has anything been started that looks after clusters, or shows them.
+    assert "/raylet/raylet" in started and "/runtime_env/agent/main.py" in started
+    assert not [one for one in ("dashboard.py", "monitor.py", "setup_worker.py") if one in started]

@@ -1,0 +1,59 @@
+"""How a Ray begins that is one run's own: on this machine alone, with what the run uses of it.
+
+Those of Ray's processes that know of workers and start them are used. The others take seconds to
+start and to end: the dashboard's, which without pages would only tell Ray's makers how Ray is used,
+the autoscaler, and the one that would print what workers have written.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ray._private import node, ray_constants
+from ray._private.parameter import RayParams
+
+CLUSTERS = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+"""As 0, Ray takes this machine's address within itself for its own, as it does on Windows."""
+
+
+class SmallNode(node.Node):
+    """Starts no more than a run uses; a Ray that names something else in another way starts it."""
+
+    def __init__(self, ray_params: RayParams, *args: Any, **options: Any) -> None:
+        ray_params.setup_worker_path = str(Path(__file__).with_name("worker_setup.py"))
+        super().__init__(ray_params, *args, **options)
+
+    def start_api_server(self, **_: Any) -> None:
+        self._webui_url = ""  # as without a dashboard's pages
+
+    def start_monitor(self) -> None:
+        """The autoscaler."""
+
+    def start_log_monitor(self) -> None:
+        pass
+
+
+@contextmanager
+def small() -> Iterator[None]:
+    """A Ray that starts within it has no more processes than a run uses."""
+    whole, node.Node = node.Node, SmallNode
+    try:
+        yield
+    finally:
+        node.Node = whole
+
+
+@contextmanager
+def by_loopback() -> Iterator[None]:
+    """A Ray that starts within it listens to this machine alone: who has its token can run anything
+    by its ports, which on Linux would be open to the network. Ray has read the variable already;
+    what it starts reads it now."""
+    os.environ[CLUSTERS], before = "0", ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        del os.environ[CLUSTERS]
