@@ -22,6 +22,9 @@ _TEMPLATE_FAULTS = (
 )
 """What a chat template raises by itself, and what its expressions may: it is a program."""
 
+SHORT, MOST = 16, 4096
+"""Characters of a text that is remembered, as many questions have one answer; and how many are."""
+
 
 class TextEncoder:
     """A tokenizer's reading of texts, in which only we and the chat template set control tokens.
@@ -40,9 +43,19 @@ class TextEncoder:
         # Unknown characters are none of ours, but everybody's.
         self._ids = set(self._tokens.values()) - {tokenizer.unk_token_id}
         self._aliased: dict[str, _Aliased] = {}
+        self._short: dict[str, tuple[int, ...]] = {}
 
     def text(self, text: str) -> tuple[int, ...]:
         """The text alone, without what the tokenizer puts around one by itself."""
+        if len(text) > SHORT:
+            return self._text(text)
+        if text not in self._short:
+            if len(self._short) == MOST:
+                self._short.clear()
+            self._short[text] = self._text(text)
+        return self._short[text]
+
+    def _text(self, text: str) -> tuple[int, ...]:
         ids = _read(self._tokenizer, text)
         return tuple(ids) if self._ids.isdisjoint(ids) else self._cut(text)
 

@@ -168,3 +168,12 @@ def test_whatever_a_template_raises_is_its_refusal(expression, told):
     with pytest.raises(ValueError, match=f"^the chat template refuses it: .*{told}") as caught:
         TextEncoder(tokenizer).chat(user("hi"))
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_remembered_of_short_texts_is_what_they_are_read_as(monkeypatch):
+    monkeypatch.setattr("rlhf.data.encoding.MOST", 2)
+    encoder = TextEncoder(bytewise())
+    texts = ["7", "", "12", "7", END, "7", "a text that is longer", END]
+    assert [encoder.text(text) for text in texts] == [
+        TextEncoder(bytewise()).text(text) for text in texts
+    ]
