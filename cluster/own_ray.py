@@ -38,6 +38,10 @@ class SmallNode(node.Node):
 @contextmanager
 def small() -> Iterator[None]:
     """A Ray that starts within it has no more processes than a run uses."""
+    # Ray's default of 15 starves its workers whenever the machine has anything else to do.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    # Workers started in advance lack what each of ours has in its environment: none would be used.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     whole, node.Node = node.Node, SmallNode
     try:
         yield

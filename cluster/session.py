@@ -151,10 +151,6 @@ def _stoppable(before: Any) -> Iterator[None]:
 def _start(roles: Sequence[Role]) -> None:
     here = local_node(roles)
     make_plan(roles, [here])  # refused before anything has started
-    # Ray's default of 15 starves its workers whenever the machine has anything else to do.
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    # Workers started in advance lack what each of ours has in its environment: none would be used.
-    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     with own_ray.by_loopback(), own_ray.small():
         ray.init(
             "local",  # even where another Ray is running

@@ -8,6 +8,7 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group_table
 
+from cluster import own_ray
 from cluster.placement import Role
 from cluster.session import find_nodes, session
 from rlhf.problems import InputError
@@ -15,7 +16,8 @@ from rlhf.problems import InputError
 
 @pytest.fixture(scope="module", autouse=True)
 def three_gpus():
-    ray.init("local", num_cpus=8, num_gpus=3, include_dashboard=False, log_to_driver=False)
+    with own_ray.small():
+        ray.init("local", num_cpus=8, num_gpus=3, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
