@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ray._private import node, ray_constants
+from ray._private import node, ray_constants, utils
 from ray._private.parameter import RayParams
 
 CLUSTERS = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
@@ -43,10 +43,16 @@ def small() -> Iterator[None]:
     # Workers started in advance lack what each of ours has in its environment: none would be used.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     whole, node.Node = node.Node, SmallNode
+    # Ray imports all that a dashboard needs to see that it is there; we require it to be.
+    looks, utils.get_dashboard_dependency_error = utils.get_dashboard_dependency_error, _is_there
     try:
         yield
     finally:
-        node.Node = whole
+        node.Node, utils.get_dashboard_dependency_error = whole, looks
+
+
+def _is_there() -> None:
+    """No error: what Ray's agents import is installed."""
 
 
 @contextmanager
