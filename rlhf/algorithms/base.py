@@ -10,7 +10,7 @@ from rlhf.options import Fact, Option
 from rlhf.ranges import number
 from rlhf.records import Prompt, Sampling, UserFeedback
 from rlhf.stages import Algorithm, Judge, Rollout, Store
-from rlhf.tree.expansion import Evaluator
+from rlhf.tree.evaluator import Evaluator
 
 
 def _nobody_tokenizes(text: str) -> tuple[int, ...]:

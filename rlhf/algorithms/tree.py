@@ -21,7 +21,8 @@ from rlhf.records import (
     gathered,
 )
 from rlhf.tree import best_first, mcts
-from rlhf.tree.expansion import Evaluator, Grower
+from rlhf.tree.evaluator import Evaluator
+from rlhf.tree.expansion import Grower
 from rlhf.tree.nodes import Tree, chain
 from rlhf.tree.pairs import sibling_pairs
 from rlhf.tree.process_reward import ProcessReward

@@ -53,7 +53,7 @@ from rlhf.storage.ledger import Ledger
 from rlhf.storage.store import PreferenceStore, read_metrics
 from rlhf.tools.rollout import with_tools
 from rlhf.toys.games import read_game
-from rlhf.tree.expansion import Evaluator
+from rlhf.tree.evaluator import Evaluator
 from rlhf.watching.evaluation import (
     GameEvaluation,
     Heldout,

@@ -4,29 +4,17 @@ import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from rlhf.collecting.similarity import similarity
 from rlhf.collecting.truncated import Truncated
-from rlhf.records import Completion, Prompt, Said, Sampling, failures_of, said_of
+from rlhf.records import Completion, Said, Sampling, Verdict, failures_of, said_of
 from rlhf.seeds import derive_seed
 from rlhf.stages import Judge, Rollout
+from rlhf.tree.evaluator import Evaluator
 from rlhf.tree.nodes import Node, Tree
-from rlhf.tree.process_reward import ProcessReward
 from rlhf.tree.settings import StepValue, TreeSettings
 
 _NUMBER = re.compile(r"\d+")
-
-
-class Evaluator(Protocol):
-    """Says how promising partial answers are."""
-
-    name: str
-    """With its version, once it has been asked."""
-
-    async def confidence(self, prompt: Prompt, answer: Completion) -> float | None:
-        """From 0 to 1, of the answer so far; None if it cannot tell."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +102,10 @@ class Grower:
         answer = replace(tree.answer(node), stopped=not node.ended)
         if self.evaluator is not None:
             tree.num_evaluated += 1
-        if isinstance(self.evaluator, ProcessReward):
             node.confidence, verdict = await self.evaluator.opinion(tree.prompt, answer)
-            tree.judge = verdict.judge
-            tree.note(node, said_of(verdict, 0))
-            tree.member_failures = failures_of([tree, verdict])
-        elif self.evaluator is not None:
-            node.confidence = await self.evaluator.confidence(tree.prompt, answer)
+            if verdict is not None:
+                _take(tree, verdict)
+                tree.note(node, said_of(verdict, 0))
         if node.confidence is not None:
             # Less in deep trees, where outcomes are near (Xie et al. 2024, Section 2.1 and code).
             depth = node.parent.depth if node.parent else 0
@@ -156,10 +141,15 @@ class Grower:
             return [(0.0, Said())] * len(answers)
         tree.num_judged += len(asked)
         verdict = await self.judge.judge(tree.prompt, asked)
-        tree.judge = verdict.judge
-        tree.member_failures = failures_of([tree, verdict])
+        _take(tree, verdict)
         told = ((score, said_of(verdict, i)) for i, score in enumerate(verdict.scores))
         return [(0.0, Said()) if self._is_wrong(answer) else next(told) for answer in answers]
+
+
+def _take(tree: Tree, verdict: Verdict) -> None:
+    """Of the verdict, who judged, and who failed to."""
+    tree.judge = verdict.judge
+    tree.member_failures = failures_of([tree, verdict])
 
 
 def _fitted(step: Completion, left: int) -> Completion:

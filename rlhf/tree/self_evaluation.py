@@ -5,6 +5,7 @@ from collections.abc import Callable
 from rlhf.judges.questions.choosing import Chooser
 from rlhf.judges.questions.template import LABELS
 from rlhf.records import Completion, Prompt, transcript
+from rlhf.tree.evaluator import Opinion
 
 QUESTION = """\
 A task is shown below, and the beginning of an answer to it, which may break off after any step. \
@@ -29,12 +30,10 @@ SOLUTION = """
 
 
 class SelfEvaluation:
-    """`rlhf.tree.expansion.Evaluator`: how likely the policy says next that it is right so far.
+    """`rlhf.tree.evaluator.Evaluator`: how likely the policy says next that it is right so far.
 
     Xie et al. 2024 (arXiv 2405.00451, Section 2.1, Eq. 4), by the two letters' probabilities alone.
     """
-
-    name = "self_evaluation"
 
     def __init__(
         self, chooser: Chooser, see_solution: bool, clean: Callable[[str], str] = str
@@ -45,9 +44,9 @@ class SelfEvaluation:
         self._see_solution = see_solution
         self._clean = clean
 
-    async def confidence(self, prompt: Prompt, answer: Completion) -> float | None:
+    async def opinion(self, prompt: Prompt, answer: Completion) -> Opinion:
         found = await self._chooser.choose(self.question(prompt, answer.text), LABELS)
-        return None if found is None else 1 - found[0]
+        return Opinion(None if found is None else 1 - found[0])
 
     def question(self, prompt: Prompt, text: str) -> str:
         solution = ""

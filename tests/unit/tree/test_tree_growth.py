@@ -19,7 +19,8 @@ from rlhf.records import (
     Sampling,
 )
 from rlhf.storage.store import preference_rows
-from rlhf.tree.expansion import Evaluator, Grower
+from rlhf.tree.evaluator import Evaluator, Opinion
+from rlhf.tree.expansion import Grower
 from rlhf.tree.metrics import tree_metrics
 from rlhf.tree.nodes import Node, Tree
 from rlhf.tree.process_reward import ProcessReward
@@ -73,15 +74,13 @@ class Nothing:
 
 
 class Sure:
-    """`rlhf.tree.expansion.Evaluator`: always the same confidence."""
-
-    name = "sure@1"
+    """`rlhf.tree.evaluator.Evaluator`: always the same confidence."""
 
     def __init__(self, value: float | None) -> None:
         self.value = value
 
-    async def confidence(self, prompt: Prompt, answer: Completion) -> float | None:
-        return self.value
+    async def opinion(self, prompt: Prompt, answer: Completion) -> Opinion:
+        return Opinion(self.value)
 
 
 def line(text: str) -> Completion:
@@ -277,8 +276,8 @@ def test_an_outcome_is_added_to_what_the_evaluator_says() -> None:
 
 def test_an_answer_of_which_the_evaluator_is_silent_loses_nothing_by_that() -> None:
     class OnlySteps(Sure):
-        async def confidence(self, prompt: Prompt, answer: Completion) -> float | None:
-            return 0.75 if answer.stopped else None
+        async def opinion(self, prompt: Prompt, answer: Completion) -> Opinion:
+            return Opinion(0.75 if answer.stopped else None)
 
     tree = Tree.planted(PROMPT, 0)
     how = grower(Scripted(**steps()), OnlySteps(0.75))
@@ -426,10 +425,11 @@ def test_the_policys_question_shows_the_solution_only_if_it_may() -> None:
 
     chooser = Doubtful()
     asking = SelfEvaluation(chooser, see_solution=False)
-    assert asyncio.run(asking.confidence(PROMPT, completion("46+5\n"))) == pytest.approx(0.7)
+    said = asyncio.run(asking.opinion(PROMPT, completion("46+5\n")))
+    assert said == (pytest.approx(0.7), None)
     assert "12+34+5=" in chooser.asked and "46+5" in chooser.asked
     assert "51" not in chooser.asked
-    asyncio.run(SelfEvaluation(chooser, see_solution=True).confidence(PROMPT, completion("46")))
+    asyncio.run(SelfEvaluation(chooser, see_solution=True).opinion(PROMPT, completion("46")))
     assert "51" in chooser.asked
 
 
