@@ -13,8 +13,8 @@ from rlhf.chaos.comparing import differences
 from rlhf.chaos.settings import Settings
 from rlhf.chaos.striking import Broken, Ended, failures
 from rlhf.problems import InputError, RunFailed
+from rlhf.storage.disk import write_atomically
 from rlhf.storage.run_directory import read_summary
-from rlhf.storage.store import write_atomically
 
 
 class NoComparison(RunFailed):

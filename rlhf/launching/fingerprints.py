@@ -9,9 +9,9 @@ from typing import Any
 from rlhf.functions.source import content, located
 from rlhf.models.files import fingerprint
 from rlhf.problems import InputError
+from rlhf.storage.disk import write_atomically
 from rlhf.storage.reading import read_json
 from rlhf.storage.run_directory import flat
-from rlhf.storage.store import write_atomically
 
 INPUTS = "inputs.json"
 _OWN = ("run.", "tracking.", "cluster.", "hydra.")

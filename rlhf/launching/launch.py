@@ -22,7 +22,7 @@ from rlhf.launching.ruin import with_last_good
 from rlhf.launching.running import Setting, run
 from rlhf.problems import Collapsed, InputError, PolicyBroken, Stopped
 from rlhf.stages import Metrics
-from rlhf.storage.disk import writing
+from rlhf.storage.disk import write_atomically
 from rlhf.storage.run_directory import (
     CHECKPOINTS,
     CONFIG,
@@ -33,7 +33,6 @@ from rlhf.storage.run_directory import (
     last_of_finished,
     refuse_other_run,
 )
-from rlhf.storage.store import write_atomically
 from rlhf.watching.alerts import Alert
 from rlhf.watching.metrics import LOWER_IS_BETTER, headline
 from rlhf.watching.tracking import RunTracker
@@ -67,9 +66,8 @@ def launch(config: Config, overrides: list[str], name: str | None = None) -> flo
         ):
             plan = reservation.plan
             require_shared(plan, paths_by_role(config, directory, inputs.model_path))
-            with writing(directory):
-                write_atomically(directory / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
-                write_atomically(directory / OVERRIDES, yaml.safe_dump(overrides))
+            write_atomically(directory / CONFIG, yaml.safe_dump(plain(config), sort_keys=False))
+            write_atomically(directory / OVERRIDES, yaml.safe_dump(overrides))
             state = checkpoint.state if checkpoint else {}
             tracker = RunTracker(
                 directory,

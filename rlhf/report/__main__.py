@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from rlhf.problems import InputError
-from rlhf.storage.store import write_atomically
+from rlhf.storage.disk import DiskFailed, write_atomically
 
 
 def run(directory: Path, out: Path | None) -> Path:
@@ -21,8 +21,8 @@ def run(directory: Path, out: Path | None) -> Path:
     text = page(directory)
     try:
         write_atomically(file, text)
-    except OSError as error:
-        raise InputError([f"--out {file}: cannot be written: {error.strerror}"]) from error
+    except DiskFailed as error:
+        raise InputError([f"--out {error}"]) from error
     return file
 
 

@@ -18,8 +18,9 @@ import yaml
 from rlhf.judges.rates import CONFIRMED, MEMBER, OVERTURNED, Rates, rates_by_appeals
 from rlhf.launching.command_line import told
 from rlhf.problems import InputError
+from rlhf.storage.disk import write_atomically
 from rlhf.storage.run_directory import CONFIG
-from rlhf.storage.store import read_metrics, write_atomically
+from rlhf.storage.store import read_metrics
 
 KEYS = ("run", "member", "output")
 Z = 1.96

@@ -21,7 +21,8 @@ from rlhf.launching.command_line import told
 from rlhf.problems import InputError, some
 from rlhf.records import PROMPT_MESSAGES
 from rlhf.reward.labels import strength
-from rlhf.storage.store import read, write_atomically
+from rlhf.storage.disk import write_atomically
+from rlhf.storage.store import read
 
 KEYS = ("data", "judges", "run", "members", "output")
 

@@ -20,7 +20,8 @@ import numpy as np
 
 from rlhf.launching.command_line import told
 from rlhf.problems import InputError
-from rlhf.storage.store import read, write_atomically
+from rlhf.storage.disk import write_atomically
+from rlhf.storage.store import read
 
 KEYS = ("run", "data", "members", "output")
 CHOSEN, REJECTED, STRENGTH = "chosen_parts", "rejected_parts", "strength"

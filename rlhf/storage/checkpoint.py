@@ -14,10 +14,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rlhf.problems import InputError
-from rlhf.storage.disk import DiskFailed, require_room, size_of, writing
+from rlhf.storage.disk import (
+    DiskFailed,
+    fsync,
+    require_room,
+    size_of,
+    write_atomically,
+    writing,
+)
 from rlhf.storage.ledger import Ledger
 from rlhf.storage.reading import read_json
-from rlhf.storage.store import fsync, write_atomically
 
 MANIFEST = "manifest.json"
 STATE = "state.json"

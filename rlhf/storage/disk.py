@@ -68,6 +68,31 @@ def append(path: Path, text: str, sync: bool = True) -> None:
             raise
 
 
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces the file, which is old or new at any time, never half, and on disk on return.
+
+    Raises DiskFailed.
+    """
+    unfinished = path.with_name(f"{path.name}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+        fsync(path.parent)
+
+
+def fsync(path: Path) -> None:
+    """Of a file, what it holds, and of a folder, the names in it, are on disk on return."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def size_of(folder: Path) -> int:
     """In bytes, of all its files."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlhf.storage.disk import append
-from rlhf.storage.store import write_atomically
+from rlhf.storage.disk import append, write_atomically
 
 LEDGER = "ledger.json"
 """In a checkpoint."""

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from rlhf.problems import InputError, one_line
 from rlhf.records import PROMPT_MESSAGES, USER, Collected, Completion, Said, said_of
-from rlhf.storage.disk import append, writing
+from rlhf.storage.disk import append, fsync, write_atomically, writing
 
 _SIDE_TYPES = {
     "": pa.string(),
@@ -129,15 +129,6 @@ def delete_rounds(directory: Path, first: int) -> None:
         number = path.stem.removeprefix("round_")
         if path.suffix == ".tmp" or (number.isdigit() and int(number) >= first):
             path.unlink()
-
-
-def fsync(path: Path) -> None:
-    """Of a file, what it holds, and of a folder, the names in it, are on disk on return."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def round_files(directory: Path) -> list[Path]:
@@ -264,8 +255,7 @@ class MetricsLog:
         return read_metrics(self._path)
 
     def _replace(self, records: Sequence[Mapping[str, Any]]) -> None:
-        with writing(self._path):
-            write_atomically(self._path, "".join(map(_line, records)))
+        write_atomically(self._path, "".join(map(_line, records)))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -288,18 +278,6 @@ def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
     if not isinstance(record, dict) or type(record.get("round")) is not int:
         raise InputError([f"{path}: is damaged in line {number} (no round of a run)"])
     return record
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces the file, which is old or new at any time, never half, and on disk on return."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.tmp")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
-    fsync(path.parent)
 
 
 def _line(record: Mapping[str, Any]) -> str:

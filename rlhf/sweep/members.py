@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlhf.launching.command_line import in_words, report, typed_overrides
 from rlhf.problems import InputError, RunFailed
+from rlhf.storage.disk import write_atomically
 from rlhf.storage.run_directory import OVERRIDES, claimed
 
 MEMBERS = "members"
@@ -169,6 +170,4 @@ def _directory(sweep_dir: str) -> Path:
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:
-    from rlhf.storage.store import write_atomically  # others read it meanwhile
-
-    write_atomically(path, json.dumps(record, indent=1))
+    write_atomically(path, json.dumps(record, indent=1))  # others read it meanwhile

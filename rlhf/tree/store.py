@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlhf.records import Collected, Prompt
-from rlhf.storage.disk import append, writing
-from rlhf.storage.store import delete_rounds, prepare_table, write_atomically
+from rlhf.storage.disk import append, write_atomically
+from rlhf.storage.store import delete_rounds, prepare_table
 from rlhf.tree.nodes import JUDGED, Tree, searched
 
 TREES = "trees"
@@ -132,9 +132,8 @@ class TreeStore:
         self._rewrite()
 
     def _rewrite(self) -> None:
-        with writing(self._journal):
-            text = "".join(json.dumps(one) + "\n" for one in self._unfinished)
-            write_atomically(self._journal, text)
+        text = "".join(json.dumps(one) + "\n" for one in self._unfinished)
+        write_atomically(self._journal, text)
 
 
 def round_files(directory: Path) -> list[Path]:

@@ -17,8 +17,7 @@ from rlhf.problems import InputError, some
 from rlhf.records import Comparison, Completion, Judgement, Prompt, Sampling, Verdict
 from rlhf.seeds import derive_seed
 from rlhf.stages import Judge, Metrics, Rollout
-from rlhf.storage.disk import writing
-from rlhf.storage.store import write_atomically
+from rlhf.storage.disk import write_atomically
 from rlhf.toys.games import KnownGame, exploitability, exploitability_interval, nash_gap
 from rlhf.watching.metrics import (
     Group,
@@ -49,8 +48,7 @@ class Heldout:
         if self.initial is None or self.initial.exists():
             return
         texts = {one.prompt_id: None if one.failure else one.text for (one, *_) in drawn}
-        with writing(self.initial):
-            write_atomically(self.initial, json.dumps(texts, indent=1) + "\n")
+        write_atomically(self.initial, json.dumps(texts, indent=1) + "\n")
 
     @property
     def greedy(self) -> Sampling:

@@ -13,8 +13,8 @@ from rich.console import Console
 from rlhf.config.run import OnCollapse, TrackingConfig
 from rlhf.problems import Collapsed
 from rlhf.records import Collected
-from rlhf.storage.disk import Ballast, DiskFailed, writing
-from rlhf.storage.store import MetricsLog, write_atomically
+from rlhf.storage.disk import Ballast, DiskFailed, write_atomically
+from rlhf.storage.store import MetricsLog
 from rlhf.watching.alerts import Alert, Alerts
 from rlhf.watching.metrics import run_summary
 from rlhf.watching.sample_tables import sample_tables
@@ -151,8 +151,7 @@ class RunTracker:
         people are told what would stand there."""
         self._ballast.drop()
         try:
-            with writing(file := self._directory / "summary.json"):
-                write_atomically(file, text)
+            write_atomically(self._directory / "summary.json", text)
         except DiskFailed as error:
             self.note(f"{error}; it would say {json.dumps(json.loads(text)['status'])}")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rlhf.judges.programs.answers import bare, programs, without_comments
 from rlhf.problems import InputError
-from rlhf.storage.store import write_atomically
+from rlhf.storage.disk import DiskFailed, write_atomically
 
 CRITERION = "Does it what was asked, without errors?"
 GIT_S = 120.0
@@ -157,7 +157,7 @@ def main() -> None:
     try:
         rows = pairs(asked)
         write_atomically(asked.out, "".join(json.dumps(row) + "\n" for row in rows))
-    except (InputError, OSError, re.error) as error:
+    except (InputError, DiskFailed, OSError, re.error) as error:
         for problem in error.problems if isinstance(error, InputError) else [str(error)]:
             print(f"error: {problem}", file=sys.stderr)
         sys.exit(2)

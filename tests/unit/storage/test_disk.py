@@ -15,7 +15,13 @@ import torch
 
 from rlhf.storage import disk
 from rlhf.storage.checkpoint import RoundCheckpoints, complete_names, newest_checkpoint
-from rlhf.storage.disk import DiskFailed, append, replaced_folder, require_room
+from rlhf.storage.disk import (
+    DiskFailed,
+    append,
+    replaced_folder,
+    require_room,
+    write_atomically,
+)
 from rlhf.storage.ledger import Journal, Ledger
 from rlhf.storage.store import MetricsLog, PreferenceStore, read_metrics, round_files
 from rlhf.storage.tensor_files import TensorWriter
@@ -41,6 +47,17 @@ def test_a_line_is_there_whole_or_not_at_all(tmp_path):
         append(file, "a line that is too long\n")
     append(file, "two\n")
     assert file.read_text() == "one\ntwo\n"
+
+
+def test_a_file_is_the_old_one_where_there_is_no_room_for_the_new(tmp_path):
+    file = tmp_path / "made" / "summary.json"
+    write_atomically(file, "old")
+    with full(10), pytest.raises(DiskFailed, match=f"{file}: cannot be written .File too large; "):
+        write_atomically(file, "new, and too long")
+    assert file.read_text() == "old"
+    write_atomically(file, "new")
+    assert [path.name for path in file.parent.iterdir()] == ["summary.json"]
+    assert file.read_text() == "new"
 
 
 def test_a_metrics_log_can_be_read_after_its_disk_was_full(tmp_path):
