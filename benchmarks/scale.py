@@ -354,7 +354,7 @@ async def stages(world: World, directory: Path) -> dict[str, float]:
     directory.mkdir(parents=True, exist_ok=True)
     pieces: dict[str, Callable[[], object]] = {
         "metrics": lambda: collection_metrics(collected, 0),
-        "store": lambda: PreferenceStore(directory).write(0, collected),
+        "store": lambda: PreferenceStore(directory).prepare(0, collected)(),
         "pickle_batch": lambda: len(pickle.dumps(batch, 5)),
     }
     found = {}

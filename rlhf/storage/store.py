@@ -67,13 +67,9 @@ class PreferenceStore:
         if first_round is not None:
             delete_rounds(self._directory, first_round)
 
-    def write(self, round: int, collected: Sequence[Collected]) -> None:
-        """Writes one round's file, complete or not at all; the same input gives the same bytes. It
-        is on disk when this returns."""
-        self.prepare(round, collected)()
-
     def prepare(self, round: int, collected: Sequence[Collected]) -> Callable[[], None]:
-        """As `write`, but the file gets its name when what is returned is called.
+        """Writes one round's file, complete or not at all; the same input gives the same bytes. It
+        is on disk, and gets its name when what is returned is called.
 
         Raises DiskFailed.
         """

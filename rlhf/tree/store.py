@@ -115,12 +115,9 @@ class TreeStore:
         self._unfinished.append(record)
         append(self._journal, json.dumps(record) + "\n", sync=False)
 
-    def write(self, round: int, collected: Sequence[Collected]) -> None:
-        """Moves the round's trees from the journal into a file of their own."""
-        self.prepare(round, collected)()
-
     def prepare(self, round: int, collected: Sequence[Collected]) -> Callable[[], None]:
-        """As `write`, once what is returned is called."""
+        """Moves the round's trees from the journal into a file of their own, once what is returned
+        is called."""
         rows = [{"round": round, **tree.record()} for tree in searched(collected)]
         path = self._directory / f"round_{round:06d}.parquet"
         name = prepare_table(path, SCHEMA, [rows])

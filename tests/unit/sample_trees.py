@@ -82,6 +82,6 @@ def write_run(directory: Path) -> None:
     for round, ids in enumerate((["12+34", "1+2"], ["12+34", "11+22"])):
         made = [small(id, seed=round) for id in ids]
         done = [collected(tree, pair_of(tree)) for tree in made]
-        preferences.write(round, done)
-        trees.write(round, done)
+        preferences.prepare(round, done)()
+        trees.prepare(round, done)()
     trees.add(small("9+9", seed=2))

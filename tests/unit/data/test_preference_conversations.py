@@ -124,7 +124,7 @@ def test_a_run_s_own_preferences_keep_their_conversations(tmp_path):
         return Collected(prompt, tuple(sides), None, (preference,), ())
 
     store = PreferenceStore(tmp_path)
-    store.write(0, [collected("a", "s", "u1", "a1", "u2"), collected("b", "u3")])
+    store.prepare(0, [collected("a", "s", "u1", "a1", "u2"), collected("b", "u3")])()
     config = PreferenceFilesConfig(path=str(tmp_path), heldout_path=str(tmp_path))
     examples = read_examples(config).train
     assert [example.messages for example in examples] == [

@@ -235,7 +235,7 @@ def test_the_preferences_of_a_run_go_on_from_their_prefix(command, tmp_path):
     # The steps alone say nothing: what is right depends on how the answer begins.
     one = [collected(n, "+\n", "a\n", "b\n") for n in range(20)]
     other = [collected(n, "-\n", "b\n", "") for n in range(20, 40)]
-    store.write(0, [*one, *other])
+    store.prepare(0, [*one, *other])()
     path = f"data.path={tmp_path}/run"
     assert command(*STEPS, path, "data.heldout_share=0.3", "epochs=20", "batch_size=8")[0] == 0
     written = record(tmp_path)

@@ -80,9 +80,9 @@ def test_a_journal_likewise(tmp_path):
 
 def test_preferences_are_complete_or_absent(tmp_path):
     store = PreferenceStore(tmp_path)
-    store.write(0, [])
+    store.prepare(0, [])()
     with full(100), pytest.raises(DiskFailed, match=r"round_000001.parquet: cannot be written"):
-        store.write(1, [])
+        store.prepare(1, [])()
     assert [path.name for path in (tmp_path / "preferences").iterdir()] == ["round_000000.parquet"]
     assert len(round_files(tmp_path)) == 1
 

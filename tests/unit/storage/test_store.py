@@ -63,22 +63,22 @@ def test_a_round_has_its_name_when_it_is_kept_and_not_before(tmp_path, collected
 
 def test_what_is_written_in_pieces_is_read_as_one(tmp_path, collected, monkeypatch):
     others = [replace(collected, prompt=replace(PROMPT, answer=str(i))) for i in range(5)]
-    PreferenceStore(tmp_path / "whole").write(0, others)
+    PreferenceStore(tmp_path / "whole").prepare(0, others)()
     monkeypatch.setattr(store, "PIECE_BYTES", 20)
-    PreferenceStore(tmp_path / "pieces").write(0, others)
+    PreferenceStore(tmp_path / "pieces").prepare(0, others)()
     (file,) = store.round_files(tmp_path / "pieces")
     assert pq.ParquetFile(file).num_row_groups == 5
     assert store.read(tmp_path / "pieces") == store.read(tmp_path / "whole")
 
 
 def test_a_round_of_nothing_has_a_file(tmp_path):
-    PreferenceStore(tmp_path).write(0, [])
+    PreferenceStore(tmp_path).prepare(0, [])()
     (file,) = store.round_files(tmp_path)
     assert pq.read_table(file).schema == store.SCHEMA and store.read(tmp_path).num_rows == 0
 
 
 def test_every_preference_is_kept_with_its_provenance(tmp_path: Path, collected: Collected) -> None:
-    PreferenceStore(tmp_path).write(7, [collected])
+    PreferenceStore(tmp_path).prepare(7, [collected])()
     assert [path.name for path in (tmp_path / "preferences").iterdir()] == ["round_000007.parquet"]
     trained, *_ = store.read(tmp_path).to_pylist()
     assert trained == {
@@ -121,7 +121,7 @@ def test_parts_and_reasons_stand_beside_the_scores_that_they_explain(
 ) -> None:
     parts = {"right": (1.0, 0.0, 1.0, None), "short": (0.5, 0.25, None, float("inf"))}
     verdict = Judgement((1.0, 0.25, 1.0, None), "panel@1", parts, ("", "off by 9\ud800", "", ""))
-    PreferenceStore(tmp_path).write(0, [replace(collected, judgement=verdict)])
+    PreferenceStore(tmp_path).prepare(0, [replace(collected, judgement=verdict)])()
     trained, tie, cut, short = store.read(tmp_path).to_pylist()
     assert json.loads(trained["chosen_parts"]) == {"right": 1.0, "short": 0.5}
     assert (trained["chosen_reason"], trained["rejected_reason"]) == (None, "off by 9?")
@@ -141,7 +141,7 @@ def test_parts_and_reasons_are_one_per_completion(parts, reasons, told) -> None:
 
 def test_a_single_turn_is_kept_once_and_older_files_are_read(tmp_path, collected):
     single = replace(PROMPT, messages=PROMPT.messages[1:])
-    PreferenceStore(tmp_path).write(0, [replace(collected, prompt=single)])
+    PreferenceStore(tmp_path).prepare(0, [replace(collected, prompt=single)])()
     assert store.read(tmp_path)["prompt_messages"].null_count == 4
     (file,) = store.round_files(tmp_path)
     pq.write_table(pq.read_table(file).drop_columns("prompt_messages"), file)
@@ -149,7 +149,7 @@ def test_a_single_turn_is_kept_once_and_older_files_are_read(tmp_path, collected
 
 
 def test_what_was_dropped_is_kept_with_why(tmp_path: Path, collected: Collected) -> None:
-    PreferenceStore(tmp_path).write(0, [collected])
+    PreferenceStore(tmp_path).prepare(0, [collected])()
     _, tie, cut, short = store.read(tmp_path).to_pylist()
     assert (tie["dropped"], tie["chosen_sample"], tie["rejected_sample"]) == ("tie", 0, 2)
     assert (tie["margin"], tie["weight"], tie["judge"]) == (0.0, None, "verifier/integer@1")
@@ -161,8 +161,8 @@ def test_what_was_dropped_is_kept_with_why(tmp_path: Path, collected: Collected)
 def test_all_rounds_are_read_in_order(tmp_path: Path, collected: Collected) -> None:
     kept = PreferenceStore(tmp_path)
     for round in (10, 2, 0):
-        kept.write(round, [collected])
-    kept.write(3, [])
+        kept.prepare(round, [collected])()
+    kept.prepare(3, [])()
     assert store.read(tmp_path)["round"].unique().to_pylist() == [0, 2, 10]
 
 
@@ -177,7 +177,7 @@ def test_a_run_that_goes_on_leaves_no_file_of_later_rounds(
 ) -> None:
     """As where it is resumed to fewer rounds than it had done, and never writes them anew."""
     for number in (0, 4, 5, 6, 1_000_000):
-        PreferenceStore(tmp_path).write(number, [collected])
+        PreferenceStore(tmp_path).prepare(number, [collected])()
     (tmp_path / "preferences/round_000002.tmp").write_text("cut off")
     (tmp_path / "preferences/notes.txt").write_text("mine")
     PreferenceStore(tmp_path, 5)
@@ -202,7 +202,7 @@ def flushed(monkeypatch) -> list[str]:
 def test_a_round_is_on_disk_when_it_is_written(
     tmp_path: Path, collected: Collected, flushed: list[str]
 ) -> None:
-    PreferenceStore(tmp_path).write(7, [collected])
+    PreferenceStore(tmp_path).prepare(7, [collected])()
     assert flushed == ["round_000007.tmp", "preferences"]
     log = MetricsLog(tmp_path / "metrics.jsonl")
     assert flushed[2:] == ["metrics.jsonl.tmp", tmp_path.name]
@@ -212,7 +212,7 @@ def test_a_round_is_on_disk_when_it_is_written(
 
 def test_the_same_round_gives_the_same_bytes(tmp_path: Path, collected: Collected) -> None:
     for directory in (tmp_path / "one", tmp_path / "two"):
-        PreferenceStore(directory).write(0, [collected, collected])
+        PreferenceStore(directory).prepare(0, [collected, collected])()
     one, two = (path.read_bytes() for path in tmp_path.rglob("*.parquet"))
     assert one == two
 
@@ -223,7 +223,7 @@ def test_a_score_that_is_missing_from_a_group_is_an_error(
     short = Judgement(collected.judgement.scores[:-1], collected.judgement.judge)
     wrong = Collected(PROMPT, collected.completions, short, (), collected.dropped)
     with pytest.raises(ValueError, match="shorter"):
-        PreferenceStore(tmp_path).write(0, [wrong])
+        PreferenceStore(tmp_path).prepare(0, [wrong])()
     assert not list(tmp_path.rglob("*.parquet"))
 
 
@@ -310,11 +310,11 @@ def test_an_id_is_no_path(tmp_path: Path, collected: Collected, id: str) -> None
     """Ids are the user's data's own; nothing on disk has its name from one."""
     directory = tmp_path / "runs" / "one"
     named = replace(collected, prompt=replace(collected.prompt, id=id))
-    PreferenceStore(directory).write(7, [named])
+    PreferenceStore(directory).prepare(7, [named])()
     assert {row["prompt_id"] for row in store.read(directory).to_pylist()} == {id}
     trees = TreeStore(directory, 0)
     trees.add(Tree.planted(named.prompt, 3))
-    trees.write(7, [replace(named, tree=Tree.planted(named.prompt, 4))])
+    trees.prepare(7, [replace(named, tree=Tree.planted(named.prompt, 4))])()
     assert TreeStore(directory, 7).find(named.prompt, 3) is not None
     Ledger(directory).journal("asked", "ids").note(7, [id])
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}

@@ -175,7 +175,7 @@ def test_of_many_siblings_the_least_visited_are_left_out(tmp_path, show):
     tree = Tree.planted(prompt("wide"), 0)
     for number in range(12):
         grown(tree, tree.root, f"step-{number}", visits=number, q=0.0)
-    TreeStore(tmp_path, 0).write(0, [collected(tree)])
+    TreeStore(tmp_path, 0).prepare(0, [collected(tree)])()
     shown = show(tmp_path, "wide")
     assert [n for n in range(12) if f"step-{n} " in shown] == [6, 7, 8, 9, 10, 11]
     assert "… 6 more" in shown and "6 left out" in shown
@@ -194,7 +194,7 @@ def test_a_deep_tree_fits_into_the_terminal(tmp_path, show, monkeypatch):
     node = tree.root
     for _ in range(20):
         node = grown(tree, node, "a step of many words\n", 1, 0.5, on_path=True)
-    TreeStore(tmp_path, 0).write(0, [collected(tree)])
+    TreeStore(tmp_path, 0).prepare(0, [collected(tree)])()
     lines = show(tmp_path, "deep").splitlines()
     assert sum("0.50" in line for line in lines) == 20
     assert max(len(line.rstrip()) for line in lines) <= 80

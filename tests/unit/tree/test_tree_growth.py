@@ -570,7 +570,7 @@ def test_what_a_tool_wrote_is_found_again(tmp_path) -> None:
     store = TreeStore(tmp_path, 0)
     store.add(tree)
     journaled = TreeStore(tmp_path, 0).find(PROMPT, 9)
-    store.write(0, [Collected(PROMPT, (), None, (), (), tree)])
+    store.prepare(0, [Collected(PROMPT, (), None, (), (), tree)])()
     for found in (journaled, TreeStore(tmp_path, 0).find(PROMPT, 9)):
         assert found.record() == tree.record()
         assert found.answer(found.nodes[2]) == tree.answer(last)
@@ -580,7 +580,7 @@ def test_a_run_of_another_length_has_other_policies_and_searches_anew(tmp_path) 
     how = grower(Scripted(**steps()))
     store = TreeStore(tmp_path, 0, num_rounds=70)
     search = TreeSearch(how, how.config, store)
-    store.write(0, [asyncio.run(search.collect(Asked(PROMPT, 9)))])
+    store.prepare(0, [asyncio.run(search.collect(Asked(PROMPT, 9)))])()
     asyncio.run(search.collect(Asked(PROMPT, 10)))
     same = TreeStore(tmp_path, 0, num_rounds=70)
     assert same.find(PROMPT, 9) and same.find(PROMPT, 10)
@@ -594,7 +594,7 @@ def test_a_written_round_leaves_the_journal_and_is_found_if_it_may_be_asked_agai
     how = grower(Scripted(**steps()))
     search = TreeSearch(how, how.config, store)
     done, ahead = (asyncio.run(search.collect(Asked(PROMPT, seed))) for seed in (9, 10))
-    store.write(4, [done])
+    store.prepare(4, [done])()
     assert [record["seed"] for record in unfinished(tmp_path)] == [10]
     assert TreeStore(tmp_path, 4).find(PROMPT, 9).record() == done.tree.record()
     assert TreeStore(tmp_path, 5).find(PROMPT, 9) is None
