@@ -3,18 +3,15 @@
 from pathlib import Path
 
 from rlhf.problems import Collapsed, PolicyBroken
-from rlhf.storage.checkpoint import complete_names, last_before
-
-ANY = 10**6
-"""More rounds than any checkpoint has."""
+from rlhf.storage.checkpoint import complete_names, last_sound
 
 
 def with_last_good(broken: BaseException, checkpoints: Path) -> PolicyBroken:
     """The same, in words that name the last checkpoint from before it; of a group, the first."""
     while isinstance(broken, BaseExceptionGroup):
         broken = broken.exceptions[0]
-    since = broken.since if isinstance(broken, Collapsed) else ANY
-    good = last_before(checkpoints, since)
+    since = broken.since if isinstance(broken, Collapsed) else None
+    good = last_sound(checkpoints, before=since)
     if good is None:
         return PolicyBroken(f"{broken}; no checkpoint is from before that: begin anew")
     later = [name for name in complete_names(checkpoints) if name > good.name]

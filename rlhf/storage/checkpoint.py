@@ -159,10 +159,13 @@ def complete_names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.glob("round_*") if path.is_dir())
 
 
-def last_before(directory: Path, num_rounds: int) -> Path | None:
-    """The newest checkpoint of fewer rounds that is complete, and matches its manifest."""
-    older = [name for name in complete_names(directory) if name < _name(num_rounds)]
-    return next((directory / one for one in reversed(older) if _is_sound(directory / one)), None)
+def last_sound(directory: Path, before: int | None = None) -> Path | None:
+    """The newest checkpoint that is complete, and matches its manifest; of fewer rounds than
+    `before`, if that is given."""
+    names = complete_names(directory)
+    if before is not None:
+        names = [name for name in names if name < _name(before)]
+    return next((directory / one for one in reversed(names) if _is_sound(directory / one)), None)
 
 
 def verify(directory: Path) -> None:
