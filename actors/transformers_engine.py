@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache, StopStringCriteria
 
 from actors.buckets import Bucket
+from actors.cache import roomy_cache
 from actors.engine import Draft, Drafts, GenerationRequest
 from rlhf.collecting.dispatch import Failure
 from rlhf.config.models import DType, Lora, TransformersRolloutConfig
@@ -151,7 +152,7 @@ class TransformersEngine:
             ids[i, width - len(request.token_ids) :] = torch.tensor(request.token_ids)
             attention[i, width - len(request.token_ids) :] = 1
         ids, attention = ids.to(self._device), attention.to(self._device)
-        cache = DynamicCache()
+        cache = roomy_cache()
         logits = model(
             input_ids=ids,
             attention_mask=attention,
