@@ -3,10 +3,11 @@
 A tree holds rows whose sequences begin alike: each token stands in it once, under all that comes
 before it, at the position of its depth, and sees itself and what is above it. A completion token's
 log-probability is read off the logits of the token before it; the last token of a row is never
-read, so it is not in the tree.
+read, so it is not in the tree. Small trees stand side by side in a line, where padding would be:
+none sees another.
 
-Dimensions: R rows, C completion tokens, B trees, T tokens of the largest tree, N places whose
-logits are asked for, V vocabulary, E completion tokens of all rows.
+Dimensions: R rows, C completion tokens, B lines of trees, T tokens of the largest tree, N places
+whose logits are asked for, V vocabulary, E completion tokens of all rows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -49,17 +50,19 @@ class Packing:
 
     def trees(self, rows: Sequence[Tokens]) -> list["Tree"]:
         """The rows in trees, each row in one; a row joins where that is less work than its own."""
-        order = sorted(range(len(rows)), key=lambda i: ((*rows[i].prompt, *rows[i].completion), i))
+        whole = [_all_tokens(row) for row in rows]
+        order = sorted(range(len(rows)), key=lambda i: (whole[i].tolist(), i))
         found: list[Tree] = []
         last = np.empty(0, dtype=np.int64)
         for i in order:
-            tokens = _read(rows[i])
+            tokens, before = _read(whole[i]), len(rows[i].prompt) - 1
             shared = _shared(last, tokens)
             if found and self._pays(found[-1].num_tokens, len(tokens), shared):
                 tree = found[-1]
-                found[-1] = Tree((*tree.rows, i), tree.num_tokens + len(tokens) - shared)
+                num_tokens = tree.num_tokens + len(tokens) - shared
+                found[-1] = Tree((*tree.rows, i), num_tokens, min(tree.num_before, before))
             else:
-                found.append(Tree((i,), len(tokens)))
+                found.append(Tree((i,), len(tokens), before))
             last = tokens
         return found
 
@@ -78,16 +81,36 @@ class Tree(NamedTuple):
     rows: tuple[int, ...]
     """In the order of their tokens, so that each shares most with the one before it."""
     num_tokens: int
+    num_before: int
+    """Of those, at its beginning, whose logits nobody asks for."""
+
+
+def lines_of(trees: Sequence[Tree]) -> list[list[Tree]]:
+    """The trees side by side, as many in a line as fit beside each other in the width of the
+    largest; each by itself if that would ask for more logits."""
+    widest = max(tree.num_tokens for tree in trees)
+    lines: list[list[Tree]] = []
+    rooms: list[int] = []
+    for tree in sorted(trees, key=lambda tree: (-tree.num_tokens, tree.rows)):
+        line = next((b for b, room in enumerate(rooms) if tree.num_tokens <= room), None)
+        if line is None:
+            lines.append([tree])
+            rooms.append(widest - tree.num_tokens)
+        else:
+            lines[line].append(tree)
+            rooms[line] -= tree.num_tokens
+    kept = max(tree.num_tokens - tree.num_before for tree in trees)
+    return lines if len(lines) * widest <= len(trees) * kept else [[tree] for tree in trees]
 
 
 class PackedTokens(NamedTuple):
-    """Trees ready for a forward pass, padded on the left."""
+    """Lines of trees ready for a forward pass, padded on the left."""
 
     input_ids_BT: Tensor
     visible_BTT: Tensor
     position_ids_BT: Tensor
     num_kept: int
-    """Logits are asked for at so many last places of each tree."""
+    """Logits are asked for at so many last places of each line."""
     node_E: Tensor
     """On the CPU, ascending: the place among the `B x num_kept` whose logits give a token."""
     target_E: Tensor
@@ -101,23 +124,27 @@ def pack(
 ) -> PackedTokens:
     """Trees of `rows`, each row in one of them; of completions, what was only observed has no
     log-probability, and what is emphasised has its weight."""
+    lines = lines_of(trees)
     largest_T = max(tree.num_tokens for tree in trees)
     if torch.device(device).type == "cuda":
         largest_T = -(-largest_T // 8) * 8  # the quick kernels take masks of such widths alone
     width_C = max(len(row.completion) for row in rows)
-    ids = np.zeros((len(trees), largest_T), dtype=np.int64)
+    ids = np.zeros((len(lines), largest_T), dtype=np.int64)
     positions = np.zeros_like(ids)
-    visible = np.zeros((len(trees), largest_T, largest_T), dtype=bool)
+    visible = np.zeros((len(lines), largest_T, largest_T), dtype=bool)
     nodes = np.zeros((len(rows), width_C), dtype=np.int64)
     first = largest_T - 1
-    for b, tree in enumerate(trees):
-        start = largest_T - tree.num_tokens
+    for b, line in enumerate(lines):
+        start = largest_T - sum(tree.num_tokens for tree in line)
         np.fill_diagonal(visible[b, :start, :start], True)  # padding sees itself, lest it be nan
-        for i, path in _grow([rows[i] for i in tree.rows], ids[b], positions[b], visible[b], start):
-            row = rows[tree.rows[i]]
-            before = path[len(row.prompt) - 1 :][: len(row.completion)]
-            nodes[tree.rows[i], : len(before)] = b * largest_T + before
-            first = min(first, *before[:1])
+        for tree in line:
+            inside = [rows[i] for i in tree.rows]
+            paths = _grow(inside, ids[b], positions[b], visible[b], start)
+            for i, row, path in zip(tree.rows, inside, paths, strict=True):
+                before = path[len(row.prompt) - 1 :][: len(row.completion)]
+                nodes[i, : len(before)] = b * largest_T + before
+                first = min(first, *before[:1])
+            start += tree.num_tokens
     has, weight = counted(rows, width_C)
     num_kept = largest_T - first
     places_E = nodes[has]
@@ -183,11 +210,11 @@ def _gather(logits_NV: Tensor, node_E: Tensor, target_E: Tensor) -> Tensor:
 
 def _grow(
     rows: Sequence[Tokens], ids: Any, positions: Any, visible: Any, start: int
-) -> Iterator[tuple[int, Any]]:
-    """Fills one tree's arrays from `start` on; yields each row with the places of its tokens."""
+) -> Iterator[Any]:
+    """Fills in one tree from `start` on; yields the places of each row's tokens."""
     last = path = np.empty(0, dtype=np.int64)
-    for i, row in enumerate(rows):
-        tokens = _read(row)
+    for row in rows:
+        tokens = _read(_all_tokens(row))
         shared = _shared(last, tokens)
         end = start + len(tokens) - shared
         ids[start:end] = tokens[shared:]
@@ -195,13 +222,16 @@ def _grow(
         visible[start:end, path[:shared]] = True
         visible[start:end, start:end] = np.tri(end - start, dtype=bool)
         path = np.concatenate([path[:shared], np.arange(start, end)])
-        yield i, path
+        yield path
         last, start = tokens, end
 
 
-def _read(row: Tokens) -> Any:
-    """The tokens of a row that a model must read: all but the last."""
-    tokens = np.array([*row.prompt, *row.completion], dtype=np.int64)
+def _all_tokens(row: Tokens) -> Any:
+    return np.concatenate([row.prompt, row.completion], dtype=np.int64)
+
+
+def _read(tokens: Any) -> Any:
+    """Of a row's tokens those that a model must read: all but the last."""
     return tokens[: max(1, len(tokens) - 1)]
 
 

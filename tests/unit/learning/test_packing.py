@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from rlhf.learning import packing
-from rlhf.learning.packing import UNLIMITED, Packing, pack
+from rlhf.learning.packing import UNLIMITED, Packing, lines_of, pack
 from rlhf.learning.reading import CannotPack, RowReader, find_packing, row_logprobs
 from rlhf.models.batching import Shape
 from rlhf.records import Tokens
@@ -100,6 +100,34 @@ def test_a_row_joins_only_where_attention_does_not_cost_more_than_is_saved():
 def test_little_in_common_is_not_worth_a_mask():
     rows = [Tokens((1, 2), (3,) * 9), Tokens((1, 2), (4,) * 9)]
     assert [tree.rows for tree in WIDE.trees(rows)] == [(0,), (1,)]
+
+
+# --- lines --------------------------------------------------------------------------------------
+
+
+def test_small_trees_stand_side_by_side_where_padding_would_be():
+    rows = [Tokens((1, 2), (3, 4, 5, 6)), Tokens((7,), (8, 9, 7)), Tokens((9, 9), (1,))]
+    packed = pack(rows, WIDE.trees(rows))
+    # Their trees are 5, 3 and 2 tokens: two lines without padding.
+    assert packed.input_ids_BT.tolist() == [[1, 2, 3, 4, 5], [7, 8, 9, 9, 9]]
+    assert packed.position_ids_BT.tolist() == [[0, 1, 2, 3, 4], [0, 1, 2, 0, 1]]
+    assert packed.visible_BTT[1].int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [0, 0, 0, 1, 0],
+        [0, 0, 0, 1, 1],
+    ]
+    assert packed.num_kept == 5
+    assert packed.node_E.tolist() == [1, 2, 3, 4, 5, 6, 7, 9]
+    assert packed.target_E.tolist() == [3, 4, 5, 6, 8, 9, 7, 1]
+
+
+def test_trees_share_no_line_if_that_asks_for_more_logits():
+    rows = [Tokens((1,) * 9, (2,)), Tokens((3,) * 4, (4,)), Tokens((5,) * 4, (6,))]
+    trees = WIDE.trees(rows)
+    # Each asks for one of its tokens' logits, three in all; side by side, for all nine of a line.
+    assert lines_of(trees) == [[tree] for tree in trees]
 
 
 # --- numbers ------------------------------------------------------------------------------------
