@@ -1,12 +1,12 @@
 """Frozen policies that the loss compares with, looked up before the first update of a round."""
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rlhf.models.batching import unique
 from rlhf.objectives.base import ObjectiveConfig
-from rlhf.records import Collected, PreferenceBatch, SidePair, SideTokens, Tokens
+from rlhf.records import Collected, PreferenceBatch, SidePair, SideTokens, Tokens, rows_of
 from rlhf.stages import Logprobs
 
 
@@ -26,42 +26,37 @@ class Anchors:
         """The round's preferences, marked, with each anchor's log-probabilities beside them."""
         objective = self.objective
         preferences = [objective.mark(pair) for one in collected for pair in one.preferences]
-        sides = [side.tokens for preference in preferences for side in preference.sides]
+        sides = [side for preference in preferences for side in preference.sides]
+        rows, places = rows_of(sides)
         anchors, tokens = {}, {}
         for name, source in self.sources.items():
             if objective.needs_tokens:
-                values = await _of_each_token(name, source, sides)
-                tokens[name] = [SideTokens(*both) for both in _in_twos(values)]
-                sums = [_sum(*one) for one in zip(values, sides, strict=True)]
+                values = await _of_each_token(name, source, rows)
+                tokens[name] = [SideTokens(*both) for both in _in_twos(values, places)]
+                sums = [_sum(*one) for one in zip(values, rows, strict=True)]
             else:
-                sums = await _summed(name, source, sides)
-            anchors[name] = [SidePair(*both) for both in _in_twos(sums)]
+                sums = await source.logprobs(rows)
+                _check(name, sums, rows)
+            anchors[name] = [SidePair(*both) for both in _in_twos(sums, places)]
         return PreferenceBatch(round, preferences, anchors, tokens)
 
 
-async def _summed(name: str, source: Logprobs, sides: Sequence[Tokens]) -> list[float]:
-    rows, places = unique(sides)
-    found = await source.logprobs(rows)
-    _check(name, found, rows)
-    return [found[place] for place in places]
-
-
-async def _of_each_token(name: str, source: Logprobs, sides: Sequence[Tokens]) -> list[array]:
+async def _of_each_token(name: str, source: Logprobs, marked: Sequence[Tokens]) -> list[array]:
     """Each token once, so that a side is one row however it is marked."""
-    rows, places = unique([side.unmarked for side in sides])
+    rows, places = unique([row.unmarked for row in marked])
     found = await source.token_logprobs(rows)
     _check(name, found, rows)
     kept = [array("f", values) for values in found]
     return [kept[place] for place in places]
 
 
-def _sum(values: array, side: Tokens) -> float:
-    return sum(value * weight for value, weight in zip(values, side.weights, strict=True))
+def _sum(values: array, row: Tokens) -> float:
+    return sum(value * weight for value, weight in zip(values, row.weights, strict=True))
 
 
-def _in_twos(values: Sequence) -> zip:
-    """Chosen and rejected side of each pair."""
-    return zip(values[::2], values[1::2], strict=True)
+def _in_twos(values: Sequence, places: Sequence[int]) -> Iterator[tuple]:
+    """Chosen and rejected side of each pair, of whose rows the places are given in turns."""
+    return ((values[a], values[b]) for a, b in zip(places[::2], places[1::2], strict=True))
 
 
 def _check(name: str, found: Sequence, rows: Sequence[Tokens]) -> None:

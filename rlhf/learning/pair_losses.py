@@ -18,7 +18,7 @@ from rlhf.models.batching import halved, together, unique
 from rlhf.objectives import Judged, PairLogprobs, Pairs, Peers, SideLogprobs
 from rlhf.objectives.base import ObjectiveConfig
 from rlhf.objectives.tokens import TokenLogprobs
-from rlhf.records import Preference, PreferenceBatch, SideTokens, Tokens
+from rlhf.records import Preference, PreferenceBatch, SideTokens, Tokens, rows_of
 
 Memory = Mapping[str, float]
 Logprobs = Callable[[Sequence[Tokens]], Tensor]
@@ -96,19 +96,21 @@ class PairLosses:
     ) -> Pairs:
         """What the loss is given of these pairs, by a forward pass over their distinct rows."""
         device, objective = self._device, self._objective
-        sides = [pair.chosen.tokens for pair in pairs] + [pair.rejected.tokens for pair in pairs]
-        by_token = objective.needs_tokens
-        rows, row_of = unique([side.unmarked for side in sides] if by_token else sides)
-        values_RC = logprobs(rows)
+        marked, row_of = rows_of(
+            [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+        )
+        lengths_R = torch.tensor([row.num_own_tokens for row in marked], device=device)
+        lengths_L = lengths_R[row_of]
         tokens = None
-        if by_token:
-            values_LC = values_RC[row_of]
+        if objective.needs_tokens:
+            sides = [marked[i] for i in row_of]
+            rows, row_of = unique([side.unmarked for side in sides])
+            values_LC = logprobs(rows)[row_of]
             weight_LC = _padded([side.weights for side in sides], values_LC)
             sum_L = (values_LC * weight_LC).sum(1)
             tokens = self._tokens(places, sides, values_LC)
         else:
-            sum_L = values_RC.sum(1)[row_of]
-        lengths_L = torch.tensor([side.num_own_tokens for side in sides], device=device)
+            sum_L = logprobs(marked).sum(1)[row_of]
         policy = PairLogprobs(*sum_L.chunk(2), *lengths_L.chunk(2))
         anchors = {
             name: SideLogprobs(*torch.tensor([all[i] for i in places], device=device).T)
@@ -151,7 +153,7 @@ class PairLosses:
 
 def sides_of(pairs: Sequence[Preference]) -> list[Tokens]:
     """The distinct rows of some pairs."""
-    return unique([side.tokens for pair in pairs for side in pair.sides])[0]
+    return rows_of([side for pair in pairs for side in pair.sides])[0]
 
 
 def units_of(

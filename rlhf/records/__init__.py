@@ -28,6 +28,7 @@ from rlhf.records.preferences import (
     SidePair,
     SideTokens,
     compared,
+    rows_of,
 )
 from rlhf.records.verdicts import (
     Comparison,
@@ -73,6 +74,7 @@ __all__ = [
     "compared",
     "failures_of",
     "gathered",
+    "rows_of",
     "said_of",
     "transcript",
 ]

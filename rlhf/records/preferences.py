@@ -40,6 +40,20 @@ class Side:
         return Tokens(self.prompt.token_ids, own.token_ids, own.observed, self.emphasis)
 
 
+def rows_of(sides: Sequence[Side]) -> tuple[list[Tokens], list[int]]:
+    """The distinct rows that a model reads of some sides, in order, and for each side where its
+    row stands among them.
+
+    A completion of many pairs is most often one object in all of them, and read once.
+    """
+    place: dict[Tokens, int] = {}
+    known: dict[int, int] = {}
+    for side in sides:
+        if id(side) not in known:
+            known[id(side)] = place.setdefault(side.tokens, len(place))
+    return list(place), [known[id(side)] for side in sides]
+
+
 @sent_often
 @dataclass(frozen=True, slots=True)
 class Preference:
