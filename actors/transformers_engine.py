@@ -79,67 +79,69 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def _sample(self, requests: Sequence[GenerationRequest]) -> list[Drafts]:
-        """R = prompts x completions rows; each row's randomness depends on its own seed alone, and
-        the requests' samplings differ in their limits at most."""
+        """R = prompts x completions rows, A of which go on; each row's randomness depends on its
+        own seed alone, and the requests' samplings differ in their limits at most."""
         sampling = requests[0].sampling
         n, limits = sampling.num_completions, [one.sampling.max_tokens for one in requests]
         limit, limit_R = max(limits), torch.tensor(limits, device=self._device).repeat_interleave(n)
-        uniforms_RT = np.stack(
-            [
-                np.random.Generator(np.random.Philox(key=request.seed + i)).random(limit)
-                for request in requests
-                for i in range(n)
-            ]
-        )
-        uniforms_RT = torch.from_numpy(uniforms_RT).to(self._device, torch.float32)
+        uniforms_RT = self._uniforms_RT(requests, limit)
         players = self._players(sampling.mixture)
         begun = [self._prefill(model, requests, n) for model, _ in players]
         weights = [weight for _, weight in players]
-        logits_RV = _mixed([logits for logits, _, _ in begun], weights)
+        logits_AV = _mixed([logits for logits, _, _ in begun], weights)
         caches = [cache for _, cache, _ in begun]
-        attention_RT = begun[0][2]
-        position_R = attention_RT.sum(1)
-        alive_R = torch.ones(len(position_R), dtype=torch.bool, device=self._device)
-        stopped_R, cut_R = torch.zeros_like(alive_R), torch.zeros_like(alive_R)
+        attention_AT = begun[0][2]
+        position_A = attention_AT.sum(1)
+        row_A = torch.arange(len(limit_R), device=self._device)
+        tokens_RT = torch.zeros(len(row_A), limit, dtype=torch.long, device=self._device)
+        logprobs_RT, length_R = torch.zeros_like(uniforms_RT), torch.zeros_like(row_A)
+        stopped_R, cut_R = torch.zeros(2, len(row_A), dtype=torch.bool, device=self._device)
         stops = [StopStringCriteria(self._tokenizer, list(sampling.stop))] if sampling.stop else []
-        tokens, logprobs, alive = [], [], []
         for t in range(limit):
-            token_R, logprob_R = _draw(logits_RV, uniforms_RT[:, t], sampling)
-            tokens.append(token_R)
-            logprobs.append(logprob_R)
-            alive.append(alive_R)
-            alive_R = alive_R & ~torch.isin(token_R, self._end_token_ids)
+            token_A, logprob_A = _draw(logits_AV, uniforms_RT[row_A, t], sampling)
+            tokens_RT[row_A, t], logprobs_RT[row_A, t], length_R[row_A] = token_A, logprob_A, t + 1
+            goes_on_A = ~torch.isin(token_A, self._end_token_ids)
             for has_stopped in stops:
-                stopped_R |= alive_R & has_stopped(torch.stack(tokens, 1), None).bool()
-                alive_R = alive_R & ~stopped_R
-            cut_R |= alive_R & (limit_R == t + 1)
-            alive_R = alive_R & ~cut_R
-            if not alive_R.any():
+                stops_A = goes_on_A & has_stopped(tokens_RT[row_A, : t + 1], None).bool()
+                stopped_R[row_A], goes_on_A = stops_A, goes_on_A & ~stops_A
+            cut_R[row_A] = goes_on_A & (limit_R[row_A] == t + 1)
+            left = torch.nonzero(goes_on_A & ~cut_R[row_A])[:, 0]
+            if not len(left):
                 break
-            attention_RT = torch.cat([attention_RT, torch.ones_like(attention_RT[:, :1])], 1)
+            if len(left) < len(row_A):
+                row_A, token_A, position_A = row_A[left], token_A[left], position_A[left]
+                attention_AT = attention_AT[left]
+                for cache in caches:
+                    cache.batch_select_indices(left)
+            attention_AT = torch.cat([attention_AT, torch.ones_like(attention_AT[:, :1])], 1)
             steps = [
                 model(
-                    input_ids=token_R[:, None],
-                    attention_mask=attention_RT,
-                    position_ids=position_R[:, None],
+                    input_ids=token_A[:, None],
+                    attention_mask=attention_AT,
+                    position_ids=position_A[:, None],
                     past_key_values=cache,
                 ).logits[:, -1]
                 for (model, _), cache in zip(players, caches, strict=True)
             ]
-            logits_RV = _mixed(steps, weights)
-            position_R = position_R + 1
+            logits_AV = _mixed(steps, weights)
+            position_A = position_A + 1
         drafts = [
             Draft(tuple(row[:length]), tuple(values[:length]), truncated, stopped)
             for row, values, length, truncated, stopped in zip(
-                torch.stack(tokens, 1).tolist(),
-                torch.stack(logprobs, 1).tolist(),
-                torch.stack(alive, 1).sum(1).tolist(),
-                cut_R.tolist(),
-                stopped_R.tolist(),
+                *(x.tolist() for x in (tokens_RT, logprobs_RT, length_R, cut_R, stopped_R)),
                 strict=True,
             )
         ]
         return [tuple(drafts[i : i + n]) for i in range(0, len(drafts), n)]
+
+    def _uniforms_RT(self, requests: Sequence[GenerationRequest], limit: int) -> Tensor:
+        """A number in [0, 1) for every token that a row may have."""
+        drawn = [
+            np.random.Generator(np.random.Philox(key=request.seed + i)).random(limit)
+            for request in requests
+            for i in range(request.sampling.num_completions)
+        ]
+        return torch.from_numpy(np.stack(drawn)).to(self._device, torch.float32)
 
     def _prefill(
         self, model: Any, requests: Sequence[GenerationRequest], n: int
