@@ -48,11 +48,11 @@ async def train(run: Run) -> None:
                     collecting.whole.cancel()
                     return ahead.cancel()
                 collected = await collecting.whole
-            noting = tasks.create_task(noted(run.store, round, collected))
             with clock("anchor"):
                 batch = await preparing
             with clock("update"):
                 progress.begin()
+                noting = tasks.create_task(noted(run.store, round, collected))
                 updated = await run.policy.update(batch)
             metrics = (await noting).kept() | updated
             progress.end(done := round + 1, partial(run.tracker.log, round, collected, metrics))

@@ -58,6 +58,7 @@ async def noted(store: Store, round: int, collected: Sequence[Collected]) -> Not
         metrics = collection_metrics(collected, policy_version=round)
         return Noted(metrics, store.prepare(round, collected))
 
+    await asyncio.sleep(0)  # first the policy is asked: the thread would hold that up
     working = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(working)
