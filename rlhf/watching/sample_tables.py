@@ -1,8 +1,9 @@
 """What people read of a round: some of its completions and preferences, with their judgement."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
 from rlhf.records import Collected
@@ -61,8 +62,9 @@ def _spread(
     collected: Sequence[Collected], count: Callable[[Collected], int], num_rows: int
 ) -> Iterator[tuple[Collected, int]]:
     """Evenly over all rows, of which a prompt has so many: whose row it is, and which of its."""
-    step = math.ceil(sum(map(count, collected)) / num_rows) or 1
-    before = 0
-    for one in collected:
-        yield from ((one, i) for i in range(-before % step, count(one), step))
-        before += count(one)
+    counts = [count(one) for one in collected]
+    ends = list(accumulate(counts))
+    step = math.ceil(sum(counts) / num_rows) or 1
+    for place in range(0, sum(counts), step):
+        k = bisect_right(ends, place)
+        yield collected[k], place - (ends[k] - counts[k])
