@@ -1,7 +1,8 @@
 """What counts as the death of a worker, whatever Ray or an engine calls it.
 
-A worker that is dead is started anew, if its role may be; one that raised an error of its own, a
-fault in the code or in the data, would raise it again.
+A worker that is dead is started anew, if its role may be. So is one that raised an error which
+nobody foresaw (`actors.group.WorkerRaised`); one of our own, which says what to change, would be
+raised again.
 """
 
 from collections.abc import Iterator

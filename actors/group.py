@@ -29,11 +29,16 @@ UNKNOWN = "unknown"
 BEAT = "beat"
 """The concurrency group of what is asked apart from all work."""
 _ADDRESS = re.compile(r"\bip[:=] ?([^\s,)]+)")
+_COLOUR = re.compile(r"\x1b\[\d*m")
 _FAILED_START = re.compile(r"^\S*\bCannotStart: (\{.*\})$", re.MULTILINE)
 
 
 class WorkerFailed(RunFailed):
     """A worker raised an error of its own. Names worker, node and cause."""
+
+
+class WorkerRaised(WorkerFailed):
+    """It raised one that nobody foresaw, which in another process may not happen again."""
 
 
 class GivenLost(RunFailed):
@@ -88,6 +93,8 @@ class Worker:
     """Without one, a worker that is lost stays so."""
     cause: str | None = None
     """Why the actor is lost, while it is."""
+    details: str = ""
+    """Of that cause: the actor's traceback, if it has raised an error."""
     is_given_up: bool = False
 
     async def call(self, requests: Sequence[Any]) -> AsyncIterator[list[tuple[int, Any]]]:
@@ -150,16 +157,19 @@ class Worker:
                 return
 
     def failed(self, error: RayError, handle: ActorHandle) -> Exception:
-        """What to raise instead of an error of that actor; its death is known from then on."""
+        """What to raise instead of an error of that actor; its death is known from then on. Where
+        another takes its place, an error that nobody foresaw is one."""
         told = self.described(error)
+        if isinstance(told, WorkerRaised) and self.keeper is not None:
+            told = WorkerDied(str(told), details=told.details)
         if isinstance(told, WorkerDied):
-            self.lose(handle, str(told))
+            self.lose(handle, str(told), told.details)
         return told
 
-    def lose(self, handle: ActorHandle, cause: str) -> None:
+    def lose(self, handle: ActorHandle, cause: str, details: str = "") -> None:
         """That actor is of no more use, unless another has its place already."""
         if handle is self.handle and self.cause is None:
-            self.cause = cause
+            self.cause, self.details = cause, details
             if self.keeper is not None:
                 self.keeper.bring_back(self)
 
@@ -176,10 +186,11 @@ class Worker:
         told = one_line(cause) if cause else str(error).strip().splitlines()[-1].strip()
         where = f"{self.name} on node {self.node_id[:8]}"
         if is_death(error):
-            return WorkerDied(f"{where}: {told}")
+            return WorkerDied(f"{where}: {told}", details=_traceback(error) if cause else "")
         if isinstance(cause, ObjectLostError):
             return GivenLost(f"{where}: what it was given is lost: {told}")
-        return WorkerFailed(f"{where}: {told}\n{error}")
+        kind = WorkerFailed if isinstance(cause, RunFailed) else WorkerRaised
+        return kind(f"{where}: {told}", details=_traceback(error))
 
     def _lost(self, text: str) -> Exception:
         """By what Ray says of the actor."""
@@ -193,6 +204,11 @@ class Worker:
         address = _ADDRESS.search(text) if self.node_id == UNKNOWN else None
         node = address[1] if address else self.node_id[:8]
         return WorkerDied(f"{self.name} on node {node}: {next(filter(None, reversed(lines)))}")
+
+
+def _traceback(error: RayError) -> str:
+    """The worker's own, which Ray colours."""
+    return _COLOUR.sub("", str(error))
 
 
 class CannotStart(Exception):

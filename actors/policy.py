@@ -8,10 +8,10 @@ from typing import Any
 
 import ray
 
-from actors.group import Worker, WorkerFailed, call_all
+from actors.group import Worker, WorkerFailed, WorkerRaised, call_all
 from actors.supervision import beats, pause, start_anew
 from rlhf.collecting.dispatch import WorkerDied
-from rlhf.problems import PolicyBroken, PolicyLost
+from rlhf.problems import PolicyBroken, PolicyLost, PolicyRaised
 from rlhf.records import PreferenceBatch, Tokens
 from rlhf.stages import Metrics
 
@@ -31,14 +31,20 @@ class PolicyService:
         return list(self._ranks)
 
     async def _call(self, method: str, *arguments: Any) -> list[Any]:
-        """Raises PolicyLost if a rank is dead; of a group, what the others then raise of it."""
+        """Raises PolicyLost if a rank is dead, whatever the others then raise of it, and
+        PolicyRaised if none is, and one raised an error that nobody foresaw."""
+        return await self._call_some(self._ranks, method, *arguments)
+
+    async def _call_some(self, ranks: Sequence[Worker], method: str, *arguments: Any) -> list[Any]:
         try:
-            return await call_all(self._ranks, method, *arguments, timeout_s=self._timeout_s)
+            return await call_all(ranks, method, *arguments, timeout_s=self._timeout_s)
         except WorkerDied as death:
-            raise PolicyLost(str(death)) from death
+            raise PolicyLost(str(death), details=death.details) from death
         except WorkerFailed as failure:
             if lost := await self.loss():
                 raise lost from failure
+            if isinstance(failure, WorkerRaised):
+                raise PolicyRaised(str(failure), details=failure.details) from failure
             raise
 
     async def loss(self) -> PolicyLost | None:
@@ -66,10 +72,7 @@ class PolicyService:
 
     async def connect(self) -> None:
         """Rendezvous of the ranks."""
-        try:
-            (address,) = await call_all(self._ranks[:1], "rendezvous", timeout_s=self._timeout_s)
-        except WorkerDied as death:
-            raise PolicyLost(str(death)) from death
+        (address,) = await self._call_some(self._ranks[:1], "rendezvous")
         ranks = {worker.handle._actor_id.hex(): i for i, worker in enumerate(self._ranks)}
         nodes = await self._call("connect", ranks, address)
         for worker, node_id in zip(self._ranks, nodes, strict=True):
@@ -92,7 +95,7 @@ class PolicyService:
         try:
             await self._call("accumulate", ray.put(portion))
         except WorkerFailed as failure:
-            raise PolicyBroken(str(failure)) from failure
+            raise PolicyBroken(str(failure), details=failure.details) from failure
 
     async def update(self, batch: PreferenceBatch) -> Metrics:
         return (await self._call("update", ray.put(batch)))[0]

@@ -70,7 +70,7 @@ class Supervisor:
                 try:
                     await beats(worker, self._patience.silence_s)
                 except WorkerDied as death:
-                    worker.lose(handle, str(death))
+                    worker.lose(handle, str(death), death.details)
             await pause(done, self._patience.silence_s)
 
     async def is_back(self, worker: Worker) -> None:
@@ -84,20 +84,22 @@ class Supervisor:
         while self._in_a_row < self._patience.max_restarts:
             wait_s = min(FIRST_WAIT_S * 2 ** (self._in_a_row - 1), LONGEST_WAIT_S)
             self._in_a_row += 1
-            self._restarts.begin(self._role, worker.name, worker.cause)
+            self._restarts.begin(self._role, worker.name, worker.cause, worker.details)
             await asyncio.sleep(wait_s if self._in_a_row > 1 else 0)
             try:
                 await self._start(worker)
                 await self._prepare(worker)
             except (RunFailed, InputError) as error:
                 worker.cause = one_line(error) if isinstance(error, InputError) else str(error)
+                worker.details = "" if isinstance(error, InputError) else error.details
             else:
                 worker.cause = None
                 return
         worker.is_given_up = True
         raise WorkerDied(
             f"{worker.cause} (started anew {self._in_a_row} times in a row, "
-            f"cluster.max_restarts={self._patience.max_restarts})"
+            f"cluster.max_restarts={self._patience.max_restarts})",
+            details=worker.details,
         )
 
     async def _start(self, worker: Worker) -> None:

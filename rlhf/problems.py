@@ -25,6 +25,11 @@ class RunFailed(Exception):
     """The run cannot go on; `main` prints the message and exits with 1. Each way to fail is a
     subclass, and names the worker, the node and the cause where there are such."""
 
+    def __init__(self, *arguments: object, details: str = "") -> None:
+        """`details`: lines that stand below the message, such as a worker's own traceback."""
+        super().__init__(*arguments)
+        self.details = details
+
 
 class PolicyBroken(RunFailed):
     """What the policy has become is of no use, so it is not kept; an earlier checkpoint is."""
@@ -44,6 +49,10 @@ class Collapsed(PolicyBroken):
 
 class PolicyLost(RunFailed):
     """A rank of the policy is dead, and with it what it had learnt since the newest checkpoint."""
+
+
+class PolicyRaised(PolicyLost):
+    """A rank lives, and has raised an error that nobody foresaw: what it holds is not relied on."""
 
 
 class Stopped(BaseException):

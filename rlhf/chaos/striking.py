@@ -96,9 +96,10 @@ class Broken:
         directory: Path,
         planned: Iterable[Failure] = (),
         limit_s: float = 3600.0,
+        module: str = "rlhf",
     ) -> None:
-        """What it says goes to a file beside `directory`."""
-        self._command = [sys.executable, "-m", "rlhf", *overrides, f"run.dir={directory}"]
+        """What it says goes to a file beside `directory`; `module`: what Python runs."""
+        self._command = [sys.executable, "-m", module, *overrides, f"run.dir={directory}"]
         self._directory, self._limit_s = directory, limit_s
         self._log = directory.with_name(f"{directory.name}.log")
         self._all = list(planned)
@@ -173,12 +174,16 @@ class Broken:
             return False
         with suppress(psutil.NoSuchProcess):
             found[int(planned.pick * len(found))].send_signal(SIGNALS[planned.how])
-            self._count()
-            self._struck.append(
-                Struck(planned.how, planned.role, self._now(), self._rounds, self._rounds)
-            )
+            self._note(planned)
             return True
         return False
+
+    def _note(self, planned: Failure) -> None:
+        """It has just happened."""
+        self._count()
+        self._struck.append(
+            Struck(planned.how, planned.role, self._now(), self._rounds, self._rounds)
+        )
 
     def _processes(self, role: str) -> list[psutil.Process]:
         """Of the role, those that live and are not stopped, in the order of their start."""

@@ -20,6 +20,9 @@ from rlhf.problems import RunFailed
 CALLS_A_TURN = 16
 """Calls that begin before the event loop turns to others: each is packed for its way there."""
 
+MAX_ATTEMPTS = 3
+"""Workers that may be lost over one request, after which it is what they are lost by."""
+
 Request = TypeVar("Request")
 Asked = TypeVar("Asked", contravariant=True)
 Result = TypeVar("Result")
@@ -81,7 +84,7 @@ class Dispatcher(Generic[Request, Result]):
         *,
         calls_per_worker: int = 1,
         timeout_s: float,
-        max_attempts: int = 3,
+        max_attempts: int = MAX_ATTEMPTS,
     ) -> None:
         """`calls_per_worker`: calls under way at a worker before further requests wait here and
         gather; `timeout_s`: longest silence of a call, after which its worker counts as dead."""
@@ -98,7 +101,7 @@ class Dispatcher(Generic[Request, Result]):
         self._scheduled = False
         self._answers = Turns()
         self._running: set[asyncio.Task] = set()
-        self._last_loss = "there never was one"
+        self._last_loss = WorkerDied("there never was one")
 
     async def submit(self, key: tuple, request: Request) -> Result:
         """The result for one request; `key` orders it within its batch and must be unique."""
@@ -136,7 +139,7 @@ class Dispatcher(Generic[Request, Result]):
 
     def _send_waiting(self) -> None:
         if not self._seats and not self._num_awaited:
-            self._fail(self._waiting, f"no worker is left: {self._last_loss}")
+            self._fail(self._waiting, self._last_loss, "no worker is left: ")
             self._waiting = []
             return
         if not self._waiting or self._seats.least_busy() is None:
@@ -175,10 +178,10 @@ class Dispatcher(Generic[Request, Result]):
                 self.give_up(seat.worker, seat.worker.cause)
                 self._enqueue(tickets)
         except WorkerDied as death:
-            self._retry_elsewhere(seat, tickets, str(death))
+            self._retry_elsewhere(seat, tickets, death)
         except TimeoutError:
             cause = f"{seat.worker.name} said nothing for {self._timeout_s:g} s"
-            self._retry_elsewhere(seat, tickets, cause)
+            self._retry_elsewhere(seat, tickets, WorkerDied(cause))
         finally:
             seat.calls -= 1
             seat.tickets.difference_update(tickets)
@@ -211,7 +214,7 @@ class Dispatcher(Generic[Request, Result]):
 
     def give_up(self, worker: Worker[Request, Result], cause: str | None = None) -> None:
         """Asks this worker no more, unless it comes back; what it is doing now may still finish."""
-        self._last_loss = cause or f"{worker.name} was given up"
+        self._last_loss = WorkerDied(cause or f"{worker.name} was given up")
         for seat in [seat for seat in self._seats if seat.worker is worker]:
             self._leave(seat)
 
@@ -226,14 +229,14 @@ class Dispatcher(Generic[Request, Result]):
         try:
             await worker.is_back()
         except WorkerDied as death:
-            self._last_loss = str(death)
+            self._last_loss = death
         else:
             self._seats.add(worker)
         finally:
             self._num_awaited -= 1
             self._look_soon()
 
-    def _retry_elsewhere(self, seat: Seat, tickets: Sequence[Ticket], cause: str) -> None:
+    def _retry_elsewhere(self, seat: Seat, tickets: Sequence[Ticket], cause: WorkerDied) -> None:
         self._last_loss = cause
         self._leave(seat)
         unfinished = [t for t in tickets if not t.future.done()]
@@ -244,7 +247,8 @@ class Dispatcher(Generic[Request, Result]):
         self._enqueue([t for t in unfinished if t.attempts < allowed])
 
     @staticmethod
-    def _fail(tickets: Sequence[Ticket], cause: str) -> None:
+    def _fail(tickets: Sequence[Ticket], cause: WorkerDied, before: str = "") -> None:
         for ticket in tickets:
             if not ticket.future.done():
-                ticket.future.set_exception(StageFailed(cause))
+                failed = StageFailed(f"{before}{cause}", details=cause.details)
+                ticket.future.set_exception(failed)

@@ -89,7 +89,7 @@ def in_words(error: BaseException) -> tuple[str, int]:
         words = f"stopped {error}; given again, with the same directory, the command goes on"
         return words, 128 + signal.SIGTERM
     elif isinstance(error, RunFailed):
-        return f"failed: {error}", 1
+        return "\n".join(filter(None, (f"failed: {error}", error.details))), 1
     else:
         return "".join(traceback.format_exception(error)).rstrip(), 1
     return "\n".join(f"error: {problem}" for problem in problems), 2

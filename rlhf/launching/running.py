@@ -35,6 +35,7 @@ from rlhf.launching.configuration import Config
 from rlhf.launching.garbage import look_between_rounds
 from rlhf.launching.inputs import Inputs, open_feed
 from rlhf.launching.judging import Judges, start_judges
+from rlhf.launching.lives import Lives, first_of
 from rlhf.launching.moving import Mover
 from rlhf.launching.roles import served_lora, sleeps, transport
 from rlhf.launching.stopping import StopRequest
@@ -93,30 +94,13 @@ async def run(setting: Setting, checkpoint: Checkpoint | None) -> None:
         look_between_rounds()
         roles = [role for role, workers in crew.by_role.items() if workers]
         restarts = Restarts(roles, tracker.records(), tracker.alert)
-        lives = _Lives(setting.config.cluster.max_restarts, checkpoint)
+        lives = Lives(setting.config.cluster.max_restarts, checkpoint)
         while (cause := await _live(setting, crew, checkpoint, restarts, stop)) is not None:
             checkpoint = verified(setting.directory / CHECKPOINTS)
             lives.begin(checkpoint, cause)
-            restarts.begin("policy", "its group", str(cause))
+            restarts.begin("policy", "its group", str(cause), cause.details)
             tracker.set_back(checkpoint.state["num_rounds"] if checkpoint else 0)
             crew.policy.start_anew()
-
-
-class _Lives:
-    """How often the policy may be lost: so many times, without a new checkpoint between them."""
-
-    def __init__(self, max_restarts: int, checkpoint: Checkpoint | None) -> None:
-        self._max_restarts = max_restarts
-        self._from = checkpoint and checkpoint.directory
-        self._in_a_row = 0
-
-    def begin(self, checkpoint: Checkpoint | None, cause: Exception) -> None:
-        """Raises the cause if it has been lost too often."""
-        begins_at = checkpoint and checkpoint.directory
-        self._in_a_row = self._in_a_row + 1 if begins_at == self._from else 1
-        self._from = begins_at
-        if self._in_a_row > self._max_restarts:
-            raise cause
 
 
 async def _live(
@@ -158,9 +142,11 @@ async def _live(
     if failed is None:
         return None
     # Whatever has failed, and whoever noticed first, a dead rank is the cause.
-    if (lost := await crew.policy.loss()) is None:
-        raise failed
-    return lost
+    if lost := await crew.policy.loss():
+        return lost
+    if raised := failed.split(PolicyLost)[0]:
+        return first_of(raised)
+    raise failed
 
 
 async def _start(setting: Setting, checkpoint: Checkpoint | None) -> Crew:

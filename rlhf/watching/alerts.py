@@ -19,6 +19,8 @@ class Alert(NamedTuple):
     text: str
     is_error: bool = False
     """What was computed is of no use, rather than doubtful."""
+    details: str = ""
+    """Lines for who looks for the cause, such as a worker's traceback."""
 
 
 class Bound(NamedTuple):

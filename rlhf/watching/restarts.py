@@ -24,12 +24,13 @@ class Restarts:
         self._counts = Counter({role: int(known.get(f"{RESTARTS}{role}", 0)) for role in roles})
         self._tell = tell
 
-    def begin(self, role: str, worker: str, cause: str) -> None:
-        """A worker, whose loss has that cause, is about to be started anew."""
+    def begin(self, role: str, worker: str, cause: str, details: str = "") -> None:
+        """A worker, whose loss has that cause, is about to be started anew; `details`: of the
+        cause, in lines."""
         whole, _, _ = role.partition(".")  # of a panel's members, the panel
         self._counts[whole] += 1
         text = f"{cause}; {worker} is started anew ({self._counts[whole]} so far)"
-        self._tell(Alert(f"{worker} was lost", text))
+        self._tell(Alert(f"{worker} was lost", text, details=details))
 
     def metrics(self) -> Metrics:
         """Restarts so far, by role."""

@@ -13,7 +13,7 @@ from rich.console import Console
 from rlhf.config.run import OnCollapse, TrackingConfig
 from rlhf.problems import Collapsed
 from rlhf.records import Collected
-from rlhf.storage.disk import Ballast, DiskFailed, write_atomically
+from rlhf.storage.disk import Ballast, DiskFailed, append, write_atomically
 from rlhf.storage.store import MetricsLog
 from rlhf.watching.alerts import Alert, Alerts
 from rlhf.watching.metrics import run_summary
@@ -23,6 +23,8 @@ from rlhf.watching.tracking_function import FunctionTracker
 from rlhf.watching.tracking_wandb import WandbRun
 
 Status = Literal["completed", "failed", "stopped"]
+ERRORS = "errors.log"
+"""What workers have raised and were started anew for, with their tracebacks."""
 
 
 class RunTracker:
@@ -172,8 +174,11 @@ class RunTracker:
         return added
 
     def alert(self, alert: Alert) -> None:
-        """Shows it as a line, and has wandb tell people."""
-        self.note(f"warning: {alert.text}")
+        """Shows it as a line, and has wandb tell people; its details go to `errors.log`."""
+        self.note(f"warning: {alert.text}" + (f"; see {ERRORS}" if alert.details else ""))
+        if alert.details:
+            when = time.strftime("%Y-%m-%d %H:%M:%S")
+            append(self._directory / ERRORS, f"{when} {alert.text}\n{alert.details}\n\n")
         self._wandb.alert(alert)
 
     def _elapsed_s(self) -> float:

@@ -24,11 +24,21 @@ from ray.exceptions import (
 )
 
 from actors.deaths import is_death
-from actors.group import Allotment, Worker, start_workers, stop_workers, wait_ready
+from actors.group import (
+    Allotment,
+    GivenLost,
+    Worker,
+    WorkerFailed,
+    WorkerRaised,
+    start_workers,
+    stop_workers,
+    wait_ready,
+)
 from actors.supervision import Patience, Supervisor
 from actors.vllm_faults import EngineFailed
 from rlhf.collecting.dispatch import Dispatcher, StageFailed, WorkerDied
-from rlhf.problems import RunFailed
+from rlhf.problems import InputError, PolicyBroken, RunFailed
+from rlhf.storage.disk import DiskFailed
 from rlhf.watching.restarts import Restarts
 
 # Workers do not have the folder of tests among their modules.
@@ -56,6 +66,10 @@ class Brittle:
             if first == "slow" and not Path(flag).exists():  # and only once
                 Path(flag).touch()
                 time.sleep(4)
+            if first == "raise" and not (flag and Path(flag).exists()):
+                if flag:
+                    Path(flag).touch()
+                raise ValueError("what nobody\nforesaw")
             if request.startswith("engine"):
                 raise EngineFailed("vLLM's engine has ended: it says why")
             yield [(i, f"{request} by one that was brought {self._brought}")]
@@ -130,6 +144,30 @@ async def test_an_engine_that_has_ended_is_a_death_though_its_actor_lives():
         assert await role.workers[0].ask("__ray_call__", _pid) != process
 
 
+async def test_who_raises_what_nobody_foresaw_is_replaced_and_its_request_asked_again(tmp_path):
+    async with watched() as role:
+        process = await role.workers[0].ask("__ray_call__", _pid)
+        request = f"raise {tmp_path / 'flag'}"
+        assert await role.ask(request) == [f"{request} by one that was brought weights"]
+        assert await role.workers[0].ask("__ray_call__", _pid) != process
+        (alert,) = role.told
+        cause = "ValueError: what nobody foresaw; role-0 is started anew (1 so far)"
+        assert alert.text.endswith(cause) and "raise ValueError" in alert.details
+        # Who raises it every time has three tries.
+        (error,) = await role.ask("raise")
+        assert isinstance(error, StageFailed) and role.count() == 4
+        assert str(error).endswith("ValueError: what nobody foresaw")
+        assert "raise ValueError" in error.details
+
+
+async def test_without_restarts_it_ends_at_once_and_says_where():
+    async with watched() as role:
+        role.workers[0].keeper = None
+        (error,) = await role.ask("raise")
+        assert isinstance(error, WorkerRaised) and "raise ValueError" in error.details
+        assert role.count() == 0
+
+
 def _pid(_: object) -> int:
     return os.getpid()
 
@@ -191,13 +229,25 @@ def test_what_counts_as_a_death(error):
     assert worker.cause is not None and worker.cause.startswith("rollout-1 on node")
 
 
-def test_an_error_of_its_own_is_none_and_neither_is_the_loss_of_what_it_was_given():
-    worker = Worker("rollout-1", handle=object())
-    for cause in (ValueError("a bug"), OwnerDiedError("00", None, "")):
+def test_an_error_of_our_own_is_none_and_neither_is_the_loss_of_what_it_was_given():
+    worker = Worker("rollout-1", handle=object(), keeper=Nobody())
+    for cause, told in (
+        (DiskFailed("full"), DiskFailed),
+        (PolicyBroken("lower the rate"), WorkerFailed),
+        (InputError(["judge.path=a: lacks b"]), InputError),
+        (OwnerDiedError("00", None, ""), GivenLost),
+    ):
         error = RayTaskError("load_weights", "...", cause)
         assert not is_death(error)
-        assert isinstance(worker.failed(error, worker.handle), RunFailed)
+        assert type(worker.failed(error, worker.handle)) is told
     assert worker.cause is None
+
+
+class Nobody:
+    """Where no worker is lost."""
+
+    def bring_back(self, worker: Worker) -> None:
+        raise AssertionError(worker.cause)
 
 
 def test_news_of_an_actor_that_has_been_replaced_is_no_news():

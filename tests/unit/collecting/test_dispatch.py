@@ -420,6 +420,15 @@ async def test_a_request_that_kills_every_worker_is_not_asked_for_ever():
     assert await outcomes(start(asked, "b")) == ["B"]
 
 
+async def test_what_is_known_of_the_last_loss_is_told_below_its_cause():
+    raises = [answering(then=WorkerDied("w0: bug", details=f"line {n}")) for n in (1, 2, 3)]
+    worker = coming_back("w0", *raises)
+    worker.lives.set()
+    with pytest.raises(StageFailed, match="w0: bug") as caught:
+        await dispatcher(worker, max_attempts=3).submit(("a",), "a")
+    assert caught.value.details == "line 3" and len(worker.calls) == 3
+
+
 async def test_late_news_of_several_deaths_is_one_loss():
     go = asyncio.Event()
 

@@ -377,6 +377,23 @@ def test_an_alert_is_told_in_the_terminal_and_by_wandb(
     assert {alert.wait_duration for alert in alerts} == {300_000}
 
 
+def test_what_a_worker_raised_is_told_in_a_line_and_kept_whole(tmp_path: Path) -> None:
+    tracker, shown = start(tmp_path, OFF)
+    for number in (1, 2):
+        text = f"judge-0 on node 7: ValueError: bug {number}"
+        tracker.alert(Alert("judge-0 was lost", text, details=f"line {number}\nValueError"))
+    tracker.alert(Alert("judge-0 was lost", "judge-0 was killed"))
+    tracker.close("completed")
+    warnings = [line for line in shown.getvalue().splitlines() if line.startswith("warning: ")]
+    assert warnings == [
+        "warning: judge-0 on node 7: ValueError: bug 1; see errors.log",
+        "warning: judge-0 on node 7: ValueError: bug 2; see errors.log",
+        "warning: judge-0 was killed",
+    ]
+    kept = (tmp_path / "errors.log").read_text()
+    assert kept.count("judge-0 on node 7: ") == 2 and "bug 2\nline 2\nValueError\n" in kept
+
+
 def test_runs_of_a_group_say_so(tmp_path: Path) -> None:
     tracker, _ = start(tmp_path, replace(OFFLINE, group="beta sweep"))
     tracker.close("completed")

@@ -1,0 +1,48 @@
+"""How often a policy may be lost before the run ends."""
+
+from pathlib import Path
+
+import pytest
+
+from rlhf.launching.lives import Lives, first_of
+from rlhf.problems import PolicyLost, PolicyRaised
+from rlhf.storage.checkpoint import Checkpoint
+
+KILLED = PolicyLost("policy-0 on node 7: killed")
+
+
+def after(rounds: int) -> Checkpoint:
+    return Checkpoint(Path(f"round_{rounds:06d}"), {"num_rounds": rounds})
+
+
+def raised(text: str, rank: int = 0) -> PolicyRaised:
+    return PolicyRaised(f"policy-{rank} on node {rank}a: {text}")
+
+
+def test_so_often_without_a_new_checkpoint_in_between():
+    lives = Lives(2, None)
+    for checkpoint in (None, None, after(5), after(5), after(9)):
+        lives.begin(checkpoint, KILLED)
+    lives.begin(after(9), KILLED)
+    with pytest.raises(PolicyLost, match="killed"):
+        lives.begin(after(9), KILLED)
+
+
+def test_with_no_restarts_the_first_is_the_last():
+    with pytest.raises(PolicyRaised, match="a bug"):
+        Lives(0, None).begin(None, raised("ValueError: a bug"))
+
+
+def test_the_same_error_three_times_is_certain_whichever_rank_raises_it():
+    lives = Lives(10, after(5))
+    for rank in (0, 1):
+        lives.begin(after(5), raised("ValueError: a bug", rank))
+    lives.begin(after(5), raised("ValueError: another"))
+    lives.begin(after(5), KILLED)
+    with pytest.raises(PolicyRaised, match="ValueError: a bug"):
+        lives.begin(after(5), raised("ValueError: a bug"))
+
+
+def test_the_first_of_what_failed_at_once():
+    group = ExceptionGroup("outer", [ExceptionGroup("inner", [KILLED, raised("x")])])
+    assert first_of(group) is KILLED
