@@ -56,6 +56,14 @@ class Allotment:
     num_threads: int
     seats: Sequence[Any] = ()
     """A Ray scheduling strategy for each worker; without them, Ray chooses."""
+    memory_bytes: float = 0.0
+    """Of its node, which is reserved with its seat."""
+
+    @property
+    def needs(self) -> dict[str, float]:
+        """One worker's share of a node, by Ray's names."""
+        found = {"CPU": self.num_cpus, "GPU": self.num_gpus, "memory": self.memory_bytes}
+        return {name: need for name, need in found.items() if need}
 
 
 class Keeper(Protocol):
@@ -91,6 +99,8 @@ class Worker:
     """The node of its seat, where its first actor ran."""
     keeper: Keeper | None = None
     """Without one, a worker that is lost stays so."""
+    makes_room: Callable[[], None] | None = None
+    """Called before it starts elsewhere, since the node of its seat is gone."""
     cause: str | None = None
     """Why the actor is lost, while it is."""
     details: str = ""
@@ -244,9 +254,14 @@ def telling(actor: type) -> type:
 
 
 def start_workers(
-    actor: type, allotment: Allotment, *arguments: Any, env: Mapping[str, str] | None = None
+    actor: type,
+    allotment: Allotment,
+    *arguments: Any,
+    env: Mapping[str, str] | None = None,
+    first: int = 0,
 ) -> list[Worker]:
-    """Starts the role's actors; returns at once, before they are ready."""
+    """Starts the role's actors, which are numbered from `first`; returns at once, before they are
+    ready."""
     variables = {
         "OMP_NUM_THREADS": str(allotment.num_threads),
         **imports.WORKER_ENV,
@@ -265,7 +280,7 @@ def start_workers(
     workers = []
     for i, seat in enumerate(allotment.seats or [None] * allotment.count):
         again = partial(_start, remote, options, seat, arguments)
-        workers.append(Worker(f"{allotment.role}-{i}", again(True), again))
+        workers.append(Worker(f"{allotment.role}-{first + i}", again(True), again))
     return workers
 
 

@@ -80,6 +80,7 @@ class WorkerChooser:
         timeout_s: float,
     ) -> None:
         self._reader = reader
+        self._timeout_s = timeout_s
         scorers = [LabelScorer(worker, timeout_s) for worker in workers]
         self._dispatcher: Dispatcher[Labelled, tuple[float, ...]] = Dispatcher(
             scorers, calls_per_worker=calls_per_worker, timeout_s=timeout_s
@@ -88,6 +89,11 @@ class WorkerChooser:
             workers, calls_per_worker=calls_per_worker, timeout_s=timeout_s
         )
         self._was_told = False
+
+    def ask(self, worker: Worker) -> None:
+        """One more, from now on."""
+        self._dispatcher.add(LabelScorer(worker, self._timeout_s))
+        self._service.ask(worker)
 
     async def choose(self, question: str, labels: Sequence[str]) -> tuple[float, ...] | None:
         """None for a question that is too long, and where the model answers with no label, not

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import ChainMap
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import ray
@@ -130,6 +130,7 @@ class RolloutService:
     ) -> None:
         self._workers = list(workers)
         self._timeout_s = timeout_s
+        self._followers: list[Callable[[Worker], None]] = []
         self._dispatcher: Dispatcher[GenerationRequest, tuple[Completion, ...]] = Dispatcher(
             workers, calls_per_worker=calls_per_worker, timeout_s=timeout_s
         )
@@ -142,6 +143,20 @@ class RolloutService:
         )
         # By seed first, which is the order in which a round's prompts begin.
         return await self._dispatcher.submit((seed, prompt.id, sampling.temperature), request)
+
+    def join(self, worker: Worker) -> None:
+        """What is done on every worker is done on this one too from now on."""
+        self._workers.append(worker)
+
+    def ask(self, worker: Worker) -> None:
+        """It is asked from now on, here and by whoever follows."""
+        self._dispatcher.add(worker)
+        for follow in self._followers:
+            follow(worker)
+
+    def follow(self, follower: Callable[[Worker], None]) -> None:
+        """Tells of every worker that comes later."""
+        self._followers.append(follower)
 
     @property
     def workers(self) -> list[Worker]:

@@ -25,6 +25,7 @@ def start_self_evaluation(
     reader = _reader(path, config.longest)
     calls = config.calls_per_worker
     chooser = WorkerChooser(rollout.workers, reader, calls_per_worker=calls, timeout_s=timeout_s)
+    rollout.follow(chooser.ask)
     return SelfEvaluation(chooser, see_solution, reader.clean)
 
 
@@ -35,6 +36,7 @@ def policy_judge(
     reader = _reader(path, config.longest, answer_tokens(judge))
     calls = config.calls_per_worker
     chooser = WorkerChooser(rollout.workers, reader, calls_per_worker=calls, timeout_s=timeout_s)
+    rollout.follow(chooser.ask)
     return judge.judge_by(chooser, "policy", reader.clean)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import ray
 
 from actors.group import Worker, wait_ready
-from cluster import head
+from cluster import room
 from rlhf.collecting.dispatch import WorkerDied
 from rlhf.problems import InputError, RunFailed, one_line
 from rlhf.watching.restarts import Restarts
@@ -46,13 +46,15 @@ class Supervisor:
         prepare: Callable[[Worker], Awaitable[object]],
         patience: Patience,
         restarts: Restarts,
+        lets_go: Callable[[Worker], bool] = lambda _: False,
     ) -> None:
         """`prepare` brings a worker that is ready to where the others are; what it raises is one
-        more death."""
+        more death. Whom `lets_go` says so of is not started anew."""
         self._role = role
         self._prepare = prepare
         self._patience = patience
         self._restarts = restarts
+        self._lets_go = lets_go
         self._in_a_row = 0
         self._tasks: dict[Worker, asyncio.Task[None]] = {}
         for worker in workers:
@@ -82,6 +84,8 @@ class Supervisor:
     async def _bring_back(self, worker: Worker) -> None:
         assert worker.cause is not None
         while self._in_a_row < self._patience.max_restarts:
+            if self._lets_go(worker):
+                raise WorkerDied(worker.cause)
             wait_s = min(FIRST_WAIT_S * 2 ** (self._in_a_row - 1), LONGEST_WAIT_S)
             self._in_a_row += 1
             self._restarts.begin(self._role, worker.name, worker.cause, worker.details)
@@ -109,7 +113,7 @@ class Supervisor:
         try:
             while not ready.done():
                 await asyncio.wait([ready], timeout=LONGEST_PAUSE_S)
-                if is_at_home and not ready.done() and worker.home not in _living_nodes():
+                if is_at_home and not ready.done() and not room.is_there(worker.home):
                     raise WorkerDied(f"{worker.name} on node {worker.home[:8]}: the node is gone")
             await ready
         finally:
@@ -140,13 +144,11 @@ def start_anew(worker: Worker) -> bool:
     starts on its seat, rather than wherever there is room since that node is gone."""
     assert worker.again is not None
     ray.kill(worker.handle)
-    is_at_home = worker.home in _living_nodes()
+    is_at_home = room.is_there(worker.home)
+    if not is_at_home and worker.makes_room is not None:
+        worker.makes_room()
     worker.handle = worker.again(is_at_home)
     return is_at_home
-
-
-def _living_nodes() -> set[str]:
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]} - (head.draining() or set())
 
 
 def _seen(task: asyncio.Task[None]) -> None:

@@ -112,6 +112,7 @@ SECTIONS: dict[str, list[Panel]] = {
         Panel("GPU memory", ["system/*_gpu_memory_bytes"]),
         Panel("GPUs at work", ["system/*_gpu_utilization"]),
         Panel("Workers that were lost and started anew", ["cluster/restarts_*"]),
+        Panel("Rollout workers", ["cluster/rollout_workers"]),
     ],
     "Weights": [
         Panel("Gap between policy and rollout workers", ["weights/logprob_gap"], log=True),

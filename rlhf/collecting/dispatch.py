@@ -103,6 +103,11 @@ class Dispatcher(Generic[Request, Result]):
         self._running: set[asyncio.Task] = set()
         self._last_loss = WorkerDied("there never was one")
 
+    def add(self, worker: Worker[Request, Result]) -> None:
+        """One more to ask."""
+        self._seats.add(worker)
+        self._look_soon()
+
     async def submit(self, key: tuple, request: Request) -> Result:
         """The result for one request; `key` orders it within its batch and must be unique."""
         loop = asyncio.get_running_loop()

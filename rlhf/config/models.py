@@ -79,6 +79,9 @@ class RolloutConfig(Option):
     requests as they come."""
 
     num_workers: int = number(1, at_least=1)
+    max_workers: int | None = number(None, at_least=1)
+    """Above `num_workers`: further ones start where the cluster has room, such as on a node that
+    joins it, and leave with their nodes, down to `num_workers`."""
     max_prompt_tokens: int = number(1024, at_least=1)
     max_completion_tokens: int = number(1024, at_least=1)
     engine: dict[str, Any] = field(default_factory=dict)

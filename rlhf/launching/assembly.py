@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from packaging.version import Version
 
@@ -93,11 +94,15 @@ def start_policy(config: Config, allotment: Allotment) -> PolicyService:
 def start_rollout(
     config: Config, path: str, allotment: Allotment
 ) -> tuple[RolloutService, list[Worker]]:
-    arguments = (path, config.model.dtype, config.rollout, transport(config), config.seed)
-    lora = served_lora(config)
-    workers = start_workers(RolloutWorker, allotment, *arguments, sleeps(config), lora)
+    workers = start_workers(RolloutWorker, allotment, *rollout_arguments(config, path))
     calls, timeout_s = config.rollout.calls_per_worker, config.cluster.call_timeout_s
     return RolloutService(workers, calls_per_worker=calls, timeout_s=timeout_s), workers
+
+
+def rollout_arguments(config: Config, path: str) -> tuple[Any, ...]:
+    """What each worker is started with."""
+    first = (path, config.model.dtype, config.rollout, transport(config), config.seed)
+    return (*first, sleeps(config), served_lora(config))
 
 
 def start_reference(config: Config, allotted: Mapping[str, Allotment]) -> list[Worker]:

@@ -107,6 +107,7 @@ def contradictions(config: Config) -> Iterator[str]:
             f"placement=colocated: needs one rollout worker of one GPU per policy rank; "
             f"set rollout.num_workers={policy.num_ranks} rollout.tensor_parallel=1"
         )
+    yield from _guest_problems(config)
     if config.placement.colocated and config.max_staleness:
         yield (
             f"max_staleness={config.max_staleness}: with placement=colocated policy and rollout "
@@ -121,6 +122,36 @@ def contradictions(config: Config) -> Iterator[str]:
     yield from _round_problems(config)
     if not config.model.is_made:
         yield from _model_problems(config.model.path)
+
+
+def _guest_problems(config: Config) -> Iterator[str]:
+    """Of rollout workers that come and go."""
+    rollout, chosen = config.rollout, config.weights.transport
+    if rollout.max_workers is None:
+        return
+    where = f"rollout.max_workers={rollout.max_workers}"
+    if rollout.max_workers < rollout.num_workers:
+        yield (
+            f"{where}: must be at least rollout.num_workers={rollout.num_workers}, with which the "
+            "run begins"
+        )
+    serves_adapter = config.policy.lora is not None and config.weights.lora is PublishedLora.adapter
+    on_gpus = config.placement.gpus and rollout.shares_gpus
+    if config.placement.colocated:
+        yield (
+            f"{where}: with placement=colocated each rollout worker shares the GPU of a policy "
+            "rank; leave it out, or set placement=disaggregated"
+        )
+    elif not serves_adapter and ((chosen is Transport.auto and on_gpus) or chosen in _BY_GPU):
+        yield (
+            f"{where}: GPUs that send weights to each other are connected once, when the run "
+            "begins; set weights.transport=object_store"
+        )
+    if not config.cluster.max_restarts:
+        yield f"{where}: needs cluster.max_restarts of at least 1; leave it out, or raise that"
+
+
+_BY_GPU = (Transport.ipc, Transport.nccl)
 
 
 def _adapter_problems(config: Config) -> Iterator[str]:

@@ -15,11 +15,12 @@ from rlhf.launching.assembly import max_logprob_gap, require_answers, require_tr
 from rlhf.launching.cautions import cautions
 from rlhf.launching.checks import plain
 from rlhf.launching.configuration import Config
+from rlhf.launching.crew import Setting
 from rlhf.launching.fingerprints import fingerprints, require_same
 from rlhf.launching.inputs import read_inputs, try_out
 from rlhf.launching.roles import allotments, paths_by_role, roles
 from rlhf.launching.ruin import with_last_good
-from rlhf.launching.running import Setting, run
+from rlhf.launching.running import run
 from rlhf.problems import Collapsed, InputError, PolicyBroken, Stopped
 from rlhf.stages import Metrics
 from rlhf.storage.disk import write_atomically

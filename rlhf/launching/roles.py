@@ -62,7 +62,13 @@ def allotments(
     """By role, what to start its workers with."""
     return {
         role.name: Allotment(
-            role.name, role.count, role.num_cpus, role.num_gpus, threads, seats[role.name]
+            role.name,
+            role.count,
+            role.num_cpus,
+            role.num_gpus,
+            threads,
+            seats[role.name],
+            role.needs["memory"],
         )
         for role in plan.roles
     }

@@ -6,18 +6,13 @@ for the other workers, which need not start again.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
-from actors.group import Allotment, Worker, call_all, wait_ready
+from actors.group import Worker, call_all, wait_ready
+from actors.guests import Welcoming
 from actors.policy import PolicyService
-from actors.rollout import RolloutService
-from actors.supervision import Patience, Supervisor
 from actors.usage import UsageMeter
-from actors.weight_sync import ProbedPublisher
 from cluster import head
-from rlhf.config.models import Transport
 from rlhf.launching.assembly import (
     RunStores,
     answering,
@@ -31,58 +26,25 @@ from rlhf.launching.assembly import (
     start_rollout,
 )
 from rlhf.launching.cautions import cautions
-from rlhf.launching.configuration import Config
+from rlhf.launching.crew import Crew, Setting, supervise
 from rlhf.launching.garbage import look_between_rounds
-from rlhf.launching.inputs import Inputs, open_feed
-from rlhf.launching.judging import Judges, start_judges
+from rlhf.launching.hospitality import make_guests
+from rlhf.launching.inputs import open_feed
+from rlhf.launching.judging import start_judges
 from rlhf.launching.lives import Lives, first_of
 from rlhf.launching.moving import Mover
-from rlhf.launching.roles import served_lora, sleeps, transport
+from rlhf.launching.roles import served_lora, sleeps
 from rlhf.launching.stopping import StopRequest
 from rlhf.learning.warmup import warm_up
 from rlhf.loop import Run, train
 from rlhf.problems import PolicyLost, RunFailed, Stopped
+from rlhf.stages import Publisher
 from rlhf.storage.checkpoint import Checkpoint, RoundCheckpoints
 from rlhf.storage.disk import replaced_folder
 from rlhf.storage.ledger import Ledger
 from rlhf.storage.retention import best_by
 from rlhf.storage.run_directory import CHECKPOINTS, verified
 from rlhf.watching.restarts import Counted, Restarts
-from rlhf.watching.tracking import RunTracker
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What a run is given."""
-
-    config: Config
-    directory: Path
-    inputs: Inputs
-    allotted: Mapping[str, Allotment]
-    tracker: RunTracker
-
-
-@dataclass(frozen=True, slots=True)
-class Crew:
-    """The workers of a run, as they are asked."""
-
-    policy: PolicyService
-    rollout: RolloutService
-    rollout_workers: Sequence[Worker]
-    judges: Judges
-    reference: Sequence[Worker]
-    publisher: ProbedPublisher
-    initial_path: str
-    """Where the weights from before round 0 are."""
-
-    @property
-    def by_role(self) -> dict[str, Sequence[Worker]]:
-        return {
-            "policy": self.policy.ranks,
-            "rollout": self.rollout_workers,
-            "reference": self.reference,
-            **self.judges.workers,
-        }
 
 
 async def run(setting: Setting, checkpoint: Checkpoint | None) -> None:
@@ -125,6 +87,8 @@ async def _live(
             for worker in (worker for role in crew.by_role.values() for worker in role):
                 if worker.keeper is not None:
                     tasks.create_task(worker.keeper.watch(worker, done))
+            if crew.guests is not None:
+                tasks.create_task(crew.guests.watch(done))
             await train(begun)
             with replaced_folder(setting.directory / "policy") as unfinished:
                 await crew.policy.export(unfinished)
@@ -182,7 +146,12 @@ async def _start(setting: Setting, checkpoint: Checkpoint | None) -> Crew:
     if config.algorithm.samples_initial_policy:
         await rollout.each("load_initial", initial_path)
     publisher = make_publisher(config, inputs, policy, rollout)
-    return Crew(policy, rollout, rollout_workers, judges, reference, publisher, initial_path)
+    guests = make_guests(
+        config, path, initial_path, allotted["rollout"], rollout, rollout_workers, tracker.note
+    )
+    return Crew(
+        policy, rollout, rollout_workers, judges, reference, publisher, initial_path, guests
+    )
 
 
 async def _begin(
@@ -196,7 +165,7 @@ async def _begin(
     config, inputs, directory = setting.config, setting.inputs, setting.directory
     first_round = checkpoint.state["num_rounds"] if checkpoint else 0
     await crew.publisher.publish(first_round)
-    _supervise(config, crew, restarts)
+    supervise(config, crew, restarts)
     ledger = Ledger(directory, checkpoint.directory if checkpoint else None)
     feed = open_feed(config, inputs, ledger, setting.tracker.note)
     schedule = make_schedule(config, inputs, feed, crew.policy)
@@ -207,13 +176,16 @@ async def _begin(
     if begins:
         setting.tracker.log_eval(0, await evaluation.evaluate())
     judge = crew.judges.judge
+    publisher: Publisher = UsageMeter(crew.publisher, crew.by_role)
+    if crew.guests is not None:
+        publisher = Welcoming(publisher, crew.guests)
     return Run(
         collector=make_collector(
             config, inputs, schedule, crew.rollout, answers, judge, stores, ledger
         ),
         portions=make_portions(config, crew.policy, crew.reference),
         policy=crew.policy,
-        publisher=Counted(UsageMeter(crew.publisher, crew.by_role), restarts),
+        publisher=Counted(publisher, restarts),
         evaluation=evaluation,
         checkpoints=RoundCheckpoints(
             directory / CHECKPOINTS,
@@ -232,34 +204,6 @@ async def _begin(
         evaluate_every=config.eval.every,
         checkpoint_every=config.run.checkpoint_every,
     )
-
-
-def _supervise(config: Config, crew: Crew, restarts: Restarts) -> None:
-    """From now on, workers that are lost come back; before, what cannot start is wrong."""
-    cluster = config.cluster
-    timeout_s = cluster.call_timeout_s
-    patience = Patience(cluster.max_restarts, cluster.start_timeout_s, cluster.silence_s)
-
-    async def bring_rollout(worker: Worker) -> None:
-        if config.algorithm.samples_initial_policy:
-            await call_all([worker], "load_initial", crew.initial_path, timeout_s=timeout_s)
-        await crew.publisher.bring(worker, timeout_s)
-
-    async def bring_reference(worker: Worker) -> None:
-        await call_all([worker], "load", crew.initial_path, timeout_s=timeout_s)
-
-    async def bring_judge(worker: Worker) -> None:
-        """It needs no more than to be ready."""
-
-    bring = {"rollout": bring_rollout, "reference": bring_reference}
-    for role, workers in crew.by_role.items():
-        if not cluster.max_restarts or role == "policy" or not workers or workers[0].keeper:
-            continue
-        # Transports between GPUs connect the processes that there were at first.
-        if role != "rollout" or (
-            transport(config) is Transport.object_store and not sleeps(config)
-        ):
-            Supervisor(role, workers, bring.get(role, bring_judge), patience, restarts)
 
 
 async def _initial_policy(

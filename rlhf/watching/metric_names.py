@@ -10,7 +10,7 @@ from itertools import groupby
 from rlhf.diagnostics import PAIR_METRICS
 from rlhf.diagnostics.base import Metric
 from rlhf.records import DropReason
-from rlhf.watching.metrics import GOLD_PREFIX, RESTARTS
+from rlhf.watching.metrics import GOLD_PREFIX, NUM_ROLLOUT_WORKERS, RESTARTS
 
 ROLES = ("policy", "rollout", "judge", "reference", "gold")
 
@@ -317,6 +317,14 @@ def _of_role(role: str, called: str) -> dict[str, Metric]:
     } | {f"{RESTARTS}{role}": _RESTARTS._replace(meaning=_RESTARTS.meaning.format(called))}
 
 
+_NUM_ROLLOUT_WORKERS = {
+    NUM_ROLLOUT_WORKERS: Metric(
+        "rollout workers that live, where `rollout.max_workers` lets them come and go",
+        "count",
+        "rises and falls with the cluster's nodes",
+    )
+}
+
 METRICS: Mapping[str, Metric] = {
     **{
         f"time/{name}_s": metric._replace(meaning=f"seconds: {metric.meaning}")
@@ -333,6 +341,7 @@ METRICS: Mapping[str, Metric] = {
     **{f"eval/{name}": metric for name, metric in (_EVAL | _GOLD).items()},
     **{f"tree/{name}": metric for name, metric in _TREE.items()},
     **{name: metric for role in ROLES for name, metric in _of_role(role, role).items()},
+    **_NUM_ROLLOUT_WORKERS,
 }
 """By name; a name that ends with `*` stands for all that begin like it."""
 
@@ -351,7 +360,7 @@ def rows() -> list[str]:
     """The tables of `docs/metrics.md`, a line per metric."""
     by_role = ("system/", "cluster/")
     written = {name: one for name, one in METRICS.items() if not name.startswith(by_role)}
-    written |= _of_role("<role>", "role")
+    written |= _of_role("<role>", "role") | _NUM_ROLLOUT_WORKERS
     return [f"| `{name}` | {' | '.join(metric)} |" for name, metric in written.items()]
 
 

@@ -1,13 +1,14 @@
-"""A run on a cluster of three nodes, one of which is gone in the middle of a round."""
+"""Runs on clusters whose nodes go and come in the middle of a round."""
 
 import json
+import signal
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 import ray
-from commands import SMALL, finish, start
+from commands import SMALL, finish, start, untimed
 from forked import Forked
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
@@ -17,8 +18,8 @@ from test_interrupted_run import until_round
 from cluster import nursery
 from rlhf.chaos.comparing import differences
 from rlhf.chaos.striking import Broken
-from rlhf.storage.checkpoint import newest_checkpoint
-from rlhf.storage.store import read_metrics
+from rlhf.storage.checkpoint import UNFINISHED, newest_checkpoint
+from rlhf.storage.store import read_metrics, round_files
 
 pytestmark = [pytest.mark.faults, pytest.mark.thorough]
 PREEMPTION = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
@@ -48,17 +49,47 @@ def node_of(cluster: Cluster, name: str):
     return None
 
 
-def lose(cluster: Cluster, begun: Forked, directory: Path, name: str) -> None:
+def lose(cluster: Cluster, begun: Forked, directory: Path, name: str, when: str = "middle") -> None:
     """Kills the raylet of that worker's node, and with it the node's workers."""
     node = node_of(cluster, name)
     assert node is not None
     cluster.remove_node(node, allow_graceful=False)
-    rounds = len(read_metrics(directory / "metrics.jsonl"))
+    rounds = lowest = done(directory)
     begin = time.monotonic()
-    while len(read_metrics(directory / "metrics.jsonl")) <= rounds:
+    while (now := done(directory)) <= rounds:
         assert begun.poll() is None and time.monotonic() < begin + 180, begun.communicate(1)
+        lowest = min(lowest, now)
         time.sleep(0.05)
-    print(f"node of {name}: going again after {time.monotonic() - begin:.1f} s")
+    back = f"going again after {time.monotonic() - begin:.1f} s, repeated {rounds - lowest}"
+    print(f"node of {name}, {when}: {back}")
+
+
+def done(directory: Path) -> int:
+    """Rounds, of a running run."""
+    return len(read_metrics(directory / "metrics.jsonl")) - 1
+
+
+def until_moment(directory: Path, begun: Forked, when: str, rounds: int) -> None:
+    """So many rounds are done, and weights are being published or a checkpoint is written."""
+    deadline = time.monotonic() + 180
+    while True:
+        assert begun.poll() is None and time.monotonic() < deadline, begun.communicate(1)
+        now = done(directory)
+        is_now = {
+            "publishing": len(round_files(directory)) > now,
+            "saving": any((directory / "checkpoints").glob(UNFINISHED)),
+        }.get(when, True)
+        if now >= rounds and is_now:
+            return
+        time.sleep(0.001)
+
+
+def drain(cluster: Cluster, node) -> None:
+    """Tells Ray that it is about to go, as a cloud does."""
+    client = GcsClient(address=cluster.address)
+    deadline_ms = int(time.time() + 300) * 1000
+    accepted, why = client.drain_node(node.node_id, PREEMPTION, "a test", deadline_ms)
+    assert accepted, why
 
 
 def test_a_run_goes_on_on_the_nodes_that_are_left(tmp_path, nodes):
@@ -74,16 +105,33 @@ def test_a_run_goes_on_on_the_nodes_that_are_left(tmp_path, nodes):
     assert not any(differences(tmp_path / "unbroken", directory).values())
 
 
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("nodes") / "unbroken"
+    assert Broken(SETTINGS, directory).through().code == 0
+    return directory
+
+
+@pytest.mark.parametrize("name", ["RolloutWorker", "JudgeWorker", "ReferenceWorker", "PolicyRank"])
+def test_a_node_may_go_at_any_moment(tmp_path, nodes, unbroken, name):
+    directory = tmp_path / "run"
+    begun = start(directory, *SETTINGS, "cluster=auto")
+    for when, rounds in (("first", 1), ("middle", 15), ("publishing", 30), ("saving", 43)):
+        until_moment(directory, begun, when, rounds)
+        lose(nodes, begun, directory, name, when)
+        nodes.add_node(num_cpus=2)
+    output = finish(begun, timeout_s=300)
+    assert "is started anew" in output and "Traceback" not in output
+    assert not any(differences(unbroken, directory).values())
+
+
 def test_a_node_that_is_drained_is_left_and_nothing_is_done_twice(tmp_path, nodes):
     assert Broken(SETTINGS, tmp_path / "unbroken").through().code == 0
     directory = tmp_path / "run"
     begun = start(directory, *SETTINGS, "cluster=auto", "run.checkpoint_every=1000")
     until_round(directory, 8)
     drained = node_of(nodes, "PolicyRank")
-    client = GcsClient(address=nodes.address)
-    deadline_ms = int(time.time() + 300) * 1000
-    accepted, why = client.drain_node(drained.node_id, PREEMPTION, "a test", deadline_ms)
-    assert accepted, why
+    drain(nodes, drained)
     rounds = [len(read_metrics(directory / "metrics.jsonl"))]
     while begun.poll() is None and node_of(nodes, "PolicyRank") is drained:
         time.sleep(0.05)
@@ -93,6 +141,65 @@ def test_a_node_that_is_drained_is_left_and_nothing_is_done_twice(tmp_path, node
     assert "the node is drained" in output and "Traceback" not in output
     assert rounds == sorted(rounds)
     assert not any(differences(tmp_path / "unbroken", directory).values())
+
+
+def last(directory: Path, name: str) -> float | None:
+    """Of a running run, the newest value of a metric."""
+    values = [record.get(name) for record in read_metrics(directory / "metrics.jsonl")]
+    return values[-1] if values else None
+
+
+def until_workers(directory: Path, begun: Forked, count: int) -> None:
+    begin = time.monotonic()
+    while last(directory, "cluster/rollout_workers") != count:
+        assert begun.poll() is None and time.monotonic() < begin + 120, begun.communicate(1)
+        time.sleep(0.05)
+    rounds = len(read_metrics(directory / "metrics.jsonl"))
+    print(f"{count} rollout workers after {time.monotonic() - begin:.1f} s, in round {rounds - 2}")
+
+
+ENDLESS = [*SETTINGS, "num_rounds=100000", "run.checkpoint_every=0"]
+
+
+def rounds_of(directory: Path, begun: Forked) -> list[dict]:
+    """Of a run that is stopped now."""
+    begun.send_signal(signal.SIGTERM)
+    output = finish(begun, code=143, timeout_s=120)
+    assert "Traceback" not in output
+    return untimed(directory)
+
+
+def test_rollout_workers_come_with_a_node_and_leave_with_it(tmp_path, nodes):
+    directory = tmp_path / "run"
+    nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+    # What is left has room for the four workers of a run.
+    begun = start(directory, *ENDLESS, "cluster=auto", "rollout.max_workers=3")
+    until_round(directory, 3)
+    until_workers(directory, begun, 1)
+    added = nodes.add_node(num_cpus=4)
+    until_workers(directory, begun, 3)
+    nodes.remove_node(added, allow_graceful=False)
+    until_workers(directory, begun, 1)
+    added = nodes.add_node(num_cpus=1)
+    until_workers(directory, begun, 2)
+    drain(nodes, added)
+    until_workers(directory, begun, 1)
+    assert last(directory, "cluster/restarts_rollout") == 0
+    found = rounds_of(directory, begun)
+    other = start(tmp_path / "other", *ENDLESS, "cluster=auto")
+    until_round(tmp_path / "other", len(found))
+    assert rounds_of(tmp_path / "other", other)[: len(found)] == found
+
+
+def test_who_came_makes_room_for_one_whose_node_is_gone(tmp_path, nodes):
+    """Six places, of which a run takes four and guests two; two places go."""
+    directory = tmp_path / "run"
+    begun = start(directory, *ENDLESS, "run.checkpoint_every=5", "cluster=auto",
+                  "rollout.max_workers=3")  # fmt: skip
+    until_workers(directory, begun, 3)
+    lose(nodes, begun, directory, "PolicyRank")
+    assert last(directory, "cluster/restarts_policy") == 1
+    rounds_of(directory, begun)
 
 
 def test_without_the_head_of_its_cluster_a_run_ends_in_one_line_with_what_it_has_learnt(tmp_path):

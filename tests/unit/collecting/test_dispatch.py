@@ -341,6 +341,14 @@ async def test_answers_outside_the_call_are_errors_and_second_answers_are_ignore
     assert error.startswith("IndexError")
 
 
+async def test_one_that_comes_later_has_its_share_from_then_on():
+    asked = dispatcher(first := Fake("w0"))
+    assert await outcomes(start(asked, "ab")) == ["A", "B"]
+    asked.add(second := Fake("w1"))
+    assert await outcomes(start(asked, "cd")) == ["C", "D"]
+    assert (first.calls, second.calls) == ([["a", "b"], ["c"]], [["d"]])
+
+
 def coming_back(name: str, *scripts: Script) -> Fake:
     worker = Fake(name, *scripts)
     worker.comes_back, worker.lives = True, asyncio.Event()

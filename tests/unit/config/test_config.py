@@ -247,6 +247,24 @@ def test_an_adapter_does_not_travel_as_weights_do():
     assert problems(*colocated, *lora, "weights.lora=merged") == []
 
 
+def test_rollout_workers_come_and_go_where_their_weights_can_follow():
+    assert problems("rollout.max_workers=4") == []
+    assert problems("rollout=vllm", "placement=disaggregated", "rollout.max_workers=4") == [
+        "rollout.max_workers=4: GPUs that send weights to each other are connected once, when the "
+        "run begins; set weights.transport=object_store"
+    ]
+    by_store = ("rollout=vllm", "placement=disaggregated", "weights.transport=object_store")
+    assert problems(*by_store, "rollout.max_workers=4") == []
+    (line,) = problems("rollout=vllm", "placement=colocated", "rollout.max_workers=4")
+    assert line.startswith("rollout.max_workers=4: with placement=colocated each rollout worker")
+    few = ("rollout.num_workers=2", "rollout.max_workers=1", "cluster.max_restarts=0")
+    assert problems(*few) == [
+        "rollout.max_workers=1: must be at least rollout.num_workers=2, with which the run begins",
+        "rollout.max_workers=1: needs cluster.max_restarts of at least 1; leave it out, or raise "
+        "that",
+    ]
+
+
 def test_what_is_not_a_number_is_in_no_range(demo):
     demo.policy.learning_rate = math.nan
     assert config_problems(demo) == ["policy.learning_rate=nan: must be above 0"]

@@ -1,0 +1,50 @@
+"""Where a running cluster has room just now, and which of its nodes are there at all."""
+
+import socket
+from collections.abc import Mapping
+
+import ray
+from ray._private.state import available_resources_per_node  # no public call tells it by node
+
+from cluster import head
+
+ANSWERS_S = 1.0
+"""How soon a node's own process takes a connection, if it lives."""
+
+
+def is_there(node_id: str) -> bool:
+    """Whether the node lives, and is not about to go; Ray itself may learn of its end later."""
+    nodes = [one for one in ray.nodes() if one["NodeID"] == node_id and one["Alive"]]
+    if not nodes or node_id in (head.draining() or set()):
+        return False
+    address = nodes[0]["NodeManagerAddress"], nodes[0]["NodeManagerPort"]
+    try:
+        socket.create_connection(address, timeout=ANSWERS_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def with_room(needs: Mapping[str, float], most: int) -> list[str]:
+    """Nodes for so many workers of these needs, one after another on the one with most CPUs left;
+    fewer where there is no more room."""
+    going = head.draining()
+    if going is None:
+        return []
+    alive = {one["NodeID"] for one in ray.nodes() if one["Alive"]} - going
+    found = available_resources_per_node()
+    free = {node: dict(found[node]) for node in sorted(alive & found.keys())}
+    chosen = []
+    for _ in range(most):
+        fitting = [node for node, left in free.items() if _fits(needs, left)]
+        if not fitting:
+            break
+        node = max(fitting, key=lambda one: free[one].get("CPU", 0.0))
+        for name, need in needs.items():
+            free[node][name] = free[node].get(name, 0.0) - need
+        chosen.append(node)
+    return chosen
+
+
+def _fits(needs: Mapping[str, float], left: Mapping[str, float]) -> bool:
+    return all(need <= left.get(name, 0.0) + 1e-6 for name, need in needs.items())

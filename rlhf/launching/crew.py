@@ -1,0 +1,90 @@
+"""What a run is given, and its workers, of whom those that keep nothing come back one by one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from actors.group import Allotment, Worker, call_all
+from actors.guests import Guests
+from actors.policy import PolicyService
+from actors.rollout import RolloutService
+from actors.supervision import Patience, Supervisor
+from actors.weight_sync import ProbedPublisher
+from rlhf.config.models import Transport
+from rlhf.launching.configuration import Config
+from rlhf.launching.inputs import Inputs
+from rlhf.launching.judging import Judges
+from rlhf.launching.roles import sleeps, transport
+from rlhf.watching.restarts import Restarts
+from rlhf.watching.tracking import RunTracker
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a run is given."""
+
+    config: Config
+    directory: Path
+    inputs: Inputs
+    allotted: Mapping[str, Allotment]
+    tracker: RunTracker
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """The workers of a run, as they are asked."""
+
+    policy: PolicyService
+    rollout: RolloutService
+    rollout_workers: list[Worker]
+    judges: Judges
+    reference: Sequence[Worker]
+    publisher: ProbedPublisher
+    initial_path: str
+    """Where the weights from before round 0 are."""
+    guests: Guests | None = None
+    """Rollout workers that come and go with nodes, if there may be such."""
+
+    @property
+    def by_role(self) -> dict[str, Sequence[Worker]]:
+        return {
+            "policy": self.policy.ranks,
+            "rollout": self.rollout_workers,
+            "reference": self.reference,
+            **self.judges.workers,
+        }
+
+
+def supervise(config: Config, crew: Crew, restarts: Restarts) -> None:
+    """From now on, workers that are lost come back; before, what cannot start is wrong."""
+    cluster = config.cluster
+    timeout_s = cluster.call_timeout_s
+    patience = Patience(cluster.max_restarts, cluster.start_timeout_s, cluster.silence_s)
+
+    async def bring_rollout(worker: Worker) -> None:
+        if config.algorithm.samples_initial_policy:
+            await call_all([worker], "load_initial", crew.initial_path, timeout_s=timeout_s)
+        await crew.publisher.bring(worker, timeout_s)
+
+    async def bring_reference(worker: Worker) -> None:
+        await call_all([worker], "load", crew.initial_path, timeout_s=timeout_s)
+
+    async def bring_judge(worker: Worker) -> None:
+        """It needs no more than to be ready."""
+
+    bring = {"rollout": bring_rollout, "reference": bring_reference}
+    for role, workers in crew.by_role.items():
+        if not cluster.max_restarts or role == "policy" or not workers or workers[0].keeper:
+            continue
+        # Transports between GPUs connect the processes that there were at first.
+        if role != "rollout" or (
+            transport(config) is Transport.object_store and not sleeps(config)
+        ):
+            bringing = bring.get(role, bring_judge)
+            if role == "rollout" and crew.guests is not None:
+                keeper = Supervisor(
+                    role, workers, bringing, patience, restarts, crew.guests.lets_go
+                )
+                crew.guests.attend(crew.by_role, keeper)
+            else:
+                Supervisor(role, workers, bringing, patience, restarts)
