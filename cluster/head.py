@@ -11,6 +11,7 @@ from functools import cache
 
 import ray
 from ray._raylet import GcsClient  # no public call tells which nodes are drained
+from ray.exceptions import AuthenticationError, RayError
 
 from rlhf.problems import RunFailed
 
@@ -20,7 +21,7 @@ LOOK_S = 5.0
 
 
 class ClusterLost(RunFailed):
-    """The cluster's head does not answer."""
+    """The cluster's head does not answer, or is another's."""
 
 
 def outlast() -> None:
@@ -40,11 +41,25 @@ def listens() -> bool:
 
 def draining() -> set[str] | None:
     """The nodes that are about to go, as a scheduler or a cloud has told Ray; nothing new starts
-    there. None if nobody listens who knows."""
+    there. None if nobody answers who knows."""
+    try:
+        return _ask()
+    except AuthenticationError:
+        return None
+
+
+def _ask() -> set[str] | None:
+    """As `draining`; raises AuthenticationError if there is another cluster at its address, such as
+    that of a head which was started again and has kept nothing."""
     if not listens():
         return None
     client = _client(ray.get_runtime_context().gcs_address)
-    return set(client.get_draining_nodes(timeout=LOOK_S))
+    try:
+        return set(client.get_draining_nodes(timeout=LOOK_S))
+    except AuthenticationError:
+        raise
+    except RayError:  # too slow, or gone meanwhile
+        return None
 
 
 @cache
@@ -62,7 +77,17 @@ async def watch(
     each node that is about to go."""
     heard, told = time.monotonic(), set()
     while not done.is_set():
-        if (going := await asyncio.to_thread(draining)) is not None:
+        try:
+            going = await asyncio.to_thread(_ask)
+        except AuthenticationError:
+            return lost(
+                ClusterLost(
+                    f"the head of the Ray cluster at {ray.get_runtime_context().gcs_address} was "
+                    "started again, and knows nothing of this run; begun again, the run goes on "
+                    "from its newest checkpoint"
+                )
+            )
+        if going is not None:
             heard = time.monotonic()
             for node in sorted(going - told):
                 told.add(node)

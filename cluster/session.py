@@ -61,7 +61,7 @@ def session(
         try:
             yield Reservation(plan, _strategies(plan, group))
         finally:
-            if head.listens():  # else it would be waited for
+            if head.draining() is not None:  # else it would be waited for
                 remove_placement_group(group)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -202,20 +203,48 @@ def test_who_came_makes_room_for_one_whose_node_is_gone(tmp_path, nodes):
     rounds_of(directory, begun)
 
 
-def test_without_the_head_of_its_cluster_a_run_ends_in_one_line_with_what_it_has_learnt(tmp_path):
-    directory = tmp_path / "run"
-    begun = start(directory, *SETTINGS, "num_rounds=100000", "cluster.silence_s=4")
-    until_round(directory, 3)
-    (head,) = (
-        one
-        for one in psutil.Process(begun.pid).children(recursive=True)
-        if one.name() == "gcs_server"
-    )
-    head.kill()
+def head_of(begun: Forked) -> psutil.Process:
+    """Of the Ray that a run has started."""
+    below = psutil.Process(begun.pid).children(recursive=True)
+    (head,) = (one for one in below if one.name() == "gcs_server")
+    return head
+
+
+def ends_with_what_it_has_learnt(directory: Path, begun: Forked, told: str) -> None:
+    begin = time.monotonic()
     output = finish(begun, code=1, timeout_s=170)
+    print(f"the head, {told}: ended after {time.monotonic() - begin:.1f} s")
     (line,) = (one for one in output.splitlines() if one.startswith("failed: "))
-    assert "the head of the Ray cluster at" in line and "Traceback" not in output
+    assert "the head of the Ray cluster at" in line and told in line and "Traceback" not in output
     summary = json.loads((directory / "summary.json").read_text())
     assert summary["status"] == "failed"
     newest = newest_checkpoint(directory / "checkpoints")
     assert newest is not None and newest.state["num_rounds"] == summary["rounds"]
+
+
+def test_without_the_head_of_its_cluster_a_run_ends_in_one_line_with_what_it_has_learnt(tmp_path):
+    directory = tmp_path / "run"
+    begun = start(directory, *ENDLESS, "cluster.silence_s=4")
+    until_round(directory, 3)
+    head_of(begun).kill()
+    ends_with_what_it_has_learnt(directory, begun, "has not answered for")
+
+
+def test_a_head_that_was_started_again_and_has_kept_nothing_is_as_good_as_none(tmp_path):
+    directory = tmp_path / "run"
+    begun = start(directory, *ENDLESS, "cluster.silence_s=60")
+    until_round(directory, 3)
+    head = head_of(begun)
+    (port,) = {one.laddr.port for one in head.net_connections() if one.status == "LISTEN"}
+    words, environment, folder = head.cmdline(), head.environ(), head.cwd()
+    head.kill()
+    while head.status() != psutil.STATUS_ZOMBIE:  # nobody waits for it, and its port is free now
+        time.sleep(0.01)
+    own = f"--gcs_server_port={port}"
+    words = [own if word.startswith("--gcs_server_port=") else word for word in words]
+    again = subprocess.Popen(words, env=environment, cwd=folder, stdout=subprocess.DEVNULL)
+    try:
+        ends_with_what_it_has_learnt(directory, begun, "was started again")
+    finally:
+        again.kill()
+        again.wait()
