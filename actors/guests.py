@@ -76,11 +76,9 @@ class Guests:
     # --- coming --------------------------------------------------------------------------------
 
     async def watch(self, done: asyncio.Event) -> None:
-        """Until it is done, looks for room."""
+        """Until it is done, looks for room, and watches those who join meanwhile."""
         self._done = done
         async with asyncio.TaskGroup() as self._watching:
-            for worker in self._joined:
-                self._watch(worker)
             while not done.is_set():
                 await self._look(done)
                 await pause(done, self._rules.timeout_s)

@@ -19,12 +19,14 @@ from cluster import nursery
 from rlhf.chaos.comparing import differences
 from rlhf.chaos.settings import ROLES, Moment
 from rlhf.chaos.striking import Broken, Ended, Failure
+from rlhf.storage.store import read
 
 pytestmark = [pytest.mark.faults, pytest.mark.thorough]
 NAMES = ("first", "middle", "publishing", "saving")
 ROUNDS = 40
 SETTINGS = [
     *SMALL,
+    "warmup.steps=200",  # with less it is never right, and nothing is learnt
     f"num_rounds={ROUNDS}",
     "run.checkpoint_every=5",
     "cluster.silence_s=3",
@@ -44,6 +46,7 @@ def a_nursery_of_its_own(monkeypatch):
 def unbroken(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("faults") / "unbroken"
     assert Broken(SETTINGS, directory).through().code == 0
+    assert len(read(directory)) > ROUNDS
     return directory
 
 

@@ -24,7 +24,13 @@ from rlhf.storage.store import read_metrics, round_files
 
 pytestmark = [pytest.mark.faults, pytest.mark.thorough]
 PREEMPTION = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-SETTINGS = [*SMALL, "num_rounds=60", "run.checkpoint_every=5", "cluster.silence_s=10"]
+SETTINGS = [
+    *SMALL,
+    "warmup.steps=200",  # with less it is never right, and nothing is learnt
+    "num_rounds=60",
+    "run.checkpoint_every=5",
+    "cluster.silence_s=10",
+]
 
 
 @pytest.fixture
