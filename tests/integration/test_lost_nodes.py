@@ -37,7 +37,8 @@ SETTINGS = [
 def nodes(monkeypatch):
     """A head without workers, and three nodes with room for two each; of four, two may go."""
     monkeypatch.delenv(nursery.SOCKET)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    alone = {"num_cpus": 0, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=alone)
     for _ in range(3):
         cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
