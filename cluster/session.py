@@ -55,6 +55,8 @@ def session(
     Without an address Ray starts on this machine and ends with the session, but in a submitted job
     the job's cluster is joined. If Ray is already there, as under a sweep's launcher, it is used
     and left as it is. What others use is waited for, `timeout_s` at most, which `tell` is told.
+    Loops of events that ask workers must have ended before it does: what still waits for an answer
+    once Ray has ended ends this process at once, with exit code 1.
     """
     with _ray(address, roles):
         plan, group = _reserve(roles, timeout_s, tell)
