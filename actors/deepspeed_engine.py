@@ -8,13 +8,11 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from importlib import import_module
 from itertools import groupby
 from typing import Any
 
 import deepspeed
 import torch
-from deepspeed.runtime import compiler
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
@@ -29,20 +27,6 @@ from rlhf.config.models import Attention, DType, Offload, Optimizer, PolicyConfi
 from rlhf.models.adapters import adapter_parameters, change, with_adapter
 from rlhf.models.loading import load_causal
 from rlhf.models.saving import as_saved, layer_name
-
-
-def _know_muon() -> None:
-    """DeepSpeed looks whether an optimizer is Muon, whose kernels it has compiled for that; torch's
-    compiler, which nothing else may need, would take each rank a second to import."""
-    compiles = compiler.compile
-    compiler.compile = lambda: compiler.dummy_decorator
-    try:
-        import_module("deepspeed.runtime.zero.muon.muon_optimizer")
-    finally:
-        compiler.compile = compiles
-
-
-_know_muon()
 
 MOMENTS: dict[Optimizer, tuple[str, ...]] = {
     Optimizer.adamw: ("exp_avg", "exp_avg_sq"),
