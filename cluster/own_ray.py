@@ -42,17 +42,23 @@ def small() -> Iterator[None]:
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Workers started in advance lack what each of ours has in its environment: none would be used.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    whole, node.Node = node.Node, SmallNode
-    # Ray imports all that a dashboard needs to see that it is there; we require it to be.
-    looks, utils.get_dashboard_dependency_error = utils.get_dashboard_dependency_error, _is_there
+    ours = [(node, "Node", SmallNode), (utils, "get_dashboard_dependency_error", _is_there)]
+    # Another Ray may have no such names, and then starts as it likes.
+    theirs = [
+        (place, name, getattr(place, name)) for place, name, _ in ours if hasattr(place, name)
+    ]
+    for place, name, own in ours:
+        setattr(place, name, own)
     try:
         yield
     finally:
-        node.Node, utils.get_dashboard_dependency_error = whole, looks
+        for place, name, whole in theirs:
+            setattr(place, name, whole)
 
 
 def _is_there() -> None:
-    """No error: what Ray's agents import is installed."""
+    """No error. Ray would import all that a dashboard needs to see that it is there; we require it
+    to be."""
 
 
 @contextmanager
