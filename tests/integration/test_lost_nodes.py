@@ -170,12 +170,11 @@ def until_workers(directory: Path, begun: Forked, count: int) -> None:
 ENDLESS = [*SETTINGS, "num_rounds=100000", "run.checkpoint_every=0"]
 
 
-def rounds_of(directory: Path, begun: Forked) -> list[dict]:
-    """Of a run that is stopped now."""
+def stopped(begun: Forked) -> str:
     begun.send_signal(signal.SIGTERM)
     output = finish(begun, code=143, timeout_s=120)
     assert "Traceback" not in output
-    return untimed(directory)
+    return output
 
 
 def test_rollout_workers_come_with_a_node_and_leave_with_it(tmp_path, nodes):
@@ -194,10 +193,12 @@ def test_rollout_workers_come_with_a_node_and_leave_with_it(tmp_path, nodes):
     drain(nodes, added)
     until_workers(directory, begun, 1)
     assert last(directory, "cluster/restarts_rollout") == 0
-    found = rounds_of(directory, begun)
+    assert "it leaves, and 1 rollout workers go on" in stopped(begun)
+    found = untimed(directory)
     other = start(tmp_path / "other", *ENDLESS, "cluster=auto")
     until_round(tmp_path / "other", len(found))
-    expected = rounds_of(tmp_path / "other", other)[: len(found)]
+    stopped(other)
+    expected = untimed(tmp_path / "other")[: len(found)]
     # Batches of another size round the log-probabilities that an engine reports otherwise, from
     # which nothing else is computed.
     entropies = [[one.pop("rollout/entropy", 0) for one in each] for each in (found, expected)]
@@ -213,7 +214,7 @@ def test_who_came_makes_room_for_one_whose_node_is_gone(tmp_path, nodes):
     until_workers(directory, begun, 3)
     lose(nodes, begun, directory, "PolicyRank")
     assert last(directory, "cluster/restarts_policy") == 1
-    rounds_of(directory, begun)
+    assert "makes room for one whose node is gone" in stopped(begun)
 
 
 def head_of(begun: Forked) -> psutil.Process:
