@@ -1,9 +1,11 @@
 """How often a policy may be lost before the run ends."""
 
+import pickle
 from pathlib import Path
 
 import pytest
 
+from rlhf.launching.command_line import in_words
 from rlhf.launching.lives import Lives, first_of
 from rlhf.problems import PolicyLost, PolicyRaised
 from rlhf.storage.checkpoint import Checkpoint
@@ -46,3 +48,11 @@ def test_the_same_error_three_times_is_certain_whichever_rank_raises_it():
 def test_the_first_of_what_failed_at_once():
     group = ExceptionGroup("outer", [ExceptionGroup("inner", [KILLED, raised("x")])])
     assert first_of(group) is KILLED
+
+
+def test_the_cause_is_one_line_and_the_traceback_stands_below_it():
+    cause = "policy-0 on node 7: ValueError: a bug"
+    raised = PolicyRaised(cause, details='ray::PolicyRank.update()\n  File "a.py", line 3')
+    told = f'failed: {cause}\nray::PolicyRank.update()\n  File "a.py", line 3'
+    assert in_words(ExceptionGroup("", [raised])) == (told, 1)
+    assert str(raised) == cause and str(pickle.loads(pickle.dumps(raised)).details) in told
