@@ -2,10 +2,12 @@
 
 import gc
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import pytest_randomly
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,6 +18,16 @@ gc.disable()  # until everything is imported
 # How long an example takes says how busy the machine is.
 settings.register_profile("agon", deadline=None)
 settings.load_profile("agon")
+
+
+def _seed_torch(seed: int) -> None:
+    """In place of DeepSpeed's, which pytest-randomly finds where it is installed: that one brings
+    DeepSpeed into every process of pytest, and takes a millisecond three times for each test."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+
+
+pytest_randomly.entrypoint_reseeds = [_seed_torch]
 
 LONGEST = ("test_policy", "test_interrupted_run", "test_tree_run", "test_run", "test_sweep")
 """Files that take longest among those beside them."""
