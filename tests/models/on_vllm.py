@@ -1,8 +1,8 @@
-"""`python tests/models/on_vllm.py NAME [adapter]`: a tiny model of it on vLLM, published
-to: all its weights, or a LoRA adapter alone.
+"""`python tests/models/on_vllm.py` reads lines of `NAME [adapter]`: a tiny model of it on vLLM,
+published to: all its weights, or a LoRA adapter alone.
 
-Prints in JSON the mean gap in nats per token before, after, and had it not been published; and what
-became of an argument of vLLM's own.
+Prints for each a line of JSON: the mean gap in nats per token before, after, and had it not been
+published; and what became of an argument of vLLM's own.
 
 On a GPU the engine is in bf16 and the weights go by CUDA IPC; on CPUs it is in float32.
 """
@@ -40,6 +40,10 @@ ROWS = [Tokens((5, 6, 7), tuple(range(8, 24))), Tokens((40, 30, 20, 10), tuple(r
 
 
 ON_GPU = torch.cuda.is_available()
+if ON_GPU:
+    # Several of these share a GPU, and vLLM would take each other's memory for its own.
+    arguments = functools.partial(vllm_engine.AsyncEngineArgs, kv_cache_memory_bytes=1 << 28)
+    vllm_engine.AsyncEngineArgs = arguments  # type: ignore[misc]
 DTYPE = DType.bfloat16 if ON_GPU else DType.float32
 TRANSPORT = Transport.ipc if ON_GPU else Transport.object_store
 
@@ -51,10 +55,6 @@ async def published(name: str, directory: Path, lora: Lora | None) -> dict[str, 
     further = {"max_num_seqs": 3}
     config = VllmRolloutConfig(1, 32, 32, further, gpu_memory_utilization=0.05, enforce_eager=True)
     ends = end_token_ids(read_tokenizer(folder), read_generation_config(folder))
-    if ON_GPU:
-        # Several of these share a GPU, and vLLM would take each other's memory for its own.
-        arguments = functools.partial(vllm_engine.AsyncEngineArgs, kv_cache_memory_bytes=1 << 28)
-        vllm_engine.AsyncEngineArgs = arguments  # type: ignore[misc]
     engine = VllmEngine(str(folder), DTYPE, config, ends, TRANSPORT, 1, lora=lora)
     try:
         found = {"max_num_seqs": engine._engine.vllm_config.scheduler_config.max_num_seqs}
@@ -116,6 +116,9 @@ async def gap(engine: VllmEngine, policy) -> float:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as scratch:
-        lora = Lora(4, 4) if sys.argv[2:] == ["adapter"] else None
-        print(json.dumps(asyncio.run(published(sys.argv[1], Path(scratch), lora))), flush=True)
+    for line in sys.stdin:
+        name, *kind = line.split()
+        lora = Lora(4, 4) if kind == ["adapter"] else None
+        with tempfile.TemporaryDirectory() as scratch:
+            found = asyncio.run(published(name, Path(scratch), lora))
+        print(json.dumps(found), flush=True)

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,9 +31,52 @@ def some_always(always: Collection[str]) -> list:
     ]
 
 
+class Engines:
+    """A process that has imported vLLM, which starts one engine after another; pytest's own time
+    limit is its."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._process: subprocess.Popen[str] | None = None
+
+    def published(self, *words: str) -> dict[str, float]:
+        """A process that has failed is followed by another."""
+        process = self._process = self._process or self._start()
+        assert process.stdin is not None and process.stdout is not None
+        print(*words, file=process.stdin, flush=True)
+        for line in process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        self._process = None
+        raise AssertionError(f"code {process.wait(60)}: {self._log.read_text()[-2000:]}")
+
+    def _start(self) -> subprocess.Popen[str]:
+        with self._log.open("w") as log:
+            return subprocess.Popen(
+                [sys.executable, str(HERE / "on_vllm.py")],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), *sys.path])},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def end(self) -> None:
+        if self._process is not None:
+            self._process.kill()  # it has nothing to keep, and its engines have ended
+            self._process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    made = Engines(tmp_path_factory.mktemp("engines") / "log")
+    yield made
+    made.end()
+
+
 @pytest.mark.parametrize("name", some_always(ALWAYS))
-def test_what_was_published_is_what_runs(name: str):
-    found = published(name)
+def test_what_was_published_is_what_runs(engines: Engines, name: str):
+    found = engines.published(name)
     assert found["before"] < ROUNDING and found["after"] < ROUNDING
     seen = max(0.01, 5 * found["before"], 5 * found["after"])
     assert found["unpublished"] > seen, "the change is seen"
@@ -41,20 +84,8 @@ def test_what_was_published_is_what_runs(name: str):
 
 
 @pytest.mark.parametrize("name", some_always(()))
-def test_an_adapter_is_computed_or_refused(name: str):
+def test_an_adapter_is_computed_or_refused(engines: Engines, name: str):
     """Llama's is, in tests/integration/test_lora.py."""
-    found = published(name, "adapter")
+    found = engines.published(name, "adapter")
     assert found["before"] < ROUNDING and found["after"] < ROUNDING
     assert found["unpublished"] > max(0.01, 5 * found["before"], 5 * found["after"])
-
-
-def published(*arguments: str) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, str(HERE / "on_vllm.py"), *arguments],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), *sys.path])},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
