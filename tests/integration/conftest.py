@@ -8,15 +8,18 @@ import ray
 
 from cluster import nursery, own_ray
 from rlhf.config.models import TinyModelConfig, Vocabulary
-from rlhf.config.run import ClusterConfig, PlacementConfig
-from rlhf.launching.expecting import expect_workers
+from rlhf.imports import WORKER_ENV
+from rlhf.launching.expecting import MODULES
 from rlhf.toys.tiny import build_tiny_model
 
 
 @pytest.fixture(scope="session", autouse=True)
 def nursery_of_all() -> None:
-    """What the workers of all runs that these tests start are forks of."""
-    expect_workers(ClusterConfig(), PlacementConfig())
+    """What the workers of all runs that these tests start are forks of; with what DeepSpeed imports
+    for the first engine that shards, too, which has torch's compiler in it, since there are many.
+    """
+    muon = "deepspeed.runtime.zero.muon.muon_optimizer"
+    nursery.begin((*MODULES, muon), {"DS_ACCELERATOR": "cpu", **WORKER_ENV})
 
 
 @pytest.fixture(scope="module")
