@@ -19,6 +19,7 @@ SMALL = [
     "tracking=disabled",
     "environment.num_workers=2",
     "algorithm.truncated=keep",
+    "cluster.threads_per_worker=1",
 ]
 
 

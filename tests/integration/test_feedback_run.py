@@ -20,6 +20,7 @@ SMALL = [
     "model.num_layers=1",
     "model.width=64",
     "model.num_heads=2",
+    "cluster.threads_per_worker=1",
 ]
 LOGGED = -1
 

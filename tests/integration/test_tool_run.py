@@ -13,7 +13,12 @@ from rlhf.storage.store import read, read_metrics
 from rlhf.tree.nodes import Tree
 from rlhf.tree.store import SCHEMA, round_files
 
-NARROW = ["model.num_layers=2", "model.width=64", "model.num_heads=2"]
+NARROW = [
+    "model.num_layers=2",
+    "model.width=64",
+    "model.num_heads=2",
+    "cluster.threads_per_worker=1",
+]
 """Enough to learn to call, in a third of the time."""
 
 SMALL = [
@@ -52,17 +57,32 @@ def results(text: str) -> list[tuple[str, str]]:
     return [(call.partition("=")[0], call.partition("=")[2]) for call in calls if "=" in call]
 
 
-@pytest.mark.parametrize("objective", ["dpo", "kto"])
+@pytest.fixture(scope="module")
+def by_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with the previous policy as its anchor: M-DPO."""
+    directory = tmp_path_factory.mktemp("calculator") / "run"
+    run(directory, *SMALL, "objective=dpo", "objective.anchor=previous")
+    return directory
+
+
+@pytest.fixture
+def by_answers(by_pairs: Path, tmp_path: Path) -> Path:
+    """M-KTO, which begins where the other began, and need not learn that once more."""
+    begun = [f"model.path={by_pairs / 'initial_policy'}", "warmup.steps=0"]
+    run(tmp_path / "run", *SMALL, *begun, "objective=kto", "objective.anchor=previous")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("trained", ["by_pairs", "by_answers"])
 def test_calls_are_answered_and_the_policys_own_words_are_trained_on(
-    tmp_path: Path, objective: str
+    trained: str, request: pytest.FixtureRequest
 ) -> None:
-    """With the previous policy as their anchor, M-DPO and M-KTO."""
-    run(tmp_path / "run", *SMALL, f"objective={objective}", "objective.anchor=previous")
-    rows = read(tmp_path / "run").to_pylist()
+    directory = request.getfixturevalue(trained)
+    rows = read(directory).to_pylist()
     texts = [row[side] for row in rows for side in ("chosen", "rejected") if row[side]]
     answered = [one for text in texts for one in results(text)]
     assert_right(answered, end="")
-    for record in read_metrics(tmp_path / "run" / "metrics.jsonl")[1:]:
+    for record in read_metrics(directory / "metrics.jsonl")[1:]:
         assert record["weights/logprob_gap"] < 1e-3
         assert record["policy/anchor_gap"] < 1e-4, "both see the same tokens"
 
