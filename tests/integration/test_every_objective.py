@@ -53,7 +53,7 @@ async def stepped(
 ) -> Stepped:
     """One step on the portions by the ranks that there are, which is then taken back."""
 
-    def step(rank: Any) -> Stepped:
+    def step(rank: Any) -> tuple:  # of what ranks know too, which this file is not
         engine, settings = rank._engine, replace(rank._plan.policy, packing=packing)
         rank._plan = replace(rank._plan, policy=settings, objective=objective)
         rank._memory, rank._version = dict(objective.first_memory()), 0
@@ -68,10 +68,11 @@ async def stepped(
         }
         engine.load_state(before.__getitem__, 0)
         kind = type(engine._engine.optimizer).__name__
-        return Stepped(metrics, rank._reader.packing is not None, kind, taken)
+        return metrics, rank._reader.packing is not None, kind, taken
 
     asked = [rank.handle.__ray_call__.remote(step) for rank in service.ranks]
-    return (await asyncio.to_thread(ray.get, asked, timeout=TIMEOUT_S))[0]
+    first, *_ = await asyncio.to_thread(ray.get, asked, timeout=TIMEOUT_S)
+    return Stepped(*first)
 
 
 async def expected_of(model: Path, objective: ObjectiveConfig) -> dict[str, Tensor]:
@@ -90,7 +91,7 @@ async def test_every_loss_has_one_gradient_packed_or_padded(tiny_model, ranks, s
     settings = {"num_ranks": ranks, "zero_stage": stage, "max_grad_norm": 1e9}
     async with policy(tiny_model, epochs=1, **PLAIN | settings) as service:
         for name, objective in every_objective().items():
-            expected = await expected_of(tiny_model, objective)
+            expected = await expected_of(tiny_model, every_objective()[name])
             assert norm(expected) > 0.01, name
             for packing in (False, True):
                 batch = await batch_of(objective)
@@ -98,7 +99,7 @@ async def test_every_loss_has_one_gradient_packed_or_padded(tiny_model, ranks, s
                 assert found.packed == packing and found.metrics["policy/num_steps"] == 1
                 assert distance(found.gradient, expected) < 1e-5, (name, packing)
                 told = found.metrics["policy/grad_norm"]
-                assert told == pytest.approx(norm(expected).item(), rel=1e-5), (name, packing)
+                assert told == pytest.approx(norm(expected), rel=1e-5), (name, packing)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ async def test_a_bf16_update_is_that_of_fp32_but_for_rounding(
         for name, is_clipped in (("dpo", False), ("orpo", True)):
             objective = every_objective()[name]
             expected, batch = await expected_of(tiny_model, objective), await batch_of(objective)
-            length = norm(expected).item()
+            length = norm(expected)
             assert (length > 0.6) == is_clipped and (length < 0.4) != is_clipped
             kept = min(1.0, 0.5 / length)
             clipped = {name: value * kept for name, value in expected.items()}
