@@ -52,13 +52,14 @@ async def published(name: str, directory: Path, lora: Lora | None) -> dict[str, 
     with quietly():
         folder = build(name, directory / "model")
         policy = as_sent(load_causal(folder, torch.float32).eval())
-    further = {"max_num_seqs": 3}
+    further = {"max_num_seqs": 100}
     config = VllmRolloutConfig(1, 32, 32, further, gpu_memory_utilization=0.05, enforce_eager=True)
     ends = end_token_ids(read_tokenizer(folder), read_generation_config(folder))
     engine = VllmEngine(str(folder), DTYPE, config, ends, TRANSPORT, 1, lora=lora)
     try:
-        found = {"max_num_seqs": engine._engine.vllm_config.scheduler_config.max_num_seqs}
-        found |= {"before": await gap(engine, policy)}
+        chosen = engine._engine.vllm_config.scheduler_config
+        found = {name: getattr(chosen, name) for name in ("max_num_seqs", "max_num_batched_tokens")}
+        found["before"] = await gap(engine, policy)
         if lora is not None:
             policy = with_adapter(policy, lora).eval()
             weights = moved_adapter(policy)

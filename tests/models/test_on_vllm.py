@@ -80,7 +80,8 @@ def test_what_was_published_is_what_runs(engines: Engines, name: str):
     assert found["before"] < ROUNDING and found["after"] < ROUNDING
     seen = max(0.01, 5 * found["before"], 5 * found["after"])
     assert found["unpublished"] > seen, "the change is seen"
-    assert found["max_num_seqs"] == 3, "rollout.engine reaches vLLM"
+    assert found["max_num_seqs"] == 100, "rollout.engine reaches vLLM"
+    assert found["max_num_batched_tokens"] >= 4096, "as in its own batches; a server has 2048"
 
 
 @pytest.mark.parametrize("name", some_always(()))
