@@ -2,7 +2,8 @@
 
 `make bench`, or `python benchmarks/online_dpo.py [--size demo|large] [--rounds N] [--json FILE]
 [--without TRL ...]`. All start from the same weights and ask the same task on the same machine, one
-after another, with the same number of completions a step; the ratios are what to look at.
+after another, with the same number of completions a step; the ratios of their medians are what to
+look at. Every round is told on stderr. Both sizes take some minutes on two idle cores.
 
 - Agon: plain DPO, eight completions of a prompt, all pairs, through Ray actors.
 - bare: the same round in one process without Ray or DeepSpeed: sampling by Agon's own batched
@@ -11,13 +12,15 @@ after another, with the same number of completions a step; the ratios are what t
 
 `demo`: the demo's model and sums, 64 prompts of about 12 tokens, answers of up to 8. `large`: a
 Llama of 10 million weights from nothing, 4 prompts of 512 tokens, answers of up to 64, of which the
-one with more vowels is better.
+one with more vowels is better. Agon's workers have a thread each, TRL has two, and the bare loop as
+many as are quicker: one for the demo's small matrices, else two.
 """
 
 import argparse
 import asyncio
 import json
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +28,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -78,7 +82,10 @@ class Task:
     answer_tokens: int
     micro_batch_prompts: int
     """What the bare loop computes at once."""
+    threads: int
+    """Of the bare loop."""
     warm_rounds: int
+    """That are not counted."""
 
 
 def demo(scratch: Path) -> Task:
@@ -98,7 +105,7 @@ def demo(scratch: Path) -> Task:
         return integer_score(str(prompt.answer), text) or 0.0
 
     path, overrides = scratch / "run" / "initial_policy", ["experiment=demo"]
-    return Task(path, prompts, score, overrides, 64, 16, 8, 64, warm_rounds=3)
+    return Task(path, prompts, score, overrides, 64, 16, 8, 64, threads=1, warm_rounds=3)
 
 
 def large(scratch: Path) -> Task:
@@ -126,27 +133,28 @@ def large(scratch: Path) -> Task:
         "policy.batch_size=100000", "policy.micro_batch_tokens=1100", "eval.num_prompts=4",
         f"policy.learning_rate={LEARNING_RATE}",
     ]  # fmt: skip
-    return Task(scratch / "model", prompts, score, overrides, 4, 512, 64, 1, warm_rounds=1)
+    path = scratch / "model"
+    return Task(path, prompts, score, overrides, 4, 512, 64, 1, threads=2, warm_rounds=1)
 
 
-def agon(task: Task, scratch: Path, rounds: int) -> float:
-    """Rounds per second of its online phase, from its own metrics."""
+def agon(task: Task, scratch: Path, rounds: int) -> list[float]:
+    """Seconds of each round of its online phase but the last, which ends the run, from its own
+    metrics."""
     command = [sys.executable, "-m", "rlhf", *task.overrides, f"run.dir={scratch}/run"]
     command += ["algorithm=online_dpo", f"num_rounds={rounds}", "eval.every=0", "tracking=disabled"]
-    ran = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    ran = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
     if ran.returncode:
         raise SystemExit(ran.stderr[-2000:])
     lines = (scratch / "run" / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    online = [one for one in records if task.warm_rounds <= one["round"] < rounds - 1]
-    return len(online) / sum(one["time/round_s"] for one in online)
+    return [one["time/round_s"] for one in records if 0 <= one["round"] < rounds - 1]
 
 
 class Bare:
     """One process, no services."""
 
     def __init__(self, task: Task) -> None:
-        torch.set_num_threads(1)
+        torch.set_num_threads(task.threads)
         self.task, path = task, str(task.path)
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         prompts = task.prompts(Renderer(self.tokenizer, Rendering.plain))
@@ -216,18 +224,33 @@ class Bare:
         return (loss_B * torch.tensor(weights)).sum()
 
 
-def bare(task: Task, scratch: Path, rounds: int) -> float:
-    loop = Bare(task)
-    for index in range(task.warm_rounds):
+def bare(task: Task, scratch: Path, rounds: int) -> list[float]:
+    """Seconds of each round."""
+    loop, clock = Bare(task), Clock("bare", rounds)
+    for index in range(rounds):
         loop.round(index)
-    start = time.perf_counter()
-    for index in range(task.warm_rounds, rounds):
-        loop.round(index)
-    return (rounds - task.warm_rounds) / (time.perf_counter() - start)
+        clock.tick()
+    return clock.seconds
 
 
-def trl(task: Task, scratch: Path, steps: int) -> float:
-    """Steps per second, warm-up steps left out."""
+class Clock:
+    """Seconds of each round since it was made; tells them as they end."""
+
+    def __init__(self, name: str, rounds: int) -> None:
+        self._name, self._rounds = name, rounds
+        self._last = time.perf_counter()
+        self.seconds: list[float] = []
+
+    def tick(self) -> None:
+        now = time.perf_counter()
+        self.seconds.append(now - self._last)
+        self._last = now
+        told = f"{self._name}: round {len(self.seconds)}/{self._rounds} | {self.seconds[-1]:.2f} s"
+        print(told, file=sys.stderr, flush=True)
+
+
+def trl(task: Task, scratch: Path, steps: int) -> list[float]:
+    """Seconds of each step."""
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
@@ -244,12 +267,14 @@ def trl(task: Task, scratch: Path, steps: int) -> float:
         asked = zip(prompts, completions, strict=True)
         return [task.score(by_text[prompt], text) for prompt, text in asked]
 
-    class Clock(TrainerCallback):
-        times: list[float] = []  # noqa: RUF012
+    class Watch(TrainerCallback):
+        def on_train_begin(self, *_: object, **__: object) -> None:
+            self.clock = Clock("TRL", steps)
 
         def on_step_end(self, *_: object, **__: object) -> None:
-            self.times.append(time.perf_counter())
+            self.clock.tick()
 
+    watch = Watch()
     with tempfile.TemporaryDirectory() as directory:
         trainer = OnlineDPOTrainer(
             model=AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32),
@@ -275,16 +300,15 @@ def trl(task: Task, scratch: Path, steps: int) -> float:
             ),
             train_dataset=Dataset.from_dict({"prompt": [prompt.text for prompt in prompts]}),
             processing_class=tokenizer,
-            callbacks=[Clock()],
+            callbacks=[watch],
         )
         trainer.train()
-    times = Clock.times[task.warm_rounds :]
-    return (len(times) - 1) / (times[-1] - times[0])
+    return watch.clock.seconds
 
 
 CONTENDERS = {"Agon": agon, "bare": bare, "TRL": trl}
 SIZES = {"demo": demo, "large": large}
-ROUNDS = {"demo": {"Agon": 60, "bare": 60, "TRL": 20}, "large": {"Agon": 4, "bare": 2, "TRL": 3}}
+ROUNDS = {"demo": {"Agon": 60, "bare": 60, "TRL": 20}, "large": {"Agon": 6, "bare": 3, "TRL": 3}}
 
 
 def main() -> None:
@@ -294,21 +318,30 @@ def main() -> None:
     parser.add_argument("--without", nargs="*", choices=["bare", "TRL"], default=[])
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    speeds: dict[str, float] = {}
+    numbers = {name: given.rounds or own for name, own in ROUNDS[given.size].items()}
     with tempfile.TemporaryDirectory() as directory:
         task = SIZES[given.size](Path(directory))
-        per_round = task.per_round * COMPLETIONS
-        print(f"{'':8}{'rounds/s':>10}{'completions/s':>15}{'Agon is x times as fast':>26}")
-        for name, run in CONTENDERS.items():
-            if name not in given.without:
-                rounds = given.rounds or ROUNDS[given.size][name]
-                speeds[name] = speed = run(task, Path(directory), rounds)
-                times = speeds["Agon"] / speed
-                print(f"{name:8}{speed:10.3f}{speed * per_round:15.1f}{times:26.2f}", flush=True)
+        if min(numbers.values()) < task.warm_rounds + 2:
+            parser.error(f"--rounds: must be at least {task.warm_rounds + 2}")
+        asked = {name: number for name, number in numbers.items() if name not in given.without}
+        found = compared(task, Path(directory), asked)
     if given.json:
-        ratios = {name: speeds["Agon"] / speed for name, speed in speeds.items()}
-        found = {"size": given.size, "rounds_per_s": speeds, "agon_is_times_as_fast": ratios}
-        given.json.write_text(json.dumps(found, indent=2))
+        given.json.write_text(json.dumps({"size": given.size} | found, indent=2))
+
+
+def compared(task: Task, scratch: Path, numbers: dict[str, int]) -> dict[str, Any]:
+    """Of each contender, so many rounds; a line for each as it is through."""
+    print(f"{'':8}{'rounds/s':>10}{'completions/s':>15}{'Agon is x times as fast':>26}  rounds")
+    seconds: dict[str, list[float]] = {}
+    speeds: dict[str, float] = {}
+    for name, number in numbers.items():
+        seconds[name] = took = CONTENDERS[name](task, scratch, number)[task.warm_rounds :]
+        speeds[name] = speed = 1 / statistics.median(took)
+        columns = f"{speed:10.3f}{speed * task.per_round * COMPLETIONS:15.1f}"
+        spread = f"{len(took)} of {min(took):.2f} to {max(took):.2f} s"
+        print(f"{name:8}{columns}{speeds['Agon'] / speed:26.2f}  {spread}", flush=True)
+    ratios = {name: speeds["Agon"] / speed for name, speed in speeds.items()}
+    return {"seconds": seconds, "rounds_per_s": speeds, "agon_is_times_as_fast": ratios}
 
 
 if __name__ == "__main__":

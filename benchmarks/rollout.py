@@ -1,13 +1,15 @@
 """vLLM through a rollout worker against vLLM alone: tokens a second, and CPU seconds a token.
 
-    python benchmarks/rollout.py [--json FILE] [--prompts 128] [--samples 8] [--longest 128]
+    python benchmarks/rollout.py [--json FILE] [--turns 5] [--prompts 64] [--samples 8]
+        [--longest 64]
 
 Both draw the same completions from the same engine with the same arguments: seeded, with
 log-probabilities, each prompt with a limit of its own, so that they end at different times. Alone,
 vLLM gets all prompts at once as its own offline batch; through Agon they come by the queue in front
-of the worker, and completions go back by Ray. Each runs in processes of its own, several times;
-figures are medians. CPU seconds are those of all its processes, so that what others do on the
-machine matters little.
+of the worker, and completions go back by Ray. Each has processes of its own, and they take turns,
+so that whatever else the machine does meets both; the first turn of either warms it up. Shares are
+medians over turns of one beside the other. CPU seconds are those of all its processes. Every turn
+is told on stderr; all of it takes some minutes on two idle cores.
 """
 
 import argparse
@@ -15,13 +17,14 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -30,7 +33,15 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-PROMPT_TOKENS, REPEATS, TIMEOUT_S = 32, 3, 600
+PROMPT_TOKENS, TIMEOUT_S = 32, 300
+Draw = Callable[[int], int]
+"""Draws everything once, by a seed; returns how many tokens that were."""
+
+
+class Turn(NamedTuple):
+    tokens: int
+    seconds: float
+    cpu_s: float
 
 
 def prompts(options: argparse.Namespace) -> list[tuple[int, ...]]:
@@ -49,35 +60,25 @@ def limits(options: argparse.Namespace) -> list[int]:
 
 def cpu_s() -> float:
     """Of this process and all that it has started, Ray's among them."""
-    mine = psutil.Process()
-    own = mine.cpu_times()
-    total = own.user + own.system
-    for one in mine.children(recursive=True):
-        times = one.cpu_times()
-        total += times.user + times.system
+    total = 0.0
+    for one in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            times = one.cpu_times()
+            total += times.user + times.system
     return total
 
 
-def measured(times: list[tuple[float, float, int]]) -> dict[str, float]:
-    """Of (seconds, CPU seconds, tokens) of each repeat, without the first, which warms up."""
-    kept = times[1:]
-    return {
-        "tokens": kept[0][2],
-        "tokens_per_s": statistics.median(tokens / took for took, _, tokens in kept),
-        "cpu_us_per_token": statistics.median(1e6 * cpu / tokens for _, cpu, tokens in kept),
-    }
-
-
-def model(directory: Path) -> str:
+def model(directory: str) -> str:
     from rlhf.config.models import TinyModelConfig, Vocabulary
     from rlhf.toys.tiny import build_tiny_model
 
     config = TinyModelConfig(num_layers=4, width=256, num_heads=4, vocabulary=Vocabulary.bytes)
-    build_tiny_model(config, directory, seed=1)
-    return str(directory)
+    build_tiny_model(config, Path(directory), seed=1)
+    return directory
 
 
-def alone(options: argparse.Namespace, directory: Path) -> dict[str, float]:
+@contextmanager
+def alone(options: argparse.Namespace, path: str) -> Iterator[Draw]:
     """vLLM's own offline batch."""
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
@@ -87,7 +88,6 @@ def alone(options: argparse.Namespace, directory: Path) -> dict[str, float]:
     from rlhf.models.loading import read_generation_config, read_tokenizer
     from rlhf.models.turns import end_token_ids
 
-    path = model(directory)
     ends = end_token_ids(read_tokenizer(path), read_generation_config(path))
     on_gpu = torch.cuda.is_available()
     engine = LLM(
@@ -100,7 +100,7 @@ def alone(options: argparse.Namespace, directory: Path) -> dict[str, float]:
         enable_chunked_prefill=None if on_gpu else False,
     )
 
-    def once(seed: int) -> int:
+    def draw(seed: int) -> int:
         asked = [{"prompt_token_ids": list(one)} for one in prompts(options)]
         how = [
             SamplingParams(
@@ -116,16 +116,11 @@ def alone(options: argparse.Namespace, directory: Path) -> dict[str, float]:
         answers = engine.generate(asked, how, use_tqdm=False)
         return sum(len(one.token_ids) for answer in answers for one in answer.outputs)
 
-    return measured([timed(lambda k=k: once(1000 * k)) for k in range(REPEATS + 1)])
+    yield draw
 
 
-def timed(work: Callable[[], int]) -> tuple[float, float, int]:
-    start, cpu = time.perf_counter(), cpu_s()
-    tokens = work()
-    return time.perf_counter() - start, cpu_s() - cpu, tokens
-
-
-def agon(options: argparse.Namespace, directory: Path) -> dict[str, float]:
+@contextmanager
+def agon(options: argparse.Namespace, path: str) -> Iterator[Draw]:
     """The same through a rollout worker."""
     import ray
 
@@ -134,7 +129,6 @@ def agon(options: argparse.Namespace, directory: Path) -> dict[str, float]:
     from rlhf.config.models import DType, Transport, VllmRolloutConfig
     from rlhf.records import Message, Prompt, Sampling
 
-    path = model(directory)
     ray.init("local", include_dashboard=False, log_to_driver=False)
     config = VllmRolloutConfig(
         max_prompt_tokens=PROMPT_TOKENS, max_completion_tokens=options.longest
@@ -142,8 +136,10 @@ def agon(options: argparse.Namespace, directory: Path) -> dict[str, float]:
     arguments = (path, DType.float32, config, Transport.object_store, 1)
     workers = start_workers(RolloutWorker, Allotment("rollout", 1, 1, 0, 1), *arguments)
     asked = [Prompt(str(i), (Message("user", ""),), ids) for i, ids in enumerate(prompts(options))]
+    calls = config.calls_per_worker
+    service = RolloutService(workers, calls_per_worker=calls, timeout_s=TIMEOUT_S)
 
-    async def once(service: RolloutService, seed: int) -> int:
+    async def drawn(seed: int) -> int:
         calls = (
             service.generate(prompt, Sampling(options.samples, limit), seed + 100 * i)
             for i, (prompt, limit) in enumerate(zip(asked, limits(options), strict=True))
@@ -151,19 +147,10 @@ def agon(options: argparse.Namespace, directory: Path) -> dict[str, float]:
         groups = await asyncio.gather(*calls)
         return sum(len(one.token_ids) for group in groups for one in group)
 
-    async def all_of_it() -> dict[str, float]:
-        await wait_ready(workers, TIMEOUT_S)
-        calls = config.calls_per_worker
-        service = RolloutService(workers, calls_per_worker=calls, timeout_s=TIMEOUT_S)
-        times = []
-        for k in range(REPEATS + 1):
-            start, cpu = time.perf_counter(), cpu_s()
-            tokens = await once(service, 1000 * k)
-            times.append((time.perf_counter() - start, cpu_s() - cpu, tokens))
-        return measured(times)
-
     try:
-        return asyncio.run(all_of_it())
+        with asyncio.Runner() as runner:
+            runner.run(wait_ready(workers, TIMEOUT_S))
+            yield lambda seed: runner.run(drawn(seed))
     finally:
         stop_workers(workers)
         ray.shutdown()
@@ -172,36 +159,104 @@ def agon(options: argparse.Namespace, directory: Path) -> dict[str, float]:
 PARTS = {"alone": alone, "agon": agon}
 
 
+def serve(name: str, options: argparse.Namespace, connection: Any) -> None:
+    """One part, in a process of its own: a turn for every seed, until there are no more."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        suppress(EOFError),
+        PARTS[name](options, model(directory)) as draw,
+    ):
+        connection.send("ready")
+        while True:
+            seed = connection.recv()
+            start, cpu = time.perf_counter(), cpu_s()
+            tokens = draw(seed)
+            connection.send(Turn(tokens, time.perf_counter() - start, cpu_s() - cpu))
+
+
+class Part:
+    """That process, as the one that compares sees it."""
+
+    def __init__(self, name: str, options: argparse.Namespace) -> None:
+        context = get_context("spawn")
+        self._name, start = name, time.perf_counter()
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(name, options, theirs))
+        self._process.start()
+        theirs.close()
+        self._answer()
+        tell(f"{name} is ready after {time.perf_counter() - start:.0f} s")
+
+    def turn(self, seed: int) -> Turn:
+        self._connection.send(seed)
+        turn: Turn = self._answer()
+        tell(f"{self._name}: {turn.tokens} tokens in {turn.seconds:.1f} s, CPU {turn.cpu_s:.1f} s")
+        return turn
+
+    def _answer(self) -> Any:
+        if not self._connection.poll(TIMEOUT_S):
+            raise SystemExit(f"{self._name} said nothing for {TIMEOUT_S} s")
+        try:
+            return self._connection.recv()
+        except EOFError:
+            self._process.join(10)
+            raise SystemExit(f"{self._name} ended with {self._process.exitcode}") from None
+
+    def end(self) -> None:
+        self._connection.close()
+        self._process.join(60)
+        self._process.kill()
+
+
+def tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def compared(options: argparse.Namespace) -> dict[str, Any]:
+    """Both parts' turns, and what Agon has of vLLM's own speed; warm-up left out."""
+    parts: dict[str, Part] = {}
+    turns: dict[str, list[Turn]] = {name: [] for name in PARTS}
+    try:
+        for name in PARTS:
+            parts[name] = Part(name, options)
+        for k in range(options.turns + 1):
+            for name in sorted(PARTS, reverse=bool(k % 2)):  # each is first as often
+                turns[name].append(parts[name].turn(1000 * k))
+    finally:
+        for part in parts.values():
+            part.end()
+    kept = {name: all[1:] for name, all in turns.items()}
+    found: dict[str, Any] = {
+        name: {
+            "tokens": sum(one.tokens for one in all),
+            "tokens_per_s": statistics.median(one.tokens / one.seconds for one in all),
+            "cpu_us_per_token": statistics.median(1e6 * one.cpu_s / one.tokens for one in all),
+        }
+        for name, all in kept.items()
+    }
+    pairs = list(zip(kept["agon"], kept["alone"], strict=True))
+    shares = {
+        "speed": [a.tokens / a.seconds / (b.tokens / b.seconds) for a, b in pairs],
+        "cpu": [b.cpu_s / b.tokens / (a.cpu_s / a.tokens) for a, b in pairs],
+    }
+    for name, values in shares.items():
+        found[f"share_of_vllm_by_{name}"] = statistics.median(values)
+        found[f"from_and_to_by_{name}"] = [min(values), max(values)]
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--prompts", type=int, default=128)
+    parser.add_argument("--turns", type=int, default=5, help="of each, beside the first")
+    parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--samples", type=int, default=8)
-    parser.add_argument("--longest", type=int, default=128)
-    parser.add_argument("--here", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--longest", type=int, default=64, help="tokens of a completion")
     options = parser.parse_args()
-    if options.here:
-        with tempfile.TemporaryDirectory() as directory:
-            found: dict[str, Any] = PARTS[options.here](options, Path(directory))
-    else:
-        found = {part: run_part(part, options) for part in PARTS}
-        shares = {
-            "speed": found["agon"]["tokens_per_s"] / found["alone"]["tokens_per_s"],
-            "cpu": found["alone"]["cpu_us_per_token"] / found["agon"]["cpu_us_per_token"],
-        }
-        found |= {f"share_of_vllm_by_{name}": value for name, value in shares.items()}
-        print(json.dumps(found, indent=1))
+    found = compared(options)
+    print(json.dumps(found, indent=1))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
-
-
-def run_part(part: str, options: argparse.Namespace) -> dict[str, float]:
-    """In a process of its own."""
-    sizes = [f"--{name}={getattr(options, name)}" for name in ("prompts", "samples", "longest")]
-    with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
-        command = [sys.executable, __file__, "--here", part, "--json", file.name, *sizes]
-        subprocess.run(command, check=True, timeout=1800)
-        return json.load(file)
 
 
 if __name__ == "__main__":
