@@ -7,9 +7,12 @@ once a round, when it has let go of them.
 
 import gc
 
+import pyarrow as pa
+
 
 def look_between_rounds() -> None:
     """What is there by now is never looked through again; what comes, in small parts."""
+    pa.array([])  # imports pandas, thirty thousand objects, and else would in the first round
     gc.collect()
     gc.freeze()
     gc.set_threshold(5_000, 3, 1_000)
