@@ -22,6 +22,7 @@ from actors.deaths import is_death
 from rlhf import imports
 from rlhf.collecting.dispatch import WorkerDied
 from rlhf.problems import InputError, RunFailed, one_line
+from rlhf.records.pickling import Pickled
 from rlhf.storage.disk import DiskFailed
 
 UNKNOWN = "unknown"
@@ -111,7 +112,7 @@ class Worker:
         """Serves the dispatcher: streams the actor's `serve(requests)`."""
         handle = self.handle
         try:
-            async for chunk in handle.serve.remote(requests):
+            async for chunk in handle.serve.remote(Pickled(requests)):
                 yield await chunk
         except RayError as error:
             raise self.failed(error, handle) from error

@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -139,15 +140,15 @@ def large(scratch: Path) -> Task:
 
 def agon(task: Task, scratch: Path, rounds: int) -> list[float]:
     """Seconds of each round of its online phase but the last, which ends the run, from its own
-    metrics."""
+    metrics: from line to line, so that what is between rounds counts."""
     command = [sys.executable, "-m", "rlhf", *task.overrides, f"run.dir={scratch}/run"]
     command += ["algorithm=online_dpo", f"num_rounds={rounds}", "eval.every=0", "tracking=disabled"]
     ran = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
     if ran.returncode:
         raise SystemExit(ran.stderr[-2000:])
     lines = (scratch / "run" / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    return [one["time/round_s"] for one in records if 0 <= one["round"] < rounds - 1]
+    elapsed = [json.loads(line)["time/elapsed_s"] for line in lines]
+    return [after - before for before, after in pairwise(elapsed)][:-1]
 
 
 class Bare:
