@@ -1,4 +1,5 @@
-"""Two runs of one seed, one of them beside a wandb that cannot be reached: what they leave."""
+"""Runs of one seed, one beside a wandb that cannot be reached, and one with a judge of one's own:
+what they leave."""
 
 import json
 import os
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 import forked
 import pytest
-from commands import SMALL, finish, start, untimed, weights
+from commands import SMALL, finish, run, start, untimed, weights
 from wandb_file import history
 
 from rlhf.storage.store import read, read_metrics
@@ -115,6 +116,8 @@ ELSEWHERE = {
     "policy/anchor_gap", "tree/*", "system/*_gpu_*", "weights/merge_lost",
     # of an objective that doubts labels, of a second judge's workers
     "policy/label_confidence", "cluster/restarts_gold",
+    # of rollout workers that come and go
+    "cluster/rollout_workers",
     # saved after the round's line is written
     "time/checkpoint_s",
 }  # fmt: skip
@@ -144,3 +147,14 @@ def test_a_finished_policy_is_measured_again(runs):
     found = json.loads((finished / "evaluation.json").read_text())
     after = json.loads((finished / "summary.json").read_text())["eval"]["after"]
     assert found == pytest.approx(after)
+
+
+def test_the_verifier_as_a_function_of_ten_lines_gives_the_same_run(runs, tmp_path):
+    place = Path(__file__).parents[2] / "examples" / "own_reward" / "rewards.py"
+    reward = ["judge=function", f"judge.function={place}:score", "judge.returns=outcomes"]
+    run(tmp_path / "own", *EASY, "tracking=disabled", *reward)
+    assert untimed(tmp_path / "own") == untimed(runs[0].directory)
+    assert sum(record.get("policy/num_steps", 0) for record in untimed(tmp_path / "own")) > 0
+    judges = read(tmp_path / "own")["judge"].unique().to_pylist()
+    (name,) = [judge for judge in judges if judge]
+    assert name.startswith("function/") and "rewards.py:score@" in name

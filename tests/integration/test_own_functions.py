@@ -10,36 +10,12 @@ from pathlib import Path
 from commands import SMALL, finish, start
 
 from rlhf.storage.store import read, read_metrics
-from rlhf.watching.metric_names import is_repeatable
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-LEARNABLE = [*SMALL, "data.num_digits=1", "data.num_prompts=60", "warmup.steps=120"]
-
-
-def repeatable(directory: Path) -> list[dict]:
-    return [
-        {name: value for name, value in record.items() if is_repeatable(name)}
-        for record in read_metrics(directory / "metrics.jsonl")
-    ]
 
 
 def own(group: str, place: str) -> list[str]:
     return [f"{group}=function", f"{group}.function={EXAMPLES / place}"]
-
-
-def test_the_verifier_as_a_function_of_ten_lines_gives_the_same_run(tmp_path):
-    reward = [*own("judge", "own_reward/rewards.py:score"), "judge.returns=outcomes"]
-    both = [
-        start(tmp_path / "built-in", *LEARNABLE, "data.num_heldout=32"),
-        start(tmp_path / "own", *LEARNABLE, "data.num_heldout=32", *reward),
-    ]
-    for process in both:
-        finish(process)
-    assert repeatable(tmp_path / "own") == repeatable(tmp_path / "built-in")
-    assert sum(record.get("policy/num_steps", 0) for record in repeatable(tmp_path / "own")) > 0
-    judges = read(tmp_path / "own")["judge"].unique().to_pylist()
-    (name,) = [judge for judge in judges if judge]
-    assert name.startswith("function/") and "rewards.py:score@" in name
 
 
 def test_many_functions_at_once(tmp_path):
