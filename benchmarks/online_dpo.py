@@ -11,9 +11,11 @@ look at. Every round is told on stderr. Both sizes take some minutes on two idle
 - TRL: two completions of four times as many prompts.
 
 `demo`: the demo's model and sums, 64 prompts of about 12 tokens, answers of up to 8. `large`: a
-Llama of 10 million weights from nothing, 4 prompts of 512 tokens, answers of up to 64, of which the
-one with more vowels is better. Agon's workers have a thread each, TRL has two, and the bare loop as
-many as are quicker: one for the demo's small matrices, else two.
+Llama of 10 million weights from nothing, 4 prompts of 512 tokens, answers of up to 64. There, every
+answer has a score of its own, none is left out for its length, and the learning rate is so small
+that answers stay as they are: all contenders learn from as many tokens in every round. Agon's
+workers have a thread each, TRL has two, and the bare loop as many as are quicker: one for the
+demo's small matrices, else two.
 """
 
 import argparse
@@ -58,14 +60,10 @@ from rlhf.seeds import derive_seed
 from rlhf.tools.syntax import ToolsConfig
 from rlhf.toys.tiny import build_tiny_model
 
-COMPLETIONS, LEARNING_RATE = 8, 3e-4
+COMPLETIONS = 8
 JUDGE = """\
 def score(prompt, completions, row):
-    return [vowels(text) for text in completions]
-
-
-def vowels(text):
-    return sum(letter in "aeiou" for letter in text)
+    return [float(sum(map(ord, text))) for text in completions]
 """
 
 
@@ -87,6 +85,7 @@ class Task:
     """Of the bare loop."""
     warm_rounds: int
     """That are not counted."""
+    learning_rate: float
 
 
 def demo(scratch: Path) -> Task:
@@ -106,7 +105,7 @@ def demo(scratch: Path) -> Task:
         return integer_score(str(prompt.answer), text) or 0.0
 
     path, overrides = scratch / "run" / "initial_policy", ["experiment=demo"]
-    return Task(path, prompts, score, overrides, 64, 16, 8, 64, threads=1, warm_rounds=3)
+    return Task(path, prompts, score, overrides, 64, 16, 8, 64, 1, 3, learning_rate=3e-4)
 
 
 def large(scratch: Path) -> Task:
@@ -116,26 +115,26 @@ def large(scratch: Path) -> Task:
     texts = ["".join(rng.choices("abcdefghij klmnop", k=512)) for _ in range(200)]
     rows = [{"id": str(i), "prompt": text} for i, text in enumerate(texts)]
     (scratch / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (scratch / "vowels.py").write_text(JUDGE)
+    (scratch / "judge.py").write_text(JUDGE)
 
     def prompts(renderer: Renderer) -> list[Prompt]:
         asked = ((Message("user", text),) for text in texts)
         return [Prompt(str(i), one, renderer.render(one)) for i, one in enumerate(asked)]
 
     def score(prompt: Prompt, text: str) -> float:
-        return float(sum(letter in "aeiou" for letter in text))
+        return float(sum(map(ord, text)))
 
     overrides = [
         f"model.path={scratch}/model", "model.dtype=float32", "model.rendering=plain",
         f"data.path={scratch}/prompts.jsonl", "judge=function",
-        f"judge.function={scratch}/vowels.py:score", "rollout=transformers", "round.prompts=4",
-        "algorithm.num_completions=8", "algorithm.rule=all_pairs", "rollout.max_prompt_tokens=512",
+        f"judge.function={scratch}/judge.py:score", "rollout=transformers", "round.prompts=4",
+        "algorithm.num_completions=8", "algorithm.rule=all_pairs", "algorithm.truncated=keep",
+        "rollout.max_prompt_tokens=512",
         "rollout.max_completion_tokens=64", "rollout.max_batch_tokens=4608",
         "policy.batch_size=100000", "policy.micro_batch_tokens=1100", "eval.num_prompts=4",
-        f"policy.learning_rate={LEARNING_RATE}",
     ]  # fmt: skip
     path = scratch / "model"
-    return Task(path, prompts, score, overrides, 4, 512, 64, 1, threads=2, warm_rounds=1)
+    return Task(path, prompts, score, overrides, 4, 512, 64, 1, 2, 1, learning_rate=1e-7)
 
 
 def agon(task: Task, scratch: Path, rounds: int) -> list[float]:
@@ -143,6 +142,7 @@ def agon(task: Task, scratch: Path, rounds: int) -> list[float]:
     metrics: from line to line, so that what is between rounds counts."""
     command = [sys.executable, "-m", "rlhf", *task.overrides, f"run.dir={scratch}/run"]
     command += ["algorithm=online_dpo", f"num_rounds={rounds}", "eval.every=0", "tracking=disabled"]
+    command += [f"policy.learning_rate={task.learning_rate}"]
     ran = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
     if ran.returncode:
         raise SystemExit(ran.stderr[-2000:])
@@ -166,7 +166,7 @@ class Bare:
         )
         self.policy = self.engine._model
         self.reference = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
-        self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=LEARNING_RATE)
+        self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=task.learning_rate)
 
     async def sample(self, requests: list[GenerationRequest]) -> list:
         drafts = {}
@@ -289,7 +289,7 @@ def trl(task: Task, scratch: Path, steps: int) -> list[float]:
                 max_new_tokens=task.answer_tokens,
                 max_length=task.prompt_tokens + task.answer_tokens + 8,
                 temperature=1.0,
-                learning_rate=LEARNING_RATE,
+                learning_rate=task.learning_rate,
                 beta=0.1,
                 bf16=False,
                 gradient_checkpointing=False,
