@@ -53,9 +53,11 @@ def prompts(options: argparse.Namespace) -> list[tuple[int, ...]]:
 
 
 def limits(options: argparse.Namespace) -> list[int]:
-    """From an eighth of the longest up to it."""
-    least = options.longest // 8
-    return [least + (i * 29) % (options.longest - least + 1) for i in range(options.prompts)]
+    """Spread from an eighth of the longest up to it."""
+    least, golden = options.longest // 8, 0.618034
+    return [
+        least + int(i * golden % 1 * (options.longest - least + 1)) for i in range(options.prompts)
+    ]
 
 
 def cpu_s() -> float:
