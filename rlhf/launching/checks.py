@@ -107,7 +107,7 @@ def contradictions(config: Config) -> Iterator[str]:
             f"placement=colocated: needs one rollout worker of one GPU per policy rank; "
             f"set rollout.num_workers={policy.num_ranks} rollout.tensor_parallel=1"
         )
-    yield from _guest_problems(config)
+    yield from _elastic_problems(config)
     if config.placement.colocated and config.max_staleness:
         yield (
             f"max_staleness={config.max_staleness}: with placement=colocated policy and rollout "
@@ -124,7 +124,7 @@ def contradictions(config: Config) -> Iterator[str]:
         yield from _model_problems(config.model.path)
 
 
-def _guest_problems(config: Config) -> Iterator[str]:
+def _elastic_problems(config: Config) -> Iterator[str]:
     """Of rollout workers that come and go."""
     rollout, chosen = config.rollout, config.weights.transport
     if rollout.max_workers is None:

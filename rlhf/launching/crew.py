@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.elastic import ElasticWorkers
 from actors.group import Allotment, Worker, call_all
-from actors.guests import Guests
 from actors.policy import PolicyService
 from actors.rollout import RolloutService
 from actors.supervision import Patience, Supervisor
@@ -42,7 +42,7 @@ class Crew:
     publisher: ProbedPublisher
     initial_path: str
     """Where the weights from before round 0 are."""
-    guests: Guests | None = None
+    elastic: ElasticWorkers | None = None
     """Rollout workers that come and go with nodes, if there may be such."""
 
     @property
@@ -81,10 +81,10 @@ def supervise(config: Config, crew: Crew, restarts: Restarts) -> None:
             transport(config) is Transport.object_store and not sleeps(config)
         ):
             bringing = bring.get(role, bring_judge)
-            if role == "rollout" and crew.guests is not None:
+            if role == "rollout" and crew.elastic is not None:
                 keeper = Supervisor(
-                    role, workers, bringing, patience, restarts, crew.guests.lets_go
+                    role, workers, bringing, patience, restarts, crew.elastic.lets_go
                 )
-                crew.guests.attend(crew.by_role, keeper)
+                crew.elastic.keep_with(crew.by_role, keeper)
             else:
                 Supervisor(role, workers, bringing, patience, restarts)

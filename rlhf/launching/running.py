@@ -8,8 +8,8 @@ for the other workers, which need not start again.
 import asyncio
 from collections.abc import Sequence
 
+from actors.elastic import ElasticPublisher
 from actors.group import Worker, call_all, wait_ready
-from actors.guests import Welcoming
 from actors.policy import PolicyService
 from actors.usage import UsageMeter
 from cluster import head
@@ -27,8 +27,8 @@ from rlhf.launching.assembly import (
 )
 from rlhf.launching.cautions import cautions
 from rlhf.launching.crew import Crew, Setting, supervise
+from rlhf.launching.elastic import make_elastic
 from rlhf.launching.garbage import look_between_rounds
-from rlhf.launching.hospitality import make_guests
 from rlhf.launching.inputs import open_feed
 from rlhf.launching.judging import start_judges
 from rlhf.launching.lives import Lives, first_of
@@ -87,8 +87,8 @@ async def _live(
             for worker in (worker for role in crew.by_role.values() for worker in role):
                 if worker.keeper is not None:
                     tasks.create_task(worker.keeper.watch(worker, done))
-            if crew.guests is not None:
-                tasks.create_task(crew.guests.watch(done))
+            if crew.elastic is not None:
+                tasks.create_task(crew.elastic.watch(done))
             await train(begun)
             with replaced_folder(setting.directory / "policy") as unfinished:
                 await crew.policy.export(unfinished)
@@ -146,11 +146,11 @@ async def _start(setting: Setting, checkpoint: Checkpoint | None) -> Crew:
     if config.algorithm.samples_initial_policy:
         await rollout.each("load_initial", initial_path)
     publisher = make_publisher(config, inputs, policy, rollout)
-    guests = make_guests(
+    elastic = make_elastic(
         config, path, initial_path, allotted["rollout"], rollout, rollout_workers, tracker.note
     )
     return Crew(
-        policy, rollout, rollout_workers, judges, reference, publisher, initial_path, guests
+        policy, rollout, rollout_workers, judges, reference, publisher, initial_path, elastic
     )
 
 
@@ -177,8 +177,8 @@ async def _begin(
         setting.tracker.log_eval(0, await evaluation.evaluate())
     judge = crew.judges.judge
     publisher: Publisher = UsageMeter(crew.publisher, crew.by_role)
-    if crew.guests is not None:
-        publisher = Welcoming(publisher, crew.guests)
+    if crew.elastic is not None:
+        publisher = ElasticPublisher(publisher, crew.elastic)
     return Run(
         collector=make_collector(
             config, inputs, schedule, crew.rollout, answers, judge, stores, ledger

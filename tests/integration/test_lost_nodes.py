@@ -207,7 +207,7 @@ def test_rollout_workers_come_with_a_node_and_leave_with_it(tmp_path, nodes):
 
 
 def test_who_came_makes_room_for_one_whose_node_is_gone(tmp_path, nodes):
-    """Six places, of which a run takes four and guests two; two places go."""
+    """Six places, of which a run begins with four workers and adds two; two places go."""
     directory = tmp_path / "run"
     begun = start(directory, *ENDLESS, "run.checkpoint_every=5", "cluster=auto",
                   "rollout.max_workers=3")  # fmt: skip

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,8 +12,8 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.elastic import ElasticPublisher, ElasticWorkers, Limits
 from actors.group import Allotment, Worker, start_workers, stop_workers, wait_ready
-from actors.guests import Guests, Hospitality, Welcoming
 from actors.rollout import RolloutService
 from actors.supervision import Patience, Supervisor
 from cluster import room
@@ -42,8 +42,8 @@ class Echo:
         yield [(i, (self._version, await self.ready())) for i in range(len(requests))]
 
 
-class Party:
-    """A worker on a node of its own, and guests."""
+class Elastic:
+    """A worker on a node of its own, and others that come and go."""
 
     def __init__(self, most: int) -> None:
         self.workers = start_workers(Echo, ONE)
@@ -51,14 +51,14 @@ class Party:
         self.rollout = RolloutService(self.workers, calls_per_worker=1, timeout_s=60)
         self.restarts = Restarts(["rollout"], [], lambda _: None)
         self.told: list[str] = []
-        rules = Hospitality(1, most, ONE.needs, self._start, self._prepare, 60)
-        self.guests = Guests(self.rollout, self.workers, rules, self.told.append)
+        rules = Limits(1, most, ONE.needs, self._start, self._prepare, 60)
+        self.elastic = ElasticWorkers(self.rollout, self.workers, rules, self.told.append)
         patience = Patience(3, 60, 4)
         keeper = Supervisor(
-            "rollout", self.workers, self._load, patience, self.restarts, self.guests.lets_go
+            "rollout", self.workers, self._load, patience, self.restarts, self.elastic.lets_go
         )
-        self.guests.attend({"rollout": self.workers}, keeper)
-        self.publisher, self._version = Welcoming(self, self.guests), 0
+        self.elastic.keep_with({"rollout": self.workers}, keeper)
+        self.publisher, self._version = ElasticPublisher(self, self.elastic), 0
 
     def _start(self, node_id: str, number: int) -> Worker:
         seat = NodeAffinitySchedulingStrategy(node_id, soft=False)
@@ -93,31 +93,40 @@ class Party:
         return {node for _, node in found}
 
 
-@asynccontextmanager
-async def party(most: int = 2) -> AsyncIterator[tuple[Cluster, Party]]:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A head with room for one."""
+    alone = {"num_cpus": 1, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=alone)
     ray.init(cluster.address, log_to_driver=False)
-    try:
-        one = Party(most)
-        await wait_ready(one.workers, 60)
-        done = asyncio.Event()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(one.guests.watch(done))
-            yield cluster, one
-            done.set()
-        stop_workers(one.workers)
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
 
 
-async def test_it_is_asked_once_it_has_the_weights_and_leaves_with_its_node():
-    async with party() as (cluster, one):
+@asynccontextmanager
+async def started(most: int) -> AsyncIterator[Elastic]:
+    one = Elastic(most)
+    await wait_ready(one.workers, 60)
+    done = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(one.elastic.watch(done))
+        yield one
+        done.set()
+    stop_workers(one.workers)
+
+
+def test_it_is_asked_once_it_has_the_weights_and_leaves_with_its_node(cluster):
+    asyncio.run(comes_and_leaves(cluster))
+
+
+async def comes_and_leaves(cluster: Cluster) -> None:
+    async with started(most=2) as one:
         await one.until(1)
         for _ in range(2):
             added = cluster.add_node(num_cpus=3)
             async with asyncio.timeout(60):
-                while not one.guests._ready:
+                while not one.elastic._ready:
                     await asyncio.sleep(0.05)
             assert await one.ask(8) == {one.first.node_id}  # nothing was published yet
             await one.until(2)
@@ -131,14 +140,18 @@ async def test_it_is_asked_once_it_has_the_weights_and_leaves_with_its_node():
         assert told == ["on"] * 4 and "it leaves, and 1 rollout workers go on" in one.told[1]
 
 
-async def test_the_last_who_came_makes_room_but_the_last_that_lives_does_not():
-    async with party(most=3) as (cluster, one):
+def test_the_last_who_came_makes_room_but_the_last_that_lives_does_not(cluster):
+    asyncio.run(makes_room(cluster))
+
+
+async def makes_room(cluster: Cluster) -> None:
+    async with started(most=3) as one:
         cluster.add_node(num_cpus=2)
         await one.until(3)
         before = list(one.workers)
-        one.guests.make_room()
+        one.elastic.make_room()
         assert one.workers == before[:2] and before[2].is_given_up
         one.first.cause = "lost"
-        one.guests.make_room()
+        one.elastic.make_room()
         assert one.workers == before[:2]
         one.first.cause = None

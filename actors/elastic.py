@@ -21,7 +21,7 @@ from rlhf.watching.metrics import NUM_ROLLOUT_WORKERS
 
 
 @dataclass(frozen=True, slots=True)
-class Hospitality:
+class Limits:
     """How many rollout workers there may be, and how one more begins."""
 
     least: int
@@ -37,19 +37,19 @@ class Hospitality:
     """Longest wait until one is ready."""
 
 
-class Guests:
+class ElasticWorkers:
     """Of one run; `workers` are all of its rollout workers, and stay so as they come and go."""
 
     def __init__(
         self,
         rollout: RolloutService,
         workers: list[Worker],
-        hospitality: Hospitality,
+        limits: Limits,
         tell: Callable[[str], None],
     ) -> None:
         self._rollout = rollout
         self._workers = workers
-        self._rules = hospitality
+        self._rules = limits
         self._tell = tell
         self._roles: Mapping[str, Sequence[Worker]] = {}
         self._supervisor: Supervisor | None = None
@@ -65,8 +65,8 @@ class Guests:
         self._watching: asyncio.TaskGroup | None = None
         self._done = asyncio.Event()
 
-    def attend(self, roles: Mapping[str, Sequence[Worker]], supervisor: Supervisor) -> None:
-        """Whoever of another role loses its node may have the room of a guest."""
+    def keep_with(self, roles: Mapping[str, Sequence[Worker]], supervisor: Supervisor) -> None:
+        """Whoever of another role loses its node may have the room of one of these."""
         self._roles, self._supervisor = roles, supervisor
         for role, workers in roles.items():
             for worker in workers:
@@ -174,13 +174,13 @@ class Guests:
 
 
 @dataclass(frozen=True, slots=True)
-class Welcoming:
-    """`rlhf.stages.Publisher` at whose publishes guests join."""
+class ElasticPublisher:
+    """`rlhf.stages.Publisher` at whose publishes they join."""
 
     publisher: Publisher
-    guests: Guests
+    elastic: ElasticWorkers
 
     async def publish(self, version: int) -> Metrics:
-        self.guests.join()
+        self.elastic.join()
         metrics = await self.publisher.publish(version)
-        return metrics | {NUM_ROLLOUT_WORKERS: float(self.guests.ask())}
+        return metrics | {NUM_ROLLOUT_WORKERS: float(self.elastic.ask())}

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.elastic import ElasticWorkers, Limits
 from actors.group import Allotment, Worker, call_all, start_workers
-from actors.guests import Guests, Hospitality
 from actors.rollout import RolloutService, RolloutWorker
 from rlhf.launching.assembly import rollout_arguments
 from rlhf.launching.configuration import Config
 
 
-def make_guests(
+def make_elastic(
     config: Config,
     path: str,
     initial_path: str,
@@ -20,7 +20,7 @@ def make_guests(
     rollout: RolloutService,
     workers: list[Worker],
     tell: Callable[[str], None],
-) -> Guests | None:
+) -> ElasticWorkers | None:
     """Further ones like these `workers`, which start from the model in `path`, if there may be
     more."""
     if config.rollout.max_workers is None:
@@ -40,5 +40,5 @@ def make_guests(
             await call_all([worker], "load_initial", initial_path, timeout_s=timeout_s)
 
     least, most = config.rollout.num_workers, config.rollout.max_workers
-    rules = Hospitality(least, most, allotment.needs, start, prepare, timeout_s)
-    return Guests(rollout, workers, rules, tell)
+    rules = Limits(least, most, allotment.needs, start, prepare, timeout_s)
+    return ElasticWorkers(rollout, workers, rules, tell)
