@@ -118,7 +118,11 @@ def vllm_alone(out: Path) -> dict[str, Any]:
 def rollouts(out: Path) -> dict[str, Any]:
     """The same through a rollout worker, whose requests go and come by Ray."""
     start_ray()
-    config = VllmRolloutConfig(1, PROMPT_TOKENS, MAX_TOKENS, gpu_memory_utilization=0.6)
+    config = VllmRolloutConfig(
+        max_prompt_tokens=PROMPT_TOKENS,
+        max_completion_tokens=MAX_TOKENS,
+        gpu_memory_utilization=0.6,
+    )
     arguments = (str(model(out)), DType.bfloat16, config, Transport.object_store, 1)
     workers = start_workers(RolloutWorker, Allotment("rollout", 1, 1, 1, 4), *arguments)
 

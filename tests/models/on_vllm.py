@@ -52,8 +52,13 @@ async def published(name: str, directory: Path, lora: Lora | None) -> dict[str, 
     with quietly():
         folder = build(name, directory / "model")
         policy = as_sent(load_causal(folder, torch.float32).eval())
-    further = {"max_num_seqs": 100}
-    config = VllmRolloutConfig(1, 32, 32, further, gpu_memory_utilization=0.05, enforce_eager=True)
+    config = VllmRolloutConfig(
+        max_prompt_tokens=32,
+        max_completion_tokens=32,
+        engine={"max_num_seqs": 100},
+        gpu_memory_utilization=0.05,
+        enforce_eager=True,
+    )
     ends = end_token_ids(read_tokenizer(folder), read_generation_config(folder))
     engine = VllmEngine(str(folder), DTYPE, config, ends, TRANSPORT, 1, lora=lora)
     try:
