@@ -34,7 +34,7 @@ $(READY): pyproject.toml requirements/cpu.txt Makefile
 demo: setup  ## train a tiny model with online DPO on two CPU cores
 	$(BIN)/python -m rlhf experiment=demo
 
-test: setup  ## the tests: unit, and integration on real Ray, DeepSpeed and vLLM (about 20 minutes)
+test: setup  ## the tests: unit, and integration on real Ray, DeepSpeed and vLLM (about 17 minutes)
 	$(BIN)/python -m pytest tests $(TWO)
 
 test-unit: setup  ## the unit tests alone (two to three minutes)
