@@ -21,7 +21,7 @@ from rlhf.watching.metrics import NUM_ROLLOUT_WORKERS
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Rules:
     """How many rollout workers there may be, and how one more begins."""
 
     least: int
@@ -44,12 +44,12 @@ class ElasticWorkers:
         self,
         rollout: RolloutService,
         workers: list[Worker],
-        limits: Limits,
+        rules: Rules,
         tell: Callable[[str], None],
     ) -> None:
         self._rollout = rollout
         self._workers = workers
-        self._rules = limits
+        self._rules = rules
         self._tell = tell
         self._roles: Mapping[str, Sequence[Worker]] = {}
         self._supervisor: Supervisor | None = None
@@ -80,14 +80,14 @@ class ElasticWorkers:
         self._done = done
         async with asyncio.TaskGroup() as self._watching:
             while not done.is_set():
-                await self._look(done)
+                await self._look()
                 await pause(done, self._rules.timeout_s)
 
     def _watch(self, worker: Worker) -> None:
         assert self._watching is not None and worker.keeper is not None
         self._watching.create_task(worker.keeper.watch(worker, self._done))
 
-    async def _look(self, done: asyncio.Event) -> None:
+    async def _look(self) -> None:
         missing = self._rules.most - len(self._workers) - len(self._ready)
         lost = [one for own in self._roles.values() for one in own if one.cause is not None]
         if missing <= 0 or lost:  # who is lost may need the room
@@ -98,7 +98,7 @@ class ElasticWorkers:
         self._number += len(begun)
         self._coming = list(begun)
         bringing = asyncio.gather(*(self._bring(one, node) for one, node in begun.items()))
-        ending = asyncio.ensure_future(done.wait())
+        ending = asyncio.ensure_future(self._done.wait())
         try:
             await asyncio.wait((bringing, ending), return_when=asyncio.FIRST_COMPLETED)
         finally:

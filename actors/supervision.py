@@ -46,7 +46,7 @@ class Supervisor:
         prepare: Callable[[Worker], Awaitable[object]],
         patience: Patience,
         restarts: Restarts,
-        lets_go: Callable[[Worker], bool] = lambda _: False,
+        lets_go: Callable[[Worker], bool] | None = None,
     ) -> None:
         """`prepare` brings a worker that is ready to where the others are; what it raises is one
         more death. Whom `lets_go` says so of is not started anew."""
@@ -84,7 +84,7 @@ class Supervisor:
     async def _bring_back(self, worker: Worker) -> None:
         assert worker.cause is not None
         while self._in_a_row < self._patience.max_restarts:
-            if self._lets_go(worker):
+            if self._lets_go is not None and self._lets_go(worker):
                 raise WorkerDied(worker.cause)
             wait_s = min(FIRST_WAIT_S * 2 ** (self._in_a_row - 1), LONGEST_WAIT_S)
             self._in_a_row += 1

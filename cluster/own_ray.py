@@ -44,9 +44,8 @@ def small() -> Iterator[None]:
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     ours = [(node, "Node", SmallNode), (utils, "get_dashboard_dependency_error", _is_there)]
     # Another Ray may have no such names, and then starts as it likes.
-    theirs = [
-        (place, name, getattr(place, name)) for place, name, _ in ours if hasattr(place, name)
-    ]
+    ours = [(place, name, own) for place, name, own in ours if hasattr(place, name)]
+    theirs = [(place, name, getattr(place, name)) for place, name, _ in ours]
     for place, name, own in ours:
         setattr(place, name, own)
     try:

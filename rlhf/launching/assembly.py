@@ -41,10 +41,8 @@ from rlhf.launching.inputs import Inputs
 from rlhf.launching.judging import Judges, first_of_all
 from rlhf.launching.roles import (
     needs_reference_workers,
-    served_lora,
-    sleeps,
-    transport,
 )
+from rlhf.launching.transports import served_lora, sleeps, transport
 from rlhf.learning.anchors import Anchors
 from rlhf.learning.portions import Portions
 from rlhf.problems import InputError

@@ -13,6 +13,7 @@ from typing import Any
 from rlhf.config.models import LORA_RANKS, PublishedLora, Transport
 from rlhf.launching.configuration import Config
 from rlhf.launching.overrides import PLAIN, sections, within
+from rlhf.launching.transports import transport
 from rlhf.options import Fact, Option, unmet
 from rlhf.watching.metric_names import describe
 
@@ -126,7 +127,7 @@ def contradictions(config: Config) -> Iterator[str]:
 
 def _elastic_problems(config: Config) -> Iterator[str]:
     """Of rollout workers that come and go."""
-    rollout, chosen = config.rollout, config.weights.transport
+    rollout = config.rollout
     if rollout.max_workers is None:
         return
     where = f"rollout.max_workers={rollout.max_workers}"
@@ -135,23 +136,18 @@ def _elastic_problems(config: Config) -> Iterator[str]:
             f"{where}: must be at least rollout.num_workers={rollout.num_workers}, with which the "
             "run begins"
         )
-    serves_adapter = config.policy.lora is not None and config.weights.lora is PublishedLora.adapter
-    on_gpus = config.placement.gpus and rollout.shares_gpus
     if config.placement.colocated:
         yield (
             f"{where}: with placement=colocated each rollout worker shares the GPU of a policy "
             "rank; leave it out, or set placement=disaggregated"
         )
-    elif not serves_adapter and ((chosen is Transport.auto and on_gpus) or chosen in _BY_GPU):
+    elif transport(config) is not Transport.object_store:
         yield (
             f"{where}: GPUs that send weights to each other are connected once, when the run "
             "begins; set weights.transport=object_store"
         )
     if not config.cluster.max_restarts:
         yield f"{where}: needs cluster.max_restarts of at least 1; leave it out, or raise that"
-
-
-_BY_GPU = (Transport.ipc, Transport.nccl)
 
 
 def _adapter_problems(config: Config) -> Iterator[str]:

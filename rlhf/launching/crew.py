@@ -14,7 +14,7 @@ from rlhf.config.models import Transport
 from rlhf.launching.configuration import Config
 from rlhf.launching.inputs import Inputs
 from rlhf.launching.judging import Judges
-from rlhf.launching.roles import sleeps, transport
+from rlhf.launching.transports import sleeps, transport
 from rlhf.watching.restarts import Restarts
 from rlhf.watching.tracking import RunTracker
 
@@ -58,6 +58,8 @@ class Crew:
 def supervise(config: Config, crew: Crew, restarts: Restarts) -> None:
     """From now on, workers that are lost come back; before, what cannot start is wrong."""
     cluster = config.cluster
+    if not cluster.max_restarts:
+        return
     timeout_s = cluster.call_timeout_s
     patience = Patience(cluster.max_restarts, cluster.start_timeout_s, cluster.silence_s)
 
@@ -73,18 +75,20 @@ def supervise(config: Config, crew: Crew, restarts: Restarts) -> None:
         """It needs no more than to be ready."""
 
     bring = {"rollout": bring_rollout, "reference": bring_reference}
+    stay_away = {"policy"}
+    if transport(config) is not Transport.object_store or sleeps(config):
+        stay_away.add("rollout")  # GPUs connect the processes that there were at first
     for role, workers in crew.by_role.items():
-        if not cluster.max_restarts or role == "policy" or not workers or workers[0].keeper:
+        if role in stay_away or not workers or workers[0].keeper:
             continue
-        # Transports between GPUs connect the processes that there were at first.
-        if role != "rollout" or (
-            transport(config) is Transport.object_store and not sleeps(config)
-        ):
-            bringing = bring.get(role, bring_judge)
-            if role == "rollout" and crew.elastic is not None:
-                keeper = Supervisor(
-                    role, workers, bringing, patience, restarts, crew.elastic.lets_go
-                )
-                crew.elastic.keep_with(crew.by_role, keeper)
-            else:
-                Supervisor(role, workers, bringing, patience, restarts)
+        elastic = crew.elastic if role == "rollout" else None
+        keeper = Supervisor(
+            role,
+            workers,
+            bring.get(role, bring_judge),
+            patience,
+            restarts,
+            elastic.lets_go if elastic else None,
+        )
+        if elastic:
+            elastic.keep_with(crew.by_role, keeper)

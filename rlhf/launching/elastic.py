@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.elastic import ElasticWorkers, Limits
+from actors.elastic import ElasticWorkers, Rules
 from actors.group import Allotment, Worker, call_all, start_workers
 from actors.rollout import RolloutService, RolloutWorker
 from rlhf.launching.assembly import rollout_arguments
@@ -40,5 +40,5 @@ def make_elastic(
             await call_all([worker], "load_initial", initial_path, timeout_s=timeout_s)
 
     least, most = config.rollout.num_workers, config.rollout.max_workers
-    rules = Limits(least, most, allotment.needs, start, prepare, timeout_s)
+    rules = Rules(least, most, allotment.needs, start, prepare, timeout_s)
     return ElasticWorkers(rollout, workers, rules, tell)

@@ -18,7 +18,7 @@ from rlhf.data.rendering import Renderer
 from rlhf.feedback.feed import Feed, FeedSchedule, conversations
 from rlhf.launching.configuration import Config
 from rlhf.launching.judging import judge_problems, need_answers, read_rows, rehearse
-from rlhf.launching.roles import transport
+from rlhf.launching.transports import transport
 from rlhf.models.checks import require_causal, sampling_faults, vocabulary_faults
 from rlhf.models.loading import read_config, read_tokenizer
 from rlhf.problems import InputError, some

@@ -6,7 +6,6 @@ from typing import Any
 
 from actors.group import Allotment
 from cluster.placement import Plan, Role, format_bytes
-from rlhf.config.models import Lora, PublishedLora, Transport
 from rlhf.launching.configuration import Config
 from rlhf.launching.judging import all_judges, judge_roles
 from rlhf.launching.memory import (
@@ -88,23 +87,3 @@ def _rollout(config: Config, shape: ModelShape, share: float, beside: str | None
         words = f"; cache {token} per 1,000 tokens, {words}"
     total, parts = told(memory)
     return Role("rollout", rollout.num_workers, 1, share * per_worker, total, parts + words, beside)
-
-
-def served_lora(config: Config) -> Lora | None:
-    """Of the adapter that rollout workers add to the model themselves."""
-    return config.policy.lora if config.weights.lora is PublishedLora.adapter else None
-
-
-def transport(config: Config) -> Transport:
-    if served_lora(config) is not None:
-        return Transport.object_store
-    if config.weights.transport is not Transport.auto:
-        return config.weights.transport
-    if not config.placement.gpus or not config.rollout.shares_gpus:
-        return Transport.object_store
-    return Transport.ipc if config.placement.colocated else Transport.nccl
-
-
-def sleeps(config: Config) -> bool:
-    """Whether rollout workers give their GPU's memory back while the policy trains."""
-    return config.placement.colocated and config.rollout.shares_gpus

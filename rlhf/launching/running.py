@@ -33,8 +33,8 @@ from rlhf.launching.inputs import open_feed
 from rlhf.launching.judging import start_judges
 from rlhf.launching.lives import Lives, first_of
 from rlhf.launching.moving import Mover
-from rlhf.launching.roles import served_lora, sleeps
 from rlhf.launching.stopping import StopRequest
+from rlhf.launching.transports import served_lora, sleeps
 from rlhf.learning.warmup import warm_up
 from rlhf.loop import Run, train
 from rlhf.problems import PolicyLost, RunFailed, Stopped

@@ -46,8 +46,9 @@ judge says, so that it says what a run is worth."""
 LOWER_IS_BETTER = frozenset({"exploitability", f"{GOLD_PREFIX}exploitability"})
 
 RESTARTS = "cluster/restarts_"
-NUM_ROLLOUT_WORKERS = "cluster/rollout_workers"
 """With a role behind it: how often a worker of it was lost and started anew so far."""
+
+NUM_ROLLOUT_WORKERS = "cluster/rollout_workers"
 
 APPEARANCE = ("length_mean", "truncated_rate", "unique_rate", "distinct_1", "distinct_2")
 """What evaluations tell of completions whoever judges."""

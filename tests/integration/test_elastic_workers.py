@@ -12,7 +12,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.elastic import ElasticPublisher, ElasticWorkers, Limits
+from actors.elastic import ElasticPublisher, ElasticWorkers, Rules
 from actors.group import Allotment, Worker, start_workers, stop_workers, wait_ready
 from actors.rollout import RolloutService
 from actors.supervision import Patience, Supervisor
@@ -51,7 +51,7 @@ class Elastic:
         self.rollout = RolloutService(self.workers, calls_per_worker=1, timeout_s=60)
         self.restarts = Restarts(["rollout"], [], lambda _: None)
         self.told: list[str] = []
-        rules = Limits(1, most, ONE.needs, self._start, self._prepare, 60)
+        rules = Rules(1, most, ONE.needs, self._start, self._prepare, 60)
         self.elastic = ElasticWorkers(self.rollout, self.workers, rules, self.told.append)
         patience = Patience(3, 60, 4)
         keeper = Supervisor(
