@@ -3,19 +3,20 @@
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, StopStringCriteria
+from transformers import StopStringCriteria
 
+from actors.branches import Branches, can_share, sharing_pays
 from actors.buckets import Bucket
-from actors.cache import roomy_cache
 from actors.engine import Draft, Drafts, GenerationRequest
 from rlhf.collecting.dispatch import Failure
 from rlhf.config.models import DType, Lora, TransformersRolloutConfig
-from rlhf.learning.reading import row_logprobs
+from rlhf.learning.reading import longest_seen, row_logprobs
 from rlhf.models.adapters import adapter_parameters, with_adapter
 from rlhf.models.batching import Shape, consecutive
 from rlhf.models.loading import load_causal
@@ -86,12 +87,11 @@ class TransformersEngine:
         limit, limit_R = max(limits), torch.tensor(limits, device=self._device).repeat_interleave(n)
         uniforms_RT = self._uniforms_RT(requests, limit)
         players = self._players(sampling.mixture)
-        begun = [self._prefill(model, requests, n) for model, _ in players]
         weights = [weight for _, weight in players]
-        logits_AV = _mixed([logits for logits, _, _ in begun], weights)
-        caches = [cache for _, cache, _ in begun]
-        attention_AT = begun[0][2]
-        position_A = attention_AT.sum(1)
+        prompts = [one.token_ids for one in requests]
+        shares = self._shares([*map(len, prompts)], limit, n)
+        going = Branches([model for model, _ in players], prompts, n, shares, self._device)
+        logits_AV = _mixed(going.begin(), weights)
         row_A = torch.arange(len(limit_R), device=self._device)
         tokens_RT = torch.zeros(len(row_A), limit, dtype=torch.long, device=self._device)
         logprobs_RT, length_R = torch.zeros_like(uniforms_RT), torch.zeros_like(row_A)
@@ -109,22 +109,9 @@ class TransformersEngine:
             if not len(left):
                 break
             if len(left) < len(row_A):
-                row_A, token_A, position_A = row_A[left], token_A[left], position_A[left]
-                attention_AT = attention_AT[left]
-                for cache in caches:
-                    cache.batch_select_indices(left)
-            attention_AT = torch.cat([attention_AT, torch.ones_like(attention_AT[:, :1])], 1)
-            steps = [
-                model(
-                    input_ids=token_A[:, None],
-                    attention_mask=attention_AT,
-                    position_ids=position_A[:, None],
-                    past_key_values=cache,
-                ).logits[:, -1]
-                for (model, _), cache in zip(players, caches, strict=True)
-            ]
-            logits_AV = _mixed(steps, weights)
-            position_A = position_A + 1
+                row_A, token_A = row_A[left], token_A[left]
+                going.keep(left)
+            logits_AV = _mixed(going.step(token_A), weights)
         drafts = [
             Draft(tuple(row[:length]), tuple(values[:length]), truncated, stopped)
             for row, values, length, truncated, stopped in zip(
@@ -143,28 +130,22 @@ class TransformersEngine:
         ]
         return torch.from_numpy(np.stack(drawn)).to(self._device, torch.float32)
 
-    def _prefill(
-        self, model: Any, requests: Sequence[GenerationRequest], n: int
-    ) -> tuple[Tensor, DynamicCache, Tensor]:
-        """Runs each prompt once and repeats its cache for its n completions."""
-        width = max(len(request.token_ids) for request in requests)
-        ids = torch.zeros(len(requests), width, dtype=torch.long)
-        attention = torch.zeros_like(ids)
-        for i, request in enumerate(requests):
-            ids[i, width - len(request.token_ids) :] = torch.tensor(request.token_ids)
-            attention[i, width - len(request.token_ids) :] = 1
-        ids, attention = ids.to(self._device), attention.to(self._device)
-        cache = roomy_cache()
-        logits = model(
-            input_ids=ids,
-            attention_mask=attention,
-            position_ids=(attention.cumsum(1) - 1).clamp(min=0),
-            past_key_values=cache,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        if n > 1:
-            cache.batch_repeat_interleave(n)
-        return logits.repeat_interleave(n, 0), cache, attention.repeat_interleave(n, 0)
+    def _shares(self, lengths: Sequence[int], limit: int, num_each: int) -> bool:
+        """Whether the completions of such prompts share the prompt's keys and values."""
+        longest = max(lengths) + num_each * limit
+        return (
+            sharing_pays(lengths, limit, num_each)
+            and longest <= longest_seen(self._model.config)
+            and self._can_share
+        )
+
+    @cached_property
+    def _can_share(self) -> bool:
+        vocabulary = self._model.config.get_text_config().vocab_size
+        try:
+            return can_share(self._model, vocabulary, self._device)
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
+            return False  # as the policy, which reads rows, says of such models
 
     async def load_weights(self, buckets: Sequence[Bucket], version: int) -> None:
         weights = {name: value for bucket in buckets for name, value in bucket.weights().items()}

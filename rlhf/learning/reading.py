@@ -115,7 +115,7 @@ def find_packing(model: Any, config: Any, device: torch.device) -> Packing:
         CannotPack: its attention does not take a mask and positions of ours.
     """
     config = config.get_text_config()
-    packing = Packing(config.hidden_size, _longest(config))
+    packing = Packing(config.hidden_size, longest_seen(config))
     rows, others = probe_rows(config.vocab_size, 5), probe_rows(config.vocab_size, 11)
     trees = packing.trees(rows)
     padded = completion_logprobs(model, pad(rows, device))
@@ -132,8 +132,10 @@ def find_packing(model: Any, config: Any, device: torch.device) -> Packing:
     return packing
 
 
-def _longest(config: Any) -> int:
-    """Tokens beyond which some layer no longer sees all that came before."""
+def longest_seen(config: Any) -> int:
+    """Tokens beyond which some layer no longer sees all that came before, by transformers' own
+    configuration of the model."""
+    config = config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())
     limits = [UNLIMITED]
     window = getattr(config, "sliding_window", None)

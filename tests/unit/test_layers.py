@@ -93,9 +93,14 @@ def room(name: str) -> str:
     return ".".join([first, *rest[:1]]) if first == "rlhf" else first
 
 
-def imports(file: Path) -> Iterator[Import]:
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse((ROOT / file).read_text())
+
+
+def imports_of(file: Path) -> Iterator[Import]:
     """Everything that a file imports, inside its functions and for its types too."""
-    tree = ast.parse((ROOT / file).read_text())
+    tree = parsed(file)
     first = set(_done_at_once(tree))
     for node in ast.walk(tree):
         names = []
@@ -124,25 +129,32 @@ def _done_at_once(node: ast.AST) -> Iterator[ast.AST]:
                 yield from _done_at_once(part)
 
 
-IMPORTS = [one for file in FILES for one in imports(file)]
-OURS = [one for one in IMPORTS if one.imported in MODULES]
-AT_ONCE = {
-    name: {one.imported for one in OURS if one.importer == name and one.at_once} for name in MODULES
-}
-COMPOSITION = {one.importer for one in OURS if room(one.imported) in ("actors", "cluster")}
-"""What puts everything together, and so knows everything."""
-PURE = sorted(name for name in MODULES if name.startswith("rlhf") and name not in COMPOSITION)
+@cache
+def imports() -> list[Import]:
+    return [one for file in FILES for one in imports_of(file)]
+
+
+@cache
+def ours() -> list[Import]:
+    return [one for one in imports() if one.imported in MODULES]
+
+
+@cache
+def pure() -> list[str]:
+    """Everything but what puts actors and clusters together, and so knows everything."""
+    knowing = {one.importer for one in ours() if room(one.imported) in ("actors", "cluster")}
+    return sorted(name for name in MODULES if name.startswith("rlhf") and name not in knowing)
 
 
 def test_no_files_import_each_other_in_a_circle():
     graph: dict[str, set[str]] = {name: set() for name in MODULES}
-    for one in OURS:
+    for one in ours():
         graph[one.importer].add(one.imported)
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         steps = set(pairwise(error.args[1]))  # each imported by the next
-        pytest.fail("; ".join(one.place for one in OURS if (one.imported, one.importer) in steps))
+        pytest.fail("; ".join(one.place for one in ours() if (one.imported, one.importer) in steps))
 
 
 def test_every_room_has_its_place_and_imports_no_later_one():
@@ -150,14 +162,14 @@ def test_every_room_has_its_place_and_imports_no_later_one():
     place = {name: number for number, name in enumerate(ORDER)}
     wrong = [
         f"{one.place}, of the later {later}"
-        for one in OURS
+        for one in ours()
         if place[later := room(one.imported)] > place[room(one.importer)]
     ]
     assert wrong == []
 
 
 def test_commands_are_imported_by_nobody():
-    assert [one.place for one in OURS if room(one.imported) == COMMANDS] == []
+    assert [one.place for one in ours() if room(one.imported) == COMMANDS] == []
 
 
 def test_what_is_in_no_room_is_little():
@@ -167,7 +179,7 @@ def test_what_is_in_no_room_is_little():
 
 def test_only_launching_knows_actors_and_the_cluster():
     rooms = ("cluster", "actors", "rlhf.launching")
-    knowing = [one for one in OURS if room(one.imported) in ("actors", "cluster")]
+    knowing = [one for one in ours() if room(one.imported) in ("actors", "cluster")]
     assert [one.place for one in knowing if room(one.importer) not in rooms] == []
 
 
@@ -175,7 +187,7 @@ def test_hardly_anybody_asks_for_the_class_of_a_configuration():
     found = [
         f"{file}:{node.lineno}"
         for file in FILES
-        for node in ast.walk(ast.parse((ROOT / file).read_text()))
+        for node in ast.walk(parsed(file))
         if "Config" in (_classes(node))
     ]
     assert len(found) <= MOST_CLASS_TESTS, found
@@ -232,7 +244,7 @@ import_after("")
 
 def test_each_module_can_be_imported_by_itself_and_brings_no_actor_nor_engine():
     after: dict[str, list[str]] = {}
-    for name in PURE:
+    for name in pure():
         after.setdefault(largest_part(name), []).append(name)
     result = subprocess.run(
         [sys.executable, "-c", IMPORT_EACH],
@@ -243,18 +255,28 @@ def test_each_module_can_be_imported_by_itself_and_brings_no_actor_nor_engine():
         cwd=ROOT,
     )
     assert result.returncode == 0, result.stderr
-    assert sorted(result.stdout.splitlines()) == PURE
+    assert sorted(result.stdout.splitlines()) == pure()
 
 
 def largest_part(name: str) -> str:
     """Of what a module imports at once, that which imports most itself; "" if it is nothing."""
-    return max(sorted(AT_ONCE[name]), key=lambda part: len(everything(part)), default="")
+    return max(sorted(at_once()[name]), key=lambda part: len(everything(part)), default="")
+
+
+@cache
+def at_once() -> dict[str, set[str]]:
+    """What of ours each module imports as it is imported itself."""
+    found: dict[str, set[str]] = {name: set() for name in MODULES}
+    for one in ours():
+        if one.at_once:
+            found[one.importer].add(one.imported)
+    return found
 
 
 @cache
 def everything(name: str) -> frozenset[str]:
     """What is imported at once with a module, and itself."""
-    return frozenset({name}).union(*(everything(part) for part in AT_ONCE[name]))
+    return frozenset({name}).union(*(everything(part) for part in at_once()[name]))
 
 
 @pytest.mark.parametrize(
@@ -281,7 +303,7 @@ def everything(name: str) -> frozenset[str]:
     ],
 )
 def test_who_may_import(package, allowed):
-    found = [one.place for one in IMPORTS if one.imported.split(".")[0] == package]
+    found = [one.place for one in imports() if one.imported.split(".")[0] == package]
     assert found
     assert [
         place
@@ -294,7 +316,7 @@ def test_ray_is_started_in_one_place():
     calls = [
         str(file)
         for file in FILES
-        for node in ast.walk(ast.parse((ROOT / file).read_text()))
+        for node in ast.walk(parsed(file))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "ray.init"
     ]
     assert set(calls) == {"cluster/session.py"}
