@@ -16,7 +16,7 @@ from actors.buckets import Bucket
 from actors.engine import Draft, Drafts, GenerationRequest
 from rlhf.collecting.dispatch import Failure
 from rlhf.config.models import DType, Lora, TransformersRolloutConfig
-from rlhf.learning.reading import longest_seen, row_logprobs
+from rlhf.learning.reading import CannotPack, RowReader, find_packing, longest_seen
 from rlhf.models.adapters import adapter_parameters, with_adapter
 from rlhf.models.batching import Shape, consecutive
 from rlhf.models.loading import load_causal
@@ -145,7 +145,7 @@ class TransformersEngine:
         try:
             return can_share(self._model, vocabulary, self._device)
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
-            return False  # as the policy, which reads rows, says of such models
+            return False  # of such models, too, the policy says that rows are padded
 
     async def load_weights(self, buckets: Sequence[Bucket], version: int) -> None:
         weights = {name: value for bucket in buckets for name, value in bucket.weights().items()}
@@ -162,7 +162,15 @@ class TransformersEngine:
                 own[name].copy_(value)
 
     async def logprobs(self, rows: Sequence[Tokens]) -> list[list[float]]:
-        return row_logprobs(self._model, rows, self._config.max_batch_tokens, self._device)
+        return self._reader.each(rows, self._config.max_batch_tokens)
+
+    @cached_property
+    def _reader(self) -> RowReader:
+        try:
+            packing = find_packing(self._model, self._model.config, self._device)
+        except CannotPack:  # as the policy, which reads the same rows, says at its start
+            packing = None
+        return RowReader(self._model, self._device, packing)
 
 
 def _mixed(logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

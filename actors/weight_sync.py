@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, cycle, islice
 from typing import Any, ClassVar, Protocol
 
 import ray
@@ -27,6 +28,8 @@ from rlhf.records import Prompt, Tokens
 from rlhf.seeds import derive_seed
 from rlhf.stages import Metrics
 
+PROBE_ROWS, PROBE_PROMPT_TOKENS = 8, 1024
+"""Of the probe, and of all its prompts together: every publication reads them on both sides."""
 DIVERGED = 1000.0
 """Nats per token of the probe: no policy that learns finds even random tokens so unlikely."""
 BUCKET_BYTES = 1 << 26
@@ -229,11 +232,14 @@ class _Published:
 def make_probe(
     prompts: Sequence[Prompt], vocabulary_size: int, num_tokens: int, seed: int
 ) -> list[Tokens]:
-    """Eight prompts, each continued by seeded random tokens, so that many embeddings count."""
+    """Eight rows: a prompt each, or fewer prompts where they are long, continued by seeded random
+    tokens, so that many embeddings count."""
     rng = random.Random(derive_seed(seed, "probe"))
+    ends = accumulate(len(prompt.token_ids) for prompt in prompts[:PROBE_ROWS])
+    num_prompts = max(1, sum(end <= PROBE_PROMPT_TOKENS for end in ends))
     return [
         Tokens(prompt.token_ids, tuple(rng.randrange(vocabulary_size) for _ in range(num_tokens)))
-        for prompt in prompts[:8]
+        for prompt in islice(cycle(prompts[:num_prompts]), PROBE_ROWS)
     ]
 
 

@@ -132,6 +132,7 @@ def large(scratch: Path) -> Task:
         "rollout.max_prompt_tokens=512",
         "rollout.max_completion_tokens=64", "rollout.max_batch_tokens=4608",
         "policy.batch_size=100000", "policy.micro_batch_tokens=1100", "eval.num_prompts=4",
+        "rollout.num_workers=2", "policy.num_ranks=2",
     ]  # fmt: skip
     path = scratch / "model"
     return Task(path, prompts, score, overrides, 4, 512, 64, 1, 2, 1, learning_rate=1e-7)

@@ -141,7 +141,8 @@ class FunctionProcess:
 
         Raises FunctionFailed where it cannot be started any more.
         """
-        if self._listening is not None and not self._listening.done():
+        is_heard = self._listening is not None and not self._listening.done()
+        if is_heard and not self._is_killed:
             return
         if self._starting is None:
             self._starting = asyncio.create_task(self._bring_up())
@@ -154,6 +155,9 @@ class FunctionProcess:
         """What is wrong, if anything is."""
         try:
             if self._listening is not None:
+                # On a busy machine who was killed takes a while to end.
+                await asyncio.wait([self._listening], timeout=START_S)
+                self._listening.cancel()
                 self._listening = None
                 await asyncio.to_thread(self._end)
             if not self._is_up:

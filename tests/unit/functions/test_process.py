@@ -136,6 +136,19 @@ async def test_a_call_that_hangs_is_ended(make: Make, hang, monkeypatch):
     assert await process.call("still") == "still"
 
 
+async def test_who_asks_while_a_killed_process_ends_is_answered_by_the_next(
+    make: Make, monkeypatch
+):
+    """As on a machine so busy that the end takes longer than anybody waits for it."""
+    monkeypatch.setattr(process_module, "CANCEL_S", 0.0)
+    process = make("def f(x):\n    while not x: pass\n    return x", timeout_s=0.3)
+    for _ in range(3):
+        process._timeout_s = 0.3
+        assert await why(process) == "is not done within 0.3 s"
+        process._timeout_s = 30
+        assert await process.call("still") == "still"
+
+
 @pytest.mark.parametrize("define", ["def", "async def"])
 async def test_a_call_that_was_cancelled_leaves_the_rest_as_it_was(make: Make, define, tmp_path):
     wait = "time.sleep(3600)" if define == "def" else "await asyncio.sleep(3600)"
