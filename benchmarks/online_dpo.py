@@ -2,8 +2,9 @@
 
 `make bench`, or `python benchmarks/online_dpo.py [--size demo|large] [--rounds N] [--json FILE]
 [--without TRL ...]`. All start from the same weights and ask the same task on the same machine, one
-after another, with the same number of completions a step; the ratios of their medians are what to
-look at. Every round is told on stderr. Both sizes take some minutes on two idle cores.
+after another, with the same number of completions a step, one step a round; the ratios of their
+medians are what to look at. Every round is told on stderr. Both sizes take some minutes on two idle
+cores.
 
 - Agon: plain DPO, eight completions of a prompt, all pairs, through Ray actors.
 - bare: the same round in one process without Ray or DeepSpeed: sampling by Agon's own batched
@@ -14,8 +15,8 @@ look at. Every round is told on stderr. Both sizes take some minutes on two idle
 Llama of 10 million weights from nothing, 4 prompts of 512 tokens, answers of up to 64. There, every
 answer has a score of its own, none is left out for its length, and the learning rate is so small
 that answers stay as they are: all contenders learn from as many tokens in every round. Agon's
-workers have a thread each, TRL has two, and the bare loop as many as are quicker: one for the
-demo's small matrices, else two.
+workers have a thread each, two that sample and, of ten million weights, two ranks that learn; TRL
+has two, and the bare loop as many as are quicker: one for the demo's small matrices, else two.
 """
 
 import argparse
@@ -104,7 +105,8 @@ def demo(scratch: Path) -> Task:
     def score(prompt: Prompt, text: str) -> float:
         return integer_score(str(prompt.answer), text) or 0.0
 
-    path, overrides = scratch / "run" / "initial_policy", ["experiment=demo"]
+    path = scratch / "run" / "initial_policy"
+    overrides = ["experiment=demo", "policy.batch_size=100000", "rollout.num_workers=2"]
     return Task(path, prompts, score, overrides, 64, 16, 8, 64, 1, 3, learning_rate=3e-4)
 
 
