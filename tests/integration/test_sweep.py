@@ -18,7 +18,7 @@ from rlhf.storage.store import MetricsLog
 from rlhf.sweep import __main__ as command
 from rlhf.sweep.members import as_member
 
-CONF = Path(__file__).parents[3] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 ENDS: dict[int, BaseException] = {
     91: InputError(["data.path=x: not there", "seed=91: odd"]),
     92: RunFailed("judge worker 1 died on node 10.0.0.3"),

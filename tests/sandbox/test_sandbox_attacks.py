@@ -114,17 +114,17 @@ def test_without_the_sandbox_the_attack_succeeds(attack, monkeypatch):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="every test here runs as a normal user already")
 def test_as_a_normal_user_what_lies_outside_is_out_of_reach(temporary):
-    python, root = "/usr/bin/python3", Path(__file__).parents[3]
+    python, root = "/usr/bin/python3", Path(__file__).parents[2]
     version = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
     if not os.path.exists(python) or subprocess.run(version, timeout=30).returncode:
         pytest.skip("no Python of 3.11 or newer that a normal user may run in /usr/bin")
     sources = [*root.glob("rlhf/tools/*.py"), root / "rlhf/problems.py", root / "rlhf/__init__.py"]
-    for source in [*sources, root / "tests/unit/sandbox_attacks.py"]:
+    for source in [*sources, root / "tests/sandbox_attacks.py"]:
         copy = temporary / source.relative_to(root)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(source.read_bytes())
     done = subprocess.run(
-        [python, "-B", str(temporary / "tests/unit/sandbox_attacks.py")],
+        [python, "-B", str(temporary / "tests/sandbox_attacks.py")],
         user=4242,
         group=4242,
         extra_groups=[],

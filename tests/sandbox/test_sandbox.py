@@ -282,7 +282,7 @@ async def test_a_run_dies_with_its_parent(tmp_path, monkeypatch):
     code += "asyncio.run(run_python('import time; time.sleep(100)', Limits(wall_s=200)))"
     parent = subprocess.Popen(
         [sys.executable, "-c", code],
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[2],
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     try:
@@ -430,7 +430,7 @@ def test_this_machine_locks_in_fully():
 def test_the_command_prints_a_line_for_each_layer():
     done = subprocess.run(
         [sys.executable, "-m", "rlhf.tools"],
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=60,
