@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import ray
 
 from actors.group import Worker, wait_ready
-from cluster import room
+from cluster import head, room
 from rlhf.collecting.dispatch import WorkerDied
 from rlhf.problems import InputError, RunFailed, one_line
 from rlhf.watching.restarts import Restarts
@@ -84,6 +84,7 @@ class Supervisor:
     async def _bring_back(self, worker: Worker) -> None:
         assert worker.cause is not None
         while self._in_a_row < self._patience.max_restarts:
+            await head.back(self._patience.silence_s)  # without it nothing starts
             if self._lets_go is not None and self._lets_go(worker):
                 raise WorkerDied(worker.cause)
             wait_s = min(FIRST_WAIT_S * 2 ** (self._in_a_row - 1), LONGEST_WAIT_S)

@@ -13,9 +13,13 @@ ANSWERS_S = 1.0
 
 
 def is_there(node_id: str) -> bool:
-    """Whether the node lives, and is not about to go; Ray itself may learn of its end later."""
+    """Whether the node lives, and is not about to go; Ray itself may learn of its end later. True
+    while the cluster's head does not answer, of which alone one could know."""
+    going = head.draining()
+    if going is None:
+        return True
     nodes = [one for one in ray.nodes() if one["NodeID"] == node_id and one["Alive"]]
-    if not nodes or node_id in (head.draining() or set()):
+    if not nodes or node_id in going:
         return False
     address = nodes[0]["NodeManagerAddress"], nodes[0]["NodeManagerPort"]
     try:

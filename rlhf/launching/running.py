@@ -62,6 +62,7 @@ async def run(setting: Setting, checkpoint: Checkpoint | None) -> None:
             lives.begin(checkpoint, cause)
             restarts.begin("policy", "its group", str(cause), cause.details)
             tracker.set_back(checkpoint.state["num_rounds"] if checkpoint else 0)
+            await stop.unless_asked(head.back(setting.config.cluster.silence_s))
             crew.policy.start_anew()
 
 
@@ -82,7 +83,9 @@ async def _live(
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(crew.policy.watch(done))
             silence_s, move = setting.config.cluster.silence_s, Mover(crew.by_role, stop)
-            tasks.create_task(head.watch(done, silence_s, stop.interrupt, move.from_node))
+            tasks.create_task(
+                head.watch(done, silence_s, stop.interrupt, move.from_node, setting.tracker.note)
+            )
             begun = await stop.unless_asked(_begin(setting, crew, checkpoint, restarts, stop))
             for worker in (worker for role in crew.by_role.values() for worker in role):
                 if worker.keeper is not None:

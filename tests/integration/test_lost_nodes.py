@@ -4,6 +4,8 @@ import json
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -16,8 +18,9 @@ from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from test_interrupted_run import until_round
+from test_lost_workers import processes
 
-from cluster import nursery
+from cluster import head, nursery
 from rlhf.chaos.comparing import differences
 from rlhf.chaos.striking import Broken
 from rlhf.storage.checkpoint import UNFINISHED, newest_checkpoint
@@ -236,11 +239,31 @@ def ends_with_what_it_has_learnt(directory: Path, begun: Forked, told: str) -> N
     assert newest is not None and newest.state["num_rounds"] == summary["rounds"]
 
 
-def test_without_the_head_of_its_cluster_a_run_ends_in_one_line_with_what_it_has_learnt(tmp_path):
+def lose_head(begun: Forked) -> Callable[[], subprocess.Popen]:
+    """Kills the head of the Ray that a run has started; what starts it again where it was."""
+    lost = head_of(begun)
+    (port,) = {one.laddr.port for one in lost.net_connections() if one.status == "LISTEN"}
+    words, environment, folder = lost.cmdline(), lost.environ(), lost.cwd()
+    lost.kill()
+    while lost.status() != psutil.STATUS_ZOMBIE:  # nobody waits for it, and its port is free now
+        time.sleep(0.01)
+    own = f"--gcs_server_port={port}"
+    words = [own if word.startswith("--gcs_server_port=") else word for word in words]
+    return partial(subprocess.Popen, words, env=environment, cwd=folder, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("name", [None, "RolloutWorker"])
+def test_without_the_head_of_its_cluster_a_run_ends_in_one_line_with_what_it_has_learnt(
+    tmp_path, monkeypatch, name
+):
+    """Even if a worker is lost that cannot be started anew then."""
+    monkeypatch.delenv(nursery.SOCKET)
     directory = tmp_path / "run"
     begun = start(directory, *ENDLESS, "cluster.silence_s=4")
     until_round(directory, 3)
-    head_of(begun).kill()
+    lose_head(begun)
+    if name is not None:
+        processes(begun, name)[0].kill()
     ends_with_what_it_has_learnt(directory, begun, "has not answered for")
 
 
@@ -248,17 +271,38 @@ def test_a_head_that_was_started_again_and_has_kept_nothing_is_as_good_as_none(t
     directory = tmp_path / "run"
     begun = start(directory, *ENDLESS, "cluster.silence_s=60")
     until_round(directory, 3)
-    head = head_of(begun)
-    (port,) = {one.laddr.port for one in head.net_connections() if one.status == "LISTEN"}
-    words, environment, folder = head.cmdline(), head.environ(), head.cwd()
-    head.kill()
-    while head.status() != psutil.STATUS_ZOMBIE:  # nobody waits for it, and its port is free now
-        time.sleep(0.01)
-    own = f"--gcs_server_port={port}"
-    words = [own if word.startswith("--gcs_server_port=") else word for word in words]
-    again = subprocess.Popen(words, env=environment, cwd=folder, stdout=subprocess.DEVNULL)
+    again = lose_head(begun)()
     try:
         ends_with_what_it_has_learnt(directory, begun, "was started again")
     finally:
         again.kill()
         again.wait()
+
+
+@pytest.mark.parametrize(("name", "role"), [("RolloutWorker", "rollout"), ("PolicyRank", "policy")])
+def test_a_head_that_comes_back_with_its_state_costs_nothing(
+    tmp_path, monkeypatch, unbroken, name, role
+):
+    """Though it is away for longer than silence is borne otherwise, and a worker dies meanwhile,
+    which is started anew once it is back."""
+    monkeypatch.delenv(nursery.SOCKET)
+    monkeypatch.setenv("RAY_gcs_storage", "rocksdb")
+    monkeypatch.setenv("RAY_gcs_storage_path", str(tmp_path / "kept"))
+    monkeypatch.setenv(head.ENDS, "300")
+    directory = tmp_path / "run"
+    begun = start(directory, *SETTINGS)
+    until_round(directory, 8)
+    start_again = lose_head(begun)
+    until_round(directory, done(directory) + 5)
+    processes(begun, name)[0].kill()
+    time.sleep(15)  # of a run whose cluster.silence_s is 10
+    again = start_again()
+    try:
+        output = finish(begun, timeout_s=300)
+    finally:
+        again.kill()
+        again.wait()
+    assert "does not answer" in output and "answers again, after" in output
+    assert "is started anew" in output and "Traceback" not in output
+    assert json.loads((directory / "summary.json").read_text())["restarts"][role] == 1
+    assert not any(differences(unbroken, directory).values())
