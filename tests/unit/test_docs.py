@@ -293,6 +293,16 @@ def test_a_test_that_a_page_names_is_there(page):
         assert f"def {name}(" in (ROOT / file).read_text() or not name, f"{file}::{name}"
 
 
+def test_every_fault_of_the_page_has_its_test():
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    named = set(re.findall(r"`(test_\w+)(?:\[[\w-]+\])?`", page))
+    files = [ROOT / "tests/integration" / f"test_{name}.py" for name in ("faults", "lost_nodes")]
+    defined = {
+        name for file in files for name in re.findall(r"^def (\w+)\(", file.read_text(), re.M)
+    }
+    assert named and named <= defined
+
+
 def test_the_attacks_of_the_page_are_those_of_the_table():
     page = (ROOT / "SECURITY.md").read_text()
     assert f" {len(ATTACKS)} attacks |" in page
