@@ -252,18 +252,23 @@ def lose_head(begun: Forked) -> Callable[[], subprocess.Popen]:
     return partial(subprocess.Popen, words, env=environment, cwd=folder, stdout=subprocess.DEVNULL)
 
 
+def kill_worker(name: str) -> None:
+    """Of the only run that there is; it is below the nursery of all."""
+    (worker,) = processes(psutil.Process(), name)
+    worker.kill()
+
+
 @pytest.mark.parametrize("name", [None, "RolloutWorker"])
 def test_without_the_head_of_its_cluster_a_run_ends_in_one_line_with_what_it_has_learnt(
-    tmp_path, monkeypatch, name
+    tmp_path, name
 ):
     """Even if a worker is lost that cannot be started anew then."""
-    monkeypatch.delenv(nursery.SOCKET)
     directory = tmp_path / "run"
     begun = start(directory, *ENDLESS, "cluster.silence_s=4")
     until_round(directory, 3)
     lose_head(begun)
     if name is not None:
-        processes(begun, name)[0].kill()
+        kill_worker(name)
     ends_with_what_it_has_learnt(directory, begun, "has not answered for")
 
 
@@ -285,7 +290,6 @@ def test_a_head_that_comes_back_with_its_state_costs_nothing(
 ):
     """Though it is away for longer than silence is borne otherwise, and a worker dies meanwhile,
     which is started anew once it is back."""
-    monkeypatch.delenv(nursery.SOCKET)
     monkeypatch.setenv("RAY_gcs_storage", "rocksdb")
     monkeypatch.setenv("RAY_gcs_storage_path", str(tmp_path / "kept"))
     monkeypatch.setenv(head.ENDS, "300")
@@ -294,7 +298,7 @@ def test_a_head_that_comes_back_with_its_state_costs_nothing(
     until_round(directory, 8)
     start_again = lose_head(begun)
     until_round(directory, done(directory) + 5)
-    processes(begun, name)[0].kill()
+    kill_worker(name)
     time.sleep(15)  # of a run whose cluster.silence_s is 10
     again = start_again()
     try:

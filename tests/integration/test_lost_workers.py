@@ -30,10 +30,10 @@ def a_nursery_of_its_own(monkeypatch):
     monkeypatch.delenv(nursery.SOCKET)
 
 
-def processes(begun: Forked, name: str) -> list[psutil.Process]:
-    """Of a running run, the workers that Ray calls so."""
+def processes(above: Forked | psutil.Process, name: str) -> list[psutil.Process]:
+    """The workers that Ray calls so, of a running run, or of all those that a process has begun."""
     found = []
-    for one in psutil.Process(begun.pid).children(recursive=True):
+    for one in psutil.Process(above.pid).children(recursive=True):
         try:
             if one.cmdline() and one.cmdline()[0].startswith(f"ray::{name}"):
                 found.append(one)
