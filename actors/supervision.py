@@ -84,13 +84,13 @@ class Supervisor:
     async def _bring_back(self, worker: Worker) -> None:
         assert worker.cause is not None
         while self._in_a_row < self._patience.max_restarts:
-            await head.back(self._patience.silence_s)  # without it nothing starts
             if self._lets_go is not None and self._lets_go(worker):
                 raise WorkerDied(worker.cause)
             wait_s = min(FIRST_WAIT_S * 2 ** (self._in_a_row - 1), LONGEST_WAIT_S)
             self._in_a_row += 1
             self._restarts.begin(self._role, worker.name, worker.cause, worker.details)
             await asyncio.sleep(wait_s if self._in_a_row > 1 else 0)
+            await head.back(self._patience.silence_s)  # without it nothing starts
             try:
                 await self._start(worker)
                 await self._prepare(worker)
