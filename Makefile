@@ -37,7 +37,7 @@ demo: setup  ## train a tiny model with online DPO on two CPU cores
 test: setup  ## the tests: unit, and integration on real Ray, DeepSpeed and vLLM (about 17 minutes)
 	$(BIN)/python -m pytest tests $(TWO)
 
-test-unit: setup  ## the unit tests alone (two minutes)
+test-unit: setup  ## the unit tests alone (two to three minutes)
 	$(BIN)/python -m pytest tests/unit $(TWO)
 
 test-faults: setup  ## everything that kills, stops and fills, on real runs (about 25 minutes)

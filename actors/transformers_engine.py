@@ -142,10 +142,7 @@ class TransformersEngine:
     @cached_property
     def _can_share(self) -> bool:
         vocabulary = self._model.config.get_text_config().vocab_size
-        try:
-            return can_share(self._model, vocabulary, self._device)
-        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
-            return False  # of such models, too, the policy says that rows are padded
+        return can_share(self._model, vocabulary, self._device)
 
     async def load_weights(self, buckets: Sequence[Bucket], version: int) -> None:
         weights = {name: value for bucket in buckets for name, value in bucket.weights().items()}

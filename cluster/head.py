@@ -74,11 +74,14 @@ def _client(address: str) -> GcsClient:
     return GcsClient(address=address)
 
 
-async def back(silence_s: float) -> None:
-    """Once it answers; raises ClusterLost after `watch` does, which sees to it that what there is
-    is saved."""
-    heard = time.monotonic() + 2 * LOOK_S
+async def back(silence_s: float, tell: Callable[[str], None] = lambda _: None) -> None:
+    """Once it answers, and tells if that takes long; raises ClusterLost after `watch` does, which
+    sees to it that what there is is saved."""
+    heard, is_told = time.monotonic() + 2 * LOOK_S, False
     while await _look(heard, silence_s) is None:
+        if not is_told:
+            tell("waiting for the head of the Ray cluster: nothing starts without it")
+            is_told = True
         await asyncio.sleep(min(silence_s / 4, LOOK_S))
 
 

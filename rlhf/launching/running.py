@@ -62,9 +62,7 @@ async def run(setting: Setting, checkpoint: Checkpoint | None) -> None:
             lives.begin(checkpoint, cause)
             restarts.begin("policy", "its group", str(cause), cause.details)
             tracker.set_back(checkpoint.state["num_rounds"] if checkpoint else 0)
-            if head.draining() is None:
-                tracker.note("waiting for the head of the Ray cluster: nothing starts without it")
-            await stop.unless_asked(head.back(setting.config.cluster.silence_s))
+            await stop.unless_asked(head.back(setting.config.cluster.silence_s, tracker.note))
             crew.policy.start_anew()
 
 

@@ -20,6 +20,8 @@ LARGEST_SHARE = 0.2
 """Of what a prompt does to its completion's log-probabilities, what packing may at most do. A mask
 that is not heeded does as much as the prompt itself (a share of 0.5 to 2); rounding does 1e-5 of it
 in float32, and up to 0.05 in bfloat16 on a model that knows nothing."""
+NO_MASK = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)
+"""What models may raise that take no mask of ours."""
 
 
 class CannotPack(Exception):
@@ -122,7 +124,7 @@ def find_packing(model: Any, config: Any, device: torch.device) -> Packing:
     elsewhere = completion_logprobs(model, pad(others, device))
     try:
         packed = packed_logprobs(model, pack(rows, trees, device))
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+    except NO_MASK as error:
         raise CannotPack(f"the model takes no mask of ours ({str(error)[:200]})") from error
     share = ((packed - padded).abs().mean() / (elsewhere - padded).abs().mean()).item()
     if not share <= LARGEST_SHARE:

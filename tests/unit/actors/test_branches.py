@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from actors import branches
 from actors.branches import Branches, can_share, sharing_pays
@@ -17,17 +16,6 @@ from rlhf.records import Sampling
 from rlhf.toys.tiny import build_tiny_model
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def model():
-    config = LlamaConfig(
-        vocab_size=17, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, initializer_range=0.5,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return LlamaForCausalLM(config).eval()
 
 
 def test_logits_of_shared_lines_are_those_of_whole_rows(model):
@@ -84,16 +72,19 @@ def test_an_engine_draws_the_same_with_lines_shared_and_not(tmp_path, monkeypatc
 def test_a_model_that_heeds_no_mask_cannot_share(model):
     assert can_share(model, 17, CPU)
     assert not can_share(Deaf(model), 17, CPU)
+    assert not can_share(Deaf(model, refuses=True), 17, CPU)
 
 
 class Deaf:
-    """Sees everything, whatever the mask."""
+    """Sees everything, whatever the mask, or refuses masks that are ready."""
 
-    def __init__(self, model):
-        self._model = model
+    def __init__(self, model, refuses=False):
+        self._model, self._refuses = model, refuses
 
     def __call__(self, attention_mask, **given):
         if attention_mask.dim() == 4:
+            if self._refuses:
+                raise ValueError("a mask of four dimensions")
             attention_mask = torch.ones_like(attention_mask[:, 0, 0], dtype=torch.long)
         return self._model(attention_mask=attention_mask, **given)
 

@@ -2,21 +2,10 @@
 
 import pytest
 import torch
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+from transformers import DynamicCache
 
 from actors import cache
 from actors.cache import roomy_cache
-
-
-@pytest.fixture(scope="module")
-def model():
-    config = LlamaConfig(
-        vocab_size=17, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, initializer_range=0.5,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return LlamaForCausalLM(config).eval()
 
 
 @torch.inference_mode()
