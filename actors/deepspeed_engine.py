@@ -289,6 +289,12 @@ class DeepSpeedEngine:
                 for moment in self._moments:
                     yield f"{moment}/{name}", self._optimizer.state[master][moment]
 
+    @property
+    def state_bytes(self) -> int:
+        """Of all that `state` yields."""
+        weights = sum(getattr(p, "ds_numel", p.numel()) for p in self._trainable())
+        return 4 * weights * (1 + len(self._moments))
+
     def load_state(self, read: Callable[[str], Tensor], num_steps: int) -> None:
         """The inverse of `state`: `read` returns the tensor of a name; what was accumulated is
         forgotten."""

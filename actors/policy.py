@@ -133,6 +133,14 @@ class PolicyService:
     async def save(self, directory: Path) -> None:
         await self._call("save", str(directory))
 
+    async def snapshot(self, most_bytes: float) -> dict[str, Any] | None:
+        """The files that `save` would write, in this process's node's memory; None if they would
+        take more."""
+        shares = await self._call("snapshot", most_bytes)
+        if None in shares:
+            return None
+        return {name: content for share in shares for name, content in share.items()}
+
     async def load(self, directory: Path) -> None:
         await self._call("load", str(directory))
 

@@ -27,7 +27,13 @@ from rlhf.records import PreferenceBatch, Tokens
 from rlhf.seeds import derive_seed
 from rlhf.stages import Metrics
 from rlhf.storage.disk import writing
-from rlhf.storage.tensor_files import TensorReader, TensorWriter
+from rlhf.storage.tensor_files import (
+    DiskFolder,
+    Folder,
+    MemoryFolder,
+    TensorReader,
+    TensorWriter,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -284,7 +290,18 @@ class PolicyRank:
     def save(self, directory: str) -> None:
         """fp32 weights and moments once, random state per rank, all as after the last update; no
         pickles."""
-        with TensorWriter(Path(directory) / "policy", enabled=self._rank == 0) as writer:
+        self._save(lambda name: DiskFolder(Path(directory) / name))
+
+    def snapshot(self, most_bytes: float) -> dict[str, Any] | None:
+        """The files that `save` would write; None from all ranks if they would take more."""
+        if self._engine.state_bytes > most_bytes:
+            return None
+        files: dict[str, Any] = {}
+        self._save(lambda name: MemoryFolder(files, name))
+        return files
+
+    def _save(self, folder: Callable[[str], Folder]) -> None:
+        with TensorWriter(folder("policy") if self._rank == 0 else None) as writer:
             for name, value in self._engine.state():
                 writer.write(name, value)
             writer.note("num_steps", self._engine.num_steps)
@@ -292,7 +309,7 @@ class PolicyRank:
             writer.note("memory", self._memory)
             writer.note("skipped_in_a_row", self._skipped_in_a_row)
         states = self._begun.random_state if self._begun else random_state()
-        with TensorWriter(Path(directory) / f"rng_rank_{self._rank}") as writer:
+        with TensorWriter(folder(f"rng_rank_{self._rank}")) as writer:
             for device, state in states.items():
                 writer.write(device, state)
 

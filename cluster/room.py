@@ -50,5 +50,14 @@ def with_room(needs: Mapping[str, float], most: int) -> list[str]:
     return chosen
 
 
+def for_copies() -> float:
+    """Bytes of one thing that every node can hold a new and an old copy of, beside as much of
+    others, in Ray's object store."""
+    stores = [
+        one["Resources"].get("object_store_memory", 0.0) for one in ray.nodes() if one["Alive"]
+    ]
+    return min(stores) / 4
+
+
 def _fits(needs: Mapping[str, float], left: Mapping[str, float]) -> bool:
     return all(need <= left.get(name, 0.0) + 1e-6 for name, need in needs.items())

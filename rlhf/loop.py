@@ -66,6 +66,8 @@ async def train(run: Run) -> None:
             progress.told()
             if due(done, run.checkpoint_every, run.num_rounds):
                 await run.checkpoints.save(done)
+            else:
+                tasks.create_task(run.checkpoints.remember(done))
             del collecting, preparing, noting, batch
             await let_go(collected)
 

@@ -123,6 +123,10 @@ class Checkpoints(Protocol):
         """Complete or absent, never half; what is there already is not saved again."""
         ...
 
+    async def remember(self, num_rounds: int) -> None:
+        """Keeps it in memory alone, if that is cheap, for when the policy is lost."""
+        ...
+
 
 class Stop(Protocol):
     """Knows whether the run has been asked to stop."""

@@ -30,6 +30,9 @@ class RunConfig:
     resume: Resume = Resume.auto
     checkpoint_every: int = number(50, at_least=0)
     """Rounds between checkpoints, besides the one after the last round."""
+    memory_checkpoints: float = number(0.01, at_least=0, at_most=1)
+    """Largest share of the time that checkpoints in memory alone may take, to which a run goes back
+    whose policy has lost a rank; 0: it goes back to the newest on disk."""
     keep_checkpoints: int = number(2, at_least=1)
     """The newest; older ones are removed once a newer one is complete."""
     keep_best: str | None = text()

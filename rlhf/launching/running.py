@@ -1,18 +1,19 @@
 """A run, from the start of its workers to its end, however many of them are lost on the way.
 
 Lost workers that keep nothing come back one by one (`actors.supervision`). With a rank of the
-policy everything goes back to the newest checkpoint: what follows is a run that is resumed, but
-for the other workers, which need not start again.
+policy everything goes back to the newest checkpoint, of which the last may be in memory alone until
+then: what follows is a run that is resumed, but for the other workers, which need not start again.
 """
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from actors.elastic import ElasticPublisher
 from actors.group import Worker, call_all, wait_ready
 from actors.policy import PolicyService
 from actors.usage import UsageMeter
-from cluster import head
+from cluster import head, room
 from rlhf.launching.assembly import (
     RunStores,
     answering,
@@ -39,12 +40,22 @@ from rlhf.learning.warmup import warm_up
 from rlhf.loop import Run, train
 from rlhf.problems import PolicyLost, RunFailed, Stopped
 from rlhf.stages import Publisher
-from rlhf.storage.checkpoint import Checkpoint, RoundCheckpoints
+from rlhf.storage.checkpoint import Checkpoint
 from rlhf.storage.disk import replaced_folder
 from rlhf.storage.ledger import Ledger
 from rlhf.storage.retention import best_by
+from rlhf.storage.round_checkpoints import Remembered, RoundCheckpoints
 from rlhf.storage.run_directory import CHECKPOINTS, verified
 from rlhf.watching.restarts import Counted, Restarts
+
+
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """What outlives a loss of the policy, besides the other workers."""
+
+    stop: StopRequest
+    restarts: Restarts
+    remembered: Remembered
 
 
 async def run(setting: Setting, checkpoint: Checkpoint | None) -> None:
@@ -57,7 +68,11 @@ async def run(setting: Setting, checkpoint: Checkpoint | None) -> None:
         roles = [role for role, workers in crew.by_role.items() if workers]
         restarts = Restarts(roles, tracker.records(), tracker.alert)
         lives = Lives(setting.config.cluster.max_restarts, checkpoint)
-        while (cause := await _live(setting, crew, checkpoint, restarts, stop)) is not None:
+        share, most_bytes = setting.config.run.memory_checkpoints, room.for_copies()
+        remembered = Remembered(share, most_bytes, tracker.note)
+        lasting = Lasting(stop, restarts, remembered)
+        while (cause := await _live(setting, crew, checkpoint, lasting)) is not None:
+            remembered.write(setting.directory / CHECKPOINTS)
             checkpoint = verified(setting.directory / CHECKPOINTS)
             lives.begin(checkpoint, cause)
             restarts.begin("policy", "its group", str(cause), cause.details)
@@ -67,13 +82,10 @@ async def run(setting: Setting, checkpoint: Checkpoint | None) -> None:
 
 
 async def _live(
-    setting: Setting,
-    crew: Crew,
-    checkpoint: Checkpoint | None,
-    restarts: Restarts,
-    stop: StopRequest,
+    setting: Setting, crew: Crew, checkpoint: Checkpoint | None, lasting: Lasting
 ) -> PolicyLost | None:
     """Until the run is done, or its policy is lost, which is what it returns then."""
+    stop = lasting.stop
     failed: BaseExceptionGroup[RunFailed] | None = None
     interrupted: RunFailed | None = None
     done = asyncio.Event()
@@ -86,7 +98,7 @@ async def _live(
             tasks.create_task(
                 head.watch(done, silence_s, stop.interrupt, move.from_node, setting.tracker.note)
             )
-            begun = await stop.unless_asked(_begin(setting, crew, checkpoint, restarts, stop))
+            begun = await stop.unless_asked(_begin(setting, crew, checkpoint, lasting))
             for worker in (worker for role in crew.by_role.values() for worker in role):
                 if worker.keeper is not None:
                     tasks.create_task(worker.keeper.watch(worker, done))
@@ -158,17 +170,13 @@ async def _start(setting: Setting, checkpoint: Checkpoint | None) -> Crew:
 
 
 async def _begin(
-    setting: Setting,
-    crew: Crew,
-    checkpoint: Checkpoint | None,
-    restarts: Restarts,
-    stop: StopRequest,
+    setting: Setting, crew: Crew, checkpoint: Checkpoint | None, lasting: Lasting
 ) -> Run:
     """Brings the rollout workers to where the first round begins, and the rest together."""
     config, inputs, directory = setting.config, setting.inputs, setting.directory
     first_round = checkpoint.state["num_rounds"] if checkpoint else 0
     await crew.publisher.publish(first_round)
-    supervise(config, crew, restarts)
+    supervise(config, crew, lasting.restarts)
     ledger = Ledger(directory, checkpoint.directory if checkpoint else None)
     feed = open_feed(config, inputs, ledger, setting.tracker.note)
     schedule = make_schedule(config, inputs, feed, crew.policy)
@@ -188,7 +196,7 @@ async def _begin(
         ),
         portions=make_portions(config, crew.policy, crew.reference),
         policy=crew.policy,
-        publisher=Counted(publisher, restarts),
+        publisher=Counted(publisher, lasting.restarts),
         evaluation=evaluation,
         checkpoints=RoundCheckpoints(
             directory / CHECKPOINTS,
@@ -197,10 +205,11 @@ async def _begin(
             keep=config.run.keep_checkpoints,
             state={"wandb_id": setting.tracker.wandb_id},
             best=best_by(directory / "metrics.jsonl", config.run.keep_best),
+            remembered=lasting.remembered,
         ),
         store=stores,
         tracker=setting.tracker,
-        stop=stop,
+        stop=lasting.stop,
         first_round=first_round,
         num_rounds=config.num_rounds,
         max_staleness=config.max_staleness,

@@ -8,10 +8,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rlhf.problems import InputError
 from rlhf.storage.disk import (
@@ -22,7 +23,6 @@ from rlhf.storage.disk import (
     write_atomically,
     writing,
 )
-from rlhf.storage.ledger import Ledger
 from rlhf.storage.reading import read_json
 
 MANIFEST = "manifest.json"
@@ -32,12 +32,6 @@ BEST = "BEST"
 """Names the one that `run.keep_best` keeps."""
 UNFINISHED = ".round_*.partial"
 """What a checkpoint is called while it is written."""
-
-
-class SavesState(Protocol):
-    """What the policy does for a checkpoint."""
-
-    async def save(self, directory: Path) -> None: ...
 
 
 class CheckpointDamaged(Exception):
@@ -53,67 +47,29 @@ class Checkpoint:
     """`num_rounds` done, `policy_version`, and whatever the run added."""
 
 
-class RoundCheckpoints:
-    """Writes `checkpoints/round_NNNNNN`, keeping the newest few."""
+@contextmanager
+def being_written(directory: Path, num_rounds: int) -> Iterator[Path]:
+    """Gives a folder for the files of a checkpoint after so many rounds, which is complete, under
+    its own name, once this ends without an error.
 
-    def __init__(
-        self,
-        directory: Path,
-        policy: SavesState,
-        ledger: Ledger,
-        *,
-        keep: int,
-        state: dict[str, Any],
-        best: Callable[[Sequence[int]], int | None] | None = None,
-    ) -> None:
-        """`state`: what every checkpoint of the run notes besides its round, as JSON; `best`: of
-        checkpoints after so many rounds, the one that is kept besides the newest."""
-        self._directory = directory
-        self._policy = policy
-        self._ledger = ledger
-        self._keep = keep
-        self._state = state
-        self._best = best
-
-    async def save(self, num_rounds: int) -> Path:
-        """Raises DiskFailed where there is no room, which leaves all that is there as it is."""
-        name = _name(num_rounds)
-        final = self._directory / name
-        with writing(final):
-            if not final.exists():  # else it was renamed, when it was complete
-                for leftover in self._directory.glob(".round_*"):  # of a save that was killed
-                    shutil.rmtree(leftover)
-                if names := complete_names(self._directory):
-                    require_room(self._directory, size_of(self._directory / names[-1]))
-                await self._write(self._directory / f".{name}.partial", final, num_rounds)
-            write_atomically(self._directory / LATEST, name)
-            self._remove_old()
-        return final
-
-    async def _write(self, temporary: Path, final: Path, num_rounds: int) -> None:
+    Raises DiskFailed where there is no room, which leaves all that is there as it is.
+    """
+    name = name_of(num_rounds)
+    temporary = directory / f".{name}.partial"
+    with writing(directory / name):
+        for leftover in directory.glob(".round_*"):  # of one that was killed
+            shutil.rmtree(leftover)
+        if names := complete_names(directory):
+            require_room(directory, size_of(directory / names[-1]))
         try:
             temporary.mkdir(parents=True)
-            await self._policy.save(temporary)
-            self._ledger.save(temporary, num_rounds)
-            state = {"num_rounds": num_rounds, "policy_version": num_rounds, **self._state}
-            (temporary / STATE).write_text(json.dumps(state, indent=1))
+            yield temporary
             _write_manifest(temporary)
-            os.rename(temporary, final)
+            os.rename(temporary, directory / name)
         except (OSError, DiskFailed):
             shutil.rmtree(temporary, ignore_errors=True)  # the room is needed for other things
             raise
-        fsync(self._directory)
-
-    def _remove_old(self) -> None:
-        names = complete_names(self._directory)
-        kept = set(names[-self._keep :])
-        rounds = [int(name.removeprefix("round_")) for name in names]
-        if self._best and (best := self._best(rounds)) is not None:
-            kept.add(_name(best))
-            write_atomically(self._directory / BEST, _name(best))
-        for old in names:
-            if old not in kept:
-                _remove(self._directory / old)
+        fsync(directory)
 
 
 def newest_checkpoint(directory: Path) -> Checkpoint | None:
@@ -137,7 +93,7 @@ def newest_checkpoint(directory: Path) -> Checkpoint | None:
 def _verified(path: Path) -> Checkpoint:
     verify(path)
     state = _read_object(path / STATE)
-    if type(num_rounds := state.get("num_rounds")) is not int or path.name != _name(num_rounds):
+    if type(num_rounds := state.get("num_rounds")) is not int or path.name != name_of(num_rounds):
         raise CheckpointDamaged(f"{path / STATE} is not of {path.name}: it has {num_rounds} rounds")
     return Checkpoint(path, state)
 
@@ -150,7 +106,8 @@ def _is_sound(path: Path) -> bool:
     return True
 
 
-def _name(num_rounds: int) -> str:
+def name_of(num_rounds: int) -> str:
+    """Of a checkpoint after so many rounds."""
     return f"round_{num_rounds:06d}"
 
 
@@ -164,7 +121,7 @@ def last_sound(directory: Path, before: int | None = None) -> Path | None:
     `before`, if that is given."""
     names = complete_names(directory)
     if before is not None:
-        names = [name for name in names if name < _name(before)]
+        names = [name for name in names if name < name_of(before)]
     return next((directory / one for one in reversed(names) if _is_sound(directory / one)), None)
 
 
@@ -214,7 +171,7 @@ def _write_manifest(directory: Path) -> None:
     write_atomically(directory / MANIFEST, json.dumps(files, indent=1))
 
 
-def _remove(checkpoint: Path) -> None:
+def remove(checkpoint: Path) -> None:
     """Under another name first, so that a kill on the way leaves no half checkpoint."""
     hidden = checkpoint.with_name(f".{checkpoint.name}.removed")
     os.rename(checkpoint, hidden)

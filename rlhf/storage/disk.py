@@ -45,7 +45,7 @@ def room(path: Path) -> str:
     return f"{gib(usage.free)} of {gib(usage.total)} are free"
 
 
-def gib(num_bytes: int) -> str:
+def gib(num_bytes: float) -> str:
     return f"{num_bytes / GIB:.3g} GiB"
 
 

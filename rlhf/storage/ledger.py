@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlhf.storage.disk import append, write_atomically
+from rlhf.storage.disk import append
 
 LEDGER = "ledger.json"
 """In a checkpoint."""
@@ -86,11 +86,11 @@ class Ledger:
             page = self._pages[owner] = Journal(self._directory / f"{owner}.jsonl", key)
         return page
 
-    def save(self, checkpoint: Path, num_rounds: int) -> None:
-        """Into a checkpoint after so many rounds."""
+    def text(self, num_rounds: int) -> str:
+        """What a checkpoint after so many rounds has of it."""
         saved = {
             owner: {round: note for round, note in page.notes.items() if round < num_rounds}
             for owner, page in sorted(self._pages.items())
             if not isinstance(page, Journal)
         }
-        write_atomically(checkpoint / LEDGER, json.dumps(saved))
+        return json.dumps(saved)

@@ -1,11 +1,13 @@
-"""Named tensors on disk: safetensors in parts of bounded size, and a JSON index; no pickles."""
+"""Named tensors in files: safetensors in parts of bounded size, and a JSON index; no pickles."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
+import numpy as np
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from rlhf.storage.disk import writing
@@ -13,33 +15,71 @@ from rlhf.storage.disk import writing
 _PART_BYTES = 2 << 30
 
 
-class TensorWriter:
-    """Takes tensors one by one, so that never more than a part of them is held in memory.
+class Folder(Protocol):
+    """Where a TensorWriter puts its files."""
 
-    Use as a context manager; the index is written when it ends without an error. A disabled
-    writer takes everything and writes nothing, which lets ranks iterate in step.
+    def put_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None: ...
+
+    def put_text(self, name: str, text: str) -> None: ...
+
+
+class DiskFolder:
+    """One on disk; raises DiskFailed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with writing(path):
+            path.mkdir(parents=True)
+
+    def put_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        with writing(self._path / name):
+            save_file(dict(tensors), self._path / name)
+
+    def put_text(self, name: str, text: str) -> None:
+        with writing(self._path / name):
+            (self._path / name).write_text(text)
+
+
+class MemoryFolder:
+    """One in memory: puts bytes into `files`, as they would be on disk."""
+
+    def __init__(self, files: dict[str, np.ndarray], path: str) -> None:
+        self._files, self._path = files, path
+
+    def put_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        self._put(name, save(dict(tensors)))
+
+    def put_text(self, name: str, text: str) -> None:
+        self._put(name, text.encode())
+
+    def _put(self, name: str, content: bytes) -> None:
+        # An array, since Ray hands it over without another copy.
+        self._files[f"{self._path}/{name}"] = np.frombuffer(content, np.uint8)
+
+
+class TensorWriter:
+    """Takes tensors one by one, so that never more than a part of them is held besides the files.
+
+    Use as a context manager; the index is written when it ends without an error. One without a
+    folder takes everything and writes nothing, which lets ranks iterate in step.
     """
 
-    def __init__(self, directory: Path, *, enabled: bool = True) -> None:
-        self._directory = directory
-        self._enabled = enabled
+    def __init__(self, folder: Folder | None) -> None:
+        self._folder = folder
         self._part: dict[str, Tensor] = {}
         self._part_bytes = 0
         self._files: dict[str, str] = {}
         self._notes: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        if self._enabled:
-            with writing(self._directory):
-                self._directory.mkdir(parents=True)
         return self
 
     def write(self, name: str, value: Tensor) -> None:
-        if not self._enabled:
+        if self._folder is None:
             return
         size = value.numel() * value.element_size()
         if self._part and self._part_bytes + size > _PART_BYTES:
-            self._flush()
+            self._flush(self._folder)
         self._part[name] = value.detach().cpu().contiguous().clone()
         self._part_bytes += size
 
@@ -47,19 +87,17 @@ class TensorWriter:
         """A JSON value beside the tensors."""
         self._notes[key] = value
 
-    def _flush(self) -> None:
+    def _flush(self, folder: Folder) -> None:
         file = f"part-{len(set(self._files.values())):05d}.safetensors"
-        with writing(path := self._directory / file):
-            save_file(self._part, path)
+        folder.put_tensors(file, self._part)
         self._files |= dict.fromkeys(self._part, file)
         self._part, self._part_bytes = {}, 0
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and self._enabled:
-            self._flush()
+        if kind is None and self._folder is not None:
+            self._flush(self._folder)
             index = {"files": self._files, "notes": self._notes}
-            with writing(path := self._directory / "index.json"):
-                path.write_text(json.dumps(index, indent=1))
+            self._folder.put_text("index.json", json.dumps(index, indent=1))
 
 
 class TensorReader:

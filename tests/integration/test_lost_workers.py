@@ -9,6 +9,7 @@ from commands import SMALL, finish, start, untimed, weights
 from forked import Forked
 
 from cluster import nursery
+from rlhf.chaos.comparing import differences
 from rlhf.storage.store import read, read_metrics
 
 pytestmark = pytest.mark.faults
@@ -83,7 +84,8 @@ def test_each_worker_that_is_killed_comes_back_and_nothing_is_lost(tmp_path):
 def test_with_a_policy_rank_the_run_goes_back_to_its_checkpoint_and_ends_with_the_same_bits(
     tmp_path,
 ):
-    settings = [*LONG, "policy.num_ranks=2", "policy.zero_stage=2"]
+    on_disk = "run.memory_checkpoints=0"
+    settings = [*LONG, "policy.num_ranks=2", "policy.zero_stage=2", on_disk]
     unbroken = start(tmp_path / "unbroken", *settings)
     finish(unbroken)
     directory = tmp_path / "broken"
@@ -101,3 +103,23 @@ def test_with_a_policy_rank_the_run_goes_back_to_its_checkpoint_and_ends_with_th
     assert untimed(directory) == untimed(tmp_path / "unbroken")
     assert read(directory).equals(read(tmp_path / "unbroken"))
     assert read_metrics(directory / "metrics.jsonl")[-1]["cluster/restarts_policy"] == 2
+
+
+def test_without_a_checkpoint_on_disk_it_goes_back_to_the_last_round(tmp_path):
+    often = [*LONG, "policy.num_ranks=2", "run.checkpoint_every=0", "run.memory_checkpoints=1"]
+    finish(start(tmp_path / "unbroken", *often))
+    directory = tmp_path / "broken"
+    begun = start(directory, *often)
+    for rounds in (3, 18):
+        until(directory, begun, rounds)
+        processes(begun, "PolicyRank")[rounds % 2].kill()
+        lowest = rounds
+        while (now := len(read_metrics(directory / "metrics.jsonl")) - 1) <= rounds + 5:
+            assert begun.poll() is None
+            lowest = min(lowest, now)
+            time.sleep(0.02)
+        print(f"killed after {rounds} rounds, went on from {lowest}")
+        assert lowest >= rounds - 1
+    finish(begun)
+    assert len(list((directory / "checkpoints").glob("round_*"))) == 2  # with the last
+    assert not any(differences(tmp_path / "unbroken", directory).values())

@@ -116,6 +116,9 @@ class World:
         await self.happens(f"save {num_rounds}")
         return Path()
 
+    async def remember(self, num_rounds: int) -> None:
+        await self.happens(f"remember {num_rounds}")
+
     def prepare(self, round: int, collected: Sequence[Collected]) -> Callable[[], None]:
         assert [one.prompt.id for one in collected] == [f"p{round}"]
         return partial(self.events.append, f"write {round}")
@@ -161,6 +164,7 @@ async def test_a_round_collects_compares_updates_publishes_and_then_the_next():
         "evaluate version 1",
         "log_eval 1",
         "log 0",
+        "remember 1",  # before the policy is asked anything of the next round
         "collect 1 with version 1",
         "anchor 1",
         "update 1",

@@ -7,13 +7,16 @@ import pytest
 
 from rlhf.launching.ruin import with_last_good
 from rlhf.problems import Collapsed, PolicyBroken
-from rlhf.storage.checkpoint import RoundCheckpoints
 from rlhf.storage.ledger import Ledger
+from rlhf.storage.round_checkpoints import RoundCheckpoints
 
 
 class Nothing:
     async def save(self, directory: Path) -> None:
         """There is nothing to keep."""
+
+    async def snapshot(self, most_bytes: float) -> None:
+        """Here neither."""
 
 
 @pytest.fixture

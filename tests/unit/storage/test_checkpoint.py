@@ -20,7 +20,6 @@ from rlhf.storage.checkpoint import (
     MANIFEST,
     STATE,
     CheckpointDamaged,
-    RoundCheckpoints,
     _write_manifest,
     complete_names,
     newest_checkpoint,
@@ -28,7 +27,8 @@ from rlhf.storage.checkpoint import (
 )
 from rlhf.storage.disk import DiskFailed
 from rlhf.storage.ledger import Ledger
-from rlhf.storage.tensor_files import TensorReader, TensorWriter
+from rlhf.storage.round_checkpoints import Files, Remembered, RoundCheckpoints
+from rlhf.storage.tensor_files import DiskFolder, MemoryFolder, TensorReader, TensorWriter
 
 # --- tensors ------------------------------------------------------------------------------------
 
@@ -51,7 +51,7 @@ def bits(tensor: torch.Tensor) -> tuple:
 def test_tensors_come_back_bit_for_bit(tmp_path, monkeypatch, part_bytes, num_parts):
     # 24, 6, 8, 256, 24 and 0 bytes.
     monkeypatch.setattr(tensor_files, "_PART_BYTES", part_bytes)
-    with TensorWriter(tmp_path / "all") as writer:
+    with TensorWriter(DiskFolder(tmp_path / "all")) as writer:
         for name, tensor in TENSORS.items():
             writer.write(name, tensor)
         writer.note("num_steps", 12)
@@ -63,9 +63,22 @@ def test_tensors_come_back_bit_for_bit(tmp_path, monkeypatch, part_bytes, num_pa
     assert len(list((tmp_path / "all").glob("*.safetensors"))) == num_parts
 
 
+def test_in_memory_they_are_the_same_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensor_files, "_PART_BYTES", 64)
+    files = {}
+    for folder in (DiskFolder(tmp_path / "all"), MemoryFolder(files, "all")):
+        with TensorWriter(folder) as writer:
+            for name, tensor in TENSORS.items():
+                writer.write(name, tensor)
+            writer.note("num_steps", 12)
+    on_disk = {f"all/{path.name}": path.read_bytes() for path in (tmp_path / "all").iterdir()}
+    assert len(on_disk) == 4
+    assert {name: bytes(content) for name, content in files.items()} == on_disk
+
+
 def test_a_tensor_is_kept_as_it_was_when_written(tmp_path):
     changing = torch.ones(2)
-    with TensorWriter(tmp_path / "all") as writer:
+    with TensorWriter(DiskFolder(tmp_path / "all")) as writer:
         writer.write("before", changing)
         changing += 1
         writer.write("after", changing)
@@ -74,7 +87,7 @@ def test_a_tensor_is_kept_as_it_was_when_written(tmp_path):
 
 
 def test_a_writer_that_fails_leaves_no_index(tmp_path):
-    with pytest.raises(RuntimeError), TensorWriter(tmp_path / "all") as writer:
+    with pytest.raises(RuntimeError), TensorWriter(DiskFolder(tmp_path / "all")) as writer:
         writer.write("w", torch.ones(2))
         raise RuntimeError
     assert not (tmp_path / "all" / "index.json").exists()
@@ -83,14 +96,14 @@ def test_a_writer_that_fails_leaves_no_index(tmp_path):
 
 
 def test_a_writer_that_is_off_writes_nothing(tmp_path):
-    with TensorWriter(tmp_path / "all", enabled=False) as writer:
+    with TensorWriter(None) as writer:
         writer.write("w", torch.ones(2))
         writer.note("num_steps", 1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_model_s_tensor_is_asked_for_by_name(tmp_path):
-    with TensorWriter(tmp_path / "all") as writer:
+    with TensorWriter(DiskFolder(tmp_path / "all")) as writer:
         writer.write("w", torch.ones(2))
     with pytest.raises(KeyError, match="has no tensor 'v'"):
         TensorReader(tmp_path / "all").read("v")
@@ -105,6 +118,7 @@ class FakePolicy:
     def __init__(self) -> None:
         self.num_rounds = 0
         self.fails = False
+        self.num_snapshots = 0
 
     async def save(self, directory: Path) -> None:
         for rank in range(3):
@@ -112,6 +126,12 @@ class FakePolicy:
             (directory / f"rank_{rank}" / "weights").write_bytes(bytes([self.num_rounds]) * 100)
             if self.fails and rank == 1:
                 raise OSError("no space left on device")
+
+    async def snapshot(self, most_bytes: float) -> Files | None:
+        self.num_snapshots += 1
+        if most_bytes < 300:
+            return None
+        return {f"rank_{rank}/weights": bytes([self.num_rounds]) * 100 for rank in range(3)}
 
 
 def save(directory: Path, *rounds: int, keep: int = 2, fails: bool = False) -> None:
@@ -175,6 +195,106 @@ def test_what_a_killed_save_left_is_passed_over_and_cleared_away(tmp_path):
     assert found(tmp_path) == 3
     save(tmp_path, 7)
     assert {path.name for path in tmp_path.iterdir()} == {LATEST, "round_000003", "round_000007"}
+
+
+# --- in memory ----------------------------------------------------------------------------------
+
+
+def remembering(directory: Path, remembered: Remembered) -> tuple[FakePolicy, RoundCheckpoints]:
+    policy, ledger = FakePolicy(), Ledger(directory)
+    for round in range(9):
+        ledger.page("curator").note(round, [round / 3])
+    state = {"wandb_id": "x1"}
+    kept = RoundCheckpoints(directory, policy, ledger, keep=2, state=state, remembered=remembered)
+    return policy, kept
+
+
+def test_one_in_memory_becomes_the_one_that_would_have_been_saved(tmp_path):
+    for name, remembered in (("saved", Remembered(0)), ("remembered", Remembered(1))):
+        policy, kept = remembering(tmp_path / name, remembered)
+        policy.num_rounds = 3
+        asyncio.run(kept.save(3))
+        policy.num_rounds = 5
+        if name == "saved":
+            asyncio.run(kept.save(5))
+        asyncio.run(kept.remember(5))
+        policy.num_rounds = 6  # which is lost
+        remembered.write(tmp_path / name)
+        assert found(tmp_path / name) == 5
+    saved, remembered = (
+        {
+            str(path.relative_to(tmp_path / name)): path.read_bytes()
+            for path in (tmp_path / name).rglob("*")
+            if path.is_file()
+        }
+        for name in ("saved", "remembered")
+    )
+    assert saved == remembered and "round_000005/ledger.json" in saved
+
+
+@pytest.mark.parametrize("order", ["remember save", "save remember"])
+def test_one_in_memory_gives_way_to_one_on_disk_that_is_as_new(tmp_path, order):
+    remembered = Remembered(1)
+    _, kept = remembering(tmp_path, remembered)
+    for what in order.split():  # a slow one may be complete only after the next is saved
+        asyncio.run(kept.remember(4) if what == "remember" else kept.save(5))
+    before = sorted(tmp_path.rglob("*"))
+    remembered.write(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before and complete_names(tmp_path) == ["round_000005"]
+
+
+def test_nothing_in_memory_writes_nothing(tmp_path):
+    Remembered(1).write(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_they_take_no_more_than_their_share_of_the_time(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    policy, kept = remembering(tmp_path, Remembered(0.25))
+
+    async def snapshot(most_bytes: float) -> Files:
+        now[0] += 2  # seconds
+        policy.num_snapshots += 1
+        return {}
+
+    policy.snapshot = snapshot
+    taken = []
+    for number in range(1, 30):  # rounds of a second, and of three in which one is taken
+        before = policy.num_snapshots
+        asyncio.run(kept.remember(number))
+        now[0] += 1
+        if policy.num_snapshots > before:
+            taken.append(number)
+    assert taken == [1, 7, 13, 19, 25]
+
+
+def test_one_that_failed_is_tried_again(tmp_path):
+    policy, kept = remembering(tmp_path, remembered := Remembered(1))
+    good, policy.snapshot = policy.snapshot, None
+    with pytest.raises(TypeError):
+        asyncio.run(kept.remember(1))
+    policy.snapshot, policy.num_rounds = good, 2
+    asyncio.run(kept.remember(2))
+    remembered.write(tmp_path)
+    assert found(tmp_path) == 2
+
+
+def test_one_that_is_too_large_is_told_of_once_and_not_tried_again(tmp_path):
+    told = []
+    policy, kept = remembering(tmp_path, remembered := Remembered(1, 1 << 7, told.append))
+    for number in (1, 2):
+        asyncio.run(kept.remember(number))
+    remembered.write(tmp_path)
+    assert policy.num_snapshots == 1 and complete_names(tmp_path) == []
+    (line,) = told
+    assert line.startswith("no checkpoints in memory: one takes more than 1.19e-07 GiB, a quarter")
+
+
+def test_none_are_taken_where_they_may_take_no_time(tmp_path):
+    policy, kept = remembering(tmp_path, Remembered(0))
+    asyncio.run(kept.remember(1))
+    assert policy.num_snapshots == 0
 
 
 # --- damage -------------------------------------------------------------------------------------
@@ -279,8 +399,9 @@ def test_a_damaged_older_one_does_not_matter(tmp_path):
 SAVER = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from rlhf.storage.checkpoint import RoundCheckpoints, newest_checkpoint
+from rlhf.storage.checkpoint import newest_checkpoint
 from rlhf.storage.ledger import Ledger
+from rlhf.storage.round_checkpoints import RoundCheckpoints
 
 directory = Path(sys.argv[1])
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from rlhf.storage import disk
-from rlhf.storage.checkpoint import RoundCheckpoints, complete_names, newest_checkpoint
+from rlhf.storage.checkpoint import complete_names, newest_checkpoint
 from rlhf.storage.disk import (
     DiskFailed,
     append,
@@ -23,8 +23,9 @@ from rlhf.storage.disk import (
     write_atomically,
 )
 from rlhf.storage.ledger import Journal, Ledger
+from rlhf.storage.round_checkpoints import RoundCheckpoints
 from rlhf.storage.store import MetricsLog, PreferenceStore, read_metrics, round_files
-from rlhf.storage.tensor_files import TensorWriter
+from rlhf.storage.tensor_files import DiskFolder, TensorWriter
 
 pytestmark = pytest.mark.faults
 
@@ -93,8 +94,11 @@ class Policy:
     num_bytes = 100
 
     async def save(self, directory: Path) -> None:
-        with TensorWriter(directory / "policy") as writer:
+        with TensorWriter(DiskFolder(directory / "policy")) as writer:
             writer.write("w", torch.zeros(self.num_bytes, dtype=torch.uint8))
+
+    async def snapshot(self, most_bytes: float) -> None:
+        """None."""
 
 
 def checkpoints(directory: Path, policy: Policy) -> RoundCheckpoints:

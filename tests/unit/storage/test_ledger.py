@@ -8,12 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.storage.checkpoint import RoundCheckpoints, newest_checkpoint
+from rlhf.storage.checkpoint import newest_checkpoint
 from rlhf.storage.ledger import LEDGER, Journal, Ledger
+from rlhf.storage.round_checkpoints import RoundCheckpoints
 
 
 class NoPolicy:
     async def save(self, directory: Path) -> None:
+        pass
+
+    async def snapshot(self, most_bytes: float) -> None:
         pass
 
 

@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from rlhf.storage.checkpoint import BEST, RoundCheckpoints, complete_names
+from rlhf.storage.checkpoint import BEST, complete_names
 from rlhf.storage.ledger import Ledger
 from rlhf.storage.retention import best_by
+from rlhf.storage.round_checkpoints import RoundCheckpoints
 
 
 class Nothing:

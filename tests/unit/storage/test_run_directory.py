@@ -21,8 +21,8 @@ from rlhf.launching.configuration import Config
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.objectives.simpo import SimPOConfig
 from rlhf.problems import InputError
-from rlhf.storage.checkpoint import RoundCheckpoints
 from rlhf.storage.ledger import Ledger
+from rlhf.storage.round_checkpoints import RoundCheckpoints
 from rlhf.storage.run_directory import begin_or_resume, claimed, last_of_finished
 
 
