@@ -37,7 +37,7 @@ LOOKS = 200
 
 
 def overrides(rounds: int, prompts: int) -> list[str]:
-    """A checkpoint every two rounds: what a lost policy has to do twice is one round on average."""
+    """As people have it: what a lost policy goes back to is in memory (`run.memory_checkpoints`)."""
     return [
         "experiment=demo",
         "tracking=disabled",
@@ -46,7 +46,6 @@ def overrides(rounds: int, prompts: int) -> list[str]:
         "warmup.steps=100",
         "eval.every=0",
         "eval.num_prompts=32",
-        "run.checkpoint_every=2",
     ]
 
 
