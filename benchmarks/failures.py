@@ -37,7 +37,7 @@ LOOKS = 200
 
 
 def overrides(rounds: int, prompts: int) -> list[str]:
-    """As people have it: what a lost policy goes back to is in memory (`run.memory_checkpoints`)."""
+    """As people have it: a lost policy goes back to a checkpoint in memory."""
     return [
         "experiment=demo",
         "tracking=disabled",

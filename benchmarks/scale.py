@@ -187,6 +187,9 @@ class Others:
     async def save(self, num_rounds: int) -> Path:
         return Path()
 
+    async def remember(self, num_rounds: int) -> None:
+        """Costs nothing here."""
+
 
 @dataclass
 class Asks:
