@@ -20,11 +20,12 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from rlhf.learning.logprobs import counted
-from rlhf.records import Tokens
+from rlhf.records import TokenIds, Tokens
 
 UNLIMITED = 1 << 30
 LEAST_SHARED = 0.25
 """Of a row's tokens; for less, a mask is not worth its while."""
+_BELOW = np.tri(128, dtype=bool)
 _CHUNK_NUMBERS = 1 << 24
 """Logits that are held in fp32 at once (64 MiB)."""
 
@@ -51,9 +52,10 @@ class Packing:
     def trees(self, rows: Sequence[Tokens]) -> list["Tree"]:
         """The rows in trees, each row in one; a row joins where that is less work than its own."""
         whole = [_all_tokens(row) for row in rows]
-        order = sorted(range(len(rows)), key=lambda i: (whole[i].tolist(), i))
+        keys = [tokens.astype(">i4").tobytes() for tokens in whole]  # which compare as ids do
+        order = sorted(range(len(rows)), key=keys.__getitem__)
         found: list[Tree] = []
-        last = np.empty(0, dtype=np.int64)
+        last = np.empty(0, dtype=np.intc)
         for i in order:
             tokens, before = _read(whole[i]), len(rows[i].prompt) - 1
             shared = _shared(last, tokens)
@@ -133,6 +135,7 @@ def pack(
     positions = np.zeros_like(ids)
     visible = np.zeros((len(lines), largest_T, largest_T), dtype=bool)
     nodes = np.zeros((len(rows), width_C), dtype=np.int64)
+    targets = np.zeros_like(nodes)
     first = largest_T - 1
     for b, line in enumerate(lines):
         start = largest_T - sum(tree.num_tokens for tree in line)
@@ -140,10 +143,12 @@ def pack(
         for tree in line:
             inside = [rows[i] for i in tree.rows]
             paths = _grow(inside, ids[b], positions[b], visible[b], start)
-            for i, row, path in zip(tree.rows, inside, paths, strict=True):
-                before = path[len(row.prompt) - 1 :][: len(row.completion)]
+            for i, row, (tokens, path) in zip(tree.rows, inside, paths, strict=True):
+                length = len(row.completion)
+                before = path[len(row.prompt) - 1 :][:length]
                 nodes[i, : len(before)] = b * largest_T + before
-                first = min(first, *before[:1])
+                targets[i, :length] = tokens[len(tokens) - length :]
+                first = min(first, int(before[0]) if length else first)
             start += tree.num_tokens
     has, weight = counted(rows, width_C)
     num_kept = largest_T - first
@@ -154,9 +159,6 @@ def pack(
     rank_E = np.empty_like(order)
     rank_E[order] = np.arange(len(order))
     place[has] = rank_E
-    targets = np.zeros_like(nodes)
-    for i, row in enumerate(rows):
-        targets[i, : len(row.completion)] = row.completion
     targets_E = targets[has]
 
     def there(array: Any) -> Tensor:
@@ -210,24 +212,26 @@ def _gather(logits_NV: Tensor, node_E: Tensor, target_E: Tensor) -> Tensor:
 
 def _grow(
     rows: Sequence[Tokens], ids: Any, positions: Any, visible: Any, start: int
-) -> Iterator[Any]:
-    """Fills in one tree from `start` on; yields the places of each row's tokens."""
-    last = path = np.empty(0, dtype=np.int64)
+) -> Iterator[tuple[Any, Any]]:
+    """Fills in one tree from `start` on; yields each row's tokens, and the places of those that are
+    read."""
+    last = path = np.empty(0, dtype=np.intc)
     for row in rows:
-        tokens = _read(_all_tokens(row))
+        whole = _all_tokens(row)
+        tokens = _read(whole)
         shared = _shared(last, tokens)
         end = start + len(tokens) - shared
         ids[start:end] = tokens[shared:]
         positions[start:end] = np.arange(shared, len(tokens))
         visible[start:end, path[:shared]] = True
-        visible[start:end, start:end] = np.tri(end - start, dtype=bool)
+        visible[start:end, start:end] = _below(end - start)
         path = np.concatenate([path[:shared], np.arange(start, end)])
-        yield path
+        yield whole, path
         last, start = tokens, end
 
 
 def _all_tokens(row: Tokens) -> Any:
-    return np.concatenate([row.prompt, row.completion], dtype=np.int64)
+    return TokenIds(row.prompt + row.completion).array  # type: ignore[operator]  # of one kind
 
 
 def _read(tokens: Any) -> Any:
@@ -236,7 +240,16 @@ def _read(tokens: Any) -> Any:
 
 
 def _shared(a: Any, b: Any) -> int:
-    """How many tokens two sequences have in common from their beginnings."""
+    """How many tokens two sequences have in common from their beginnings.
+
+    As two long numbers, which for rows of some tokens takes a tenth of an array's comparison.
+    """
     length = min(len(a), len(b))
-    differ = np.flatnonzero(a[:length] != b[:length])
-    return int(differ[0]) if differ.size else length
+    one, other = (int.from_bytes(tokens[:length].tobytes(), "little") for tokens in (a, b))
+    differ = one ^ other
+    return ((differ & -differ).bit_length() - 1) // (8 * a.itemsize) if differ else length
+
+
+def _below(size: int) -> Any:
+    """Which of so many tokens in a row each of them sees."""
+    return _BELOW[:size, :size] if size <= len(_BELOW) else np.tri(size, dtype=bool)

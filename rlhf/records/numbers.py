@@ -34,6 +34,13 @@ class Numbers(Sequence[Number]):
         """The numbers where they lie."""
         return memoryview(self._content).cast(self._code)  # type: ignore[call-overload]
 
+    @property
+    def array(self) -> Any:
+        """The same, as numpy has it; not to be written to."""
+        import numpy as np
+
+        return np.frombuffer(self._content, self._code)
+
     def __len__(self) -> int:
         return len(self._content) >> 2
 
@@ -74,7 +81,7 @@ class Numbers(Sequence[Number]):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         import numpy as np
 
-        return np.array(self.view, dtype=dtype)
+        return np.array(self.array, dtype=dtype)
 
     def __repr__(self) -> str:
         return repr(tuple(self))
