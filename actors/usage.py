@@ -19,6 +19,9 @@ from rlhf.stages import Metrics, Publisher
 
 GRACE_S = 0.1
 """How long a round waits for answers once its weights are published."""
+EVERY_S = 5.0
+"""Between two measurements, each of which looks at every process of a node: rounds in between have
+the last one's values."""
 SAMPLE_S = 1.0
 """Between looks at a GPU: its driver's own reading covers up to a second."""
 
@@ -47,13 +50,23 @@ class UsageMeter:
     to answer is not asked again before it has; until then its role has no value.
     """
 
-    def __init__(self, publisher: Publisher, workers: Mapping[str, Sequence[Worker]]) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        workers: Mapping[str, Sequence[Worker]],
+        every_s: float = EVERY_S,
+    ) -> None:
         """`workers` by role."""
         self._publisher = publisher
         self._workers = workers
+        self._every_s, self._due_s = every_s, 0.0
         self._asked: dict[str, asyncio.Task[Use | None]] = {}
+        self._measured: Metrics = {}
 
     async def publish(self, version: int) -> Metrics:
+        if (now_s := time.monotonic()) < self._due_s:
+            return await self._publisher.publish(version) | self._measured
+        self._due_s = now_s + self._every_s
         for worker in (worker for role in self._workers.values() for worker in role):
             if worker.name not in self._asked:
                 self._asked[worker.name] = asyncio.create_task(_ask(worker))
@@ -63,11 +76,12 @@ class UsageMeter:
         answered = {name: task.result() for name, task in self._asked.items() if task.done()}
         for name in answered:
             del self._asked[name]
+        self._measured = {}
         for role, workers in self._workers.items():
             if all(worker.name in answered for worker in workers):
                 uses = [use for worker in workers if (use := answered[worker.name]) is not None]
-                metrics |= role_metrics(role, uses)
-        return metrics
+                self._measured |= role_metrics(role, uses)
+        return metrics | self._measured
 
 
 def role_metrics(role: str, uses: Sequence[Use]) -> Metrics:

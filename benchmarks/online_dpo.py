@@ -1,9 +1,10 @@
 """Agon's online phase beside a bare single-process loop and TRL's OnlineDPOTrainer.
 
-`make bench`, or `python benchmarks/online_dpo.py [--size demo|large] [--rounds N] [--json FILE]
-[--without TRL ...]`. All start from the same weights and ask the same task on the same machine, one
-after another, with the same number of completions a step, one step a round; the ratios of their
-medians are what to look at. Every round is told on stderr. Both sizes take some minutes on two idle
+`make bench`, or `python benchmarks/online_dpo.py [--size demo|large] [--rounds N] [--passes N]
+[--json FILE] [--without TRL ...]`. All start from the same weights and ask the same task on the
+same machine, one after another, with the same number of completions a step, one step a round; the
+ratios of their medians are what to look at, of several passes where a machine's speed drifts. Every
+round is told on stderr. Both sizes take some minutes on two idle
 cores.
 
 - Agon: plain DPO, eight completions of a prompt, all pairs, through Ray actors.
@@ -143,13 +144,16 @@ def large(scratch: Path) -> Task:
 def agon(task: Task, scratch: Path, rounds: int) -> list[float]:
     """Seconds of each round of its online phase but the last, which ends the run, from its own
     metrics: from line to line, so that what is between rounds counts."""
-    command = [sys.executable, "-m", "rlhf", *task.overrides, f"run.dir={scratch}/run"]
+    directory = scratch / "run"  # where other contenders look for the weights
+    if (directory / "metrics.jsonl").exists():
+        directory = scratch / f"run_{len(list(scratch.glob('run*')))}"
+    command = [sys.executable, "-m", "rlhf", *task.overrides, f"run.dir={directory}"]
     command += ["algorithm=online_dpo", f"num_rounds={rounds}", "eval.every=0", "tracking=disabled"]
     command += [f"policy.learning_rate={task.learning_rate}"]
     ran = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
     if ran.returncode:
         raise SystemExit(ran.stderr[-2000:])
-    lines = (scratch / "run" / "metrics.jsonl").read_text().splitlines()
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
     elapsed = [json.loads(line)["time/elapsed_s"] for line in lines]
     return [after - before for before, after in pairwise(elapsed)][:-1]
 
@@ -319,6 +323,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", choices=SIZES, default="demo")
     parser.add_argument("--rounds", type=int, help="for each; fewer for who is slower by default")
+    parser.add_argument("--passes", type=int, default=1, help="over all of them")
     parser.add_argument("--without", nargs="*", choices=["bare", "TRL"], default=[])
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -328,23 +333,24 @@ def main() -> None:
         if min(numbers.values()) < task.warm_rounds + 2:
             parser.error(f"--rounds: must be at least {task.warm_rounds + 2}")
         asked = {name: number for name, number in numbers.items() if name not in given.without}
-        found = compared(task, Path(directory), asked)
+        found = compared(task, Path(directory), asked, given.passes)
     if given.json:
         given.json.write_text(json.dumps({"size": given.size} | found, indent=2))
 
 
-def compared(task: Task, scratch: Path, numbers: dict[str, int]) -> dict[str, Any]:
-    """Of each contender, so many rounds; a line for each as it is through."""
+def compared(task: Task, scratch: Path, numbers: dict[str, int], passes: int) -> dict[str, Any]:
+    """Of each contender, so many rounds in every pass; then a line for each."""
+    seconds: dict[str, list[float]] = {name: [] for name in numbers}
+    for _ in range(passes):
+        for name, number in numbers.items():
+            seconds[name] += CONTENDERS[name](task, scratch, number)[task.warm_rounds :]
     print(f"{'':8}{'rounds/s':>10}{'completions/s':>15}{'Agon is x times as fast':>26}  rounds")
-    seconds: dict[str, list[float]] = {}
-    speeds: dict[str, float] = {}
-    for name, number in numbers.items():
-        seconds[name] = took = CONTENDERS[name](task, scratch, number)[task.warm_rounds :]
-        speeds[name] = speed = 1 / statistics.median(took)
-        columns = f"{speed:10.3f}{speed * task.per_round * COMPLETIONS:15.1f}"
-        spread = f"{len(took)} of {min(took):.2f} to {max(took):.2f} s"
-        print(f"{name:8}{columns}{speeds['Agon'] / speed:26.2f}  {spread}", flush=True)
+    speeds = {name: 1 / statistics.median(took) for name, took in seconds.items()}
     ratios = {name: speeds["Agon"] / speed for name, speed in speeds.items()}
+    for name, took in seconds.items():
+        columns = f"{speeds[name]:10.3f}{speeds[name] * task.per_round * COMPLETIONS:15.1f}"
+        spread = f"{len(took)} of {min(took):.2f} to {max(took):.2f} s"
+        print(f"{name:8}{columns}{ratios[name]:26.2f}  {spread}")
     return {"seconds": seconds, "rounds_per_s": speeds, "agon_is_times_as_fast": ratios}
 
 

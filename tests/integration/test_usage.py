@@ -65,7 +65,7 @@ def workers(ray_session) -> dict[str, list[Worker]]:
 
 
 async def test_memory_is_that_of_a_role_s_workers_and_their_children(workers):
-    meter = UsageMeter(Publishing(), workers)
+    meter = UsageMeter(Publishing(), workers, every_s=0)
     before = await meter.publish(0)
     assert before["weights/version"] == 0
     assert before.keys() == {
@@ -81,8 +81,15 @@ async def test_memory_is_that_of_a_role_s_workers_and_their_children(workers):
         assert 195 * MIB < grown < 260 * MIB
 
 
+async def test_between_measurements_there_are_the_last_values(workers):
+    meter = UsageMeter(Publishing(), workers, every_s=3600)
+    before = await meter.publish(0)
+    await workers["rollout"][0].handle.keep.remote(100 * MIB)
+    assert await meter.publish(1) == before | {"weights/version": 1}
+
+
 async def test_a_busy_worker_delays_nobody_and_its_role_has_no_value(workers):
-    meter = UsageMeter(Publishing(), workers)
+    meter = UsageMeter(Publishing(), workers, every_s=0)
     busy = workers["rollout"][0].handle.work.remote(6.0)
     await asyncio.sleep(0.2)
     start = time.perf_counter()
@@ -95,7 +102,7 @@ async def test_a_busy_worker_delays_nobody_and_its_role_has_no_value(workers):
 
 
 async def test_a_lost_worker_counts_no_more(workers):
-    meter = UsageMeter(Publishing(), workers)
+    meter = UsageMeter(Publishing(), workers, every_s=0)
     before = (await meter.publish(1))["system/rollout_memory_bytes"]
     ray.kill(workers["rollout"][0].handle)
     deadline = time.monotonic() + 30
