@@ -91,7 +91,8 @@ def kept(directory: Path, at_least: int) -> int:
 
 def test_what_was_learnt_outlives_any_worker(tmp_path):
     """Where none of them may be started anew."""
-    directory, settings = tmp_path / "run", [*ENDLESS, "cluster.max_restarts=0"]
+    in_memory = "run.memory_checkpoints=1"
+    directory, settings = tmp_path / "run", [*ENDLESS, "cluster.max_restarts=0", in_memory]
     done = 0
     for role, process in WORKERS.items():
         begun = start(directory, *settings)
@@ -101,8 +102,8 @@ def test_what_was_learnt_outlives_any_worker(tmp_path):
         assert f"failed: {role}-0 on node" in output and "Traceback" not in output
         assert json.loads((directory / "summary.json").read_text())["status"] == "failed"
         newest = int((directory / "checkpoints" / "LATEST").read_text().removeprefix("round_"))
-        # All but what the policy has taken with it.
-        assert newest == done if role == "policy" else newest >= done + 2
+        # Of the round that the policy has just done, there may be nothing in memory yet.
+        assert newest >= done + (1 if role == "policy" else 2)
         done = newest
     last = done + 2
     assert "resuming from" in run(directory, *settings, f"num_rounds={last}")
