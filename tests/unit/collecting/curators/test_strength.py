@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rlhf.collecting.curators.strength import FLIPPED, StrengthConfig
 from rlhf.records import Collected, Completion, Judgement, Preference, Prompt
-from rlhf.storage.ledger import Ledger, Page
+from rlhf.storage.ledger import LEDGER, Ledger, Page
 
 EXAMPLE = (1.2, 0.4, -0.3, 0.9)
 """By how much four reward models put the chosen side ahead: 0.55 on average."""
@@ -125,7 +125,7 @@ def test_a_resumed_run_curates_as_an_unbroken_one(tmp_path, max_staleness, done)
     unbroken = curated(Ledger(tmp_path), 0, 10)
     ledger = Ledger(tmp_path)
     curated(ledger, 0, done + max_staleness)  # some of it is collected ahead
-    ledger.save(tmp_path, done)
+    (tmp_path / LEDGER).write_text(ledger.text(done))
     assert curated(Ledger(tmp_path, tmp_path), done, 10) == unbroken[done:]
 
 
