@@ -4,8 +4,7 @@
 [--json FILE] [--without TRL ...]`. All start from the same weights and ask the same task on the
 same machine, one after another, with the same number of completions a step, one step a round; the
 ratios of their medians are what to look at, of several passes where a machine's speed drifts. Every
-round is told on stderr. Both sizes take some minutes on two idle
-cores.
+round is told on stderr. Both sizes take some minutes on two idle cores.
 
 - Agon: plain DPO, eight completions of a prompt, all pairs, through Ray actors.
 - bare: the same round in one process without Ray or DeepSpeed: sampling by Agon's own batched
