@@ -5,15 +5,18 @@ releases; here a handle is plain numbers and bytes. The rank copies weights into
 GPU, the worker's engine reads them there, and the buffer is filled anew until all have passed.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
 import torch
 from ray.actor import ActorHandle
+from ray.exceptions import RayError
 from torch import Tensor
 
 from actors.buckets import Place, aligned, fill, num_bytes, views
+from actors.deaths import is_death
 
 BUFFER_BYTES = 1 << 28
 
@@ -29,7 +32,7 @@ class CudaIpcSender:
         shapes: Callable[[], Iterator[tuple[str, Tensor]]],
     ) -> None:
         """`shapes`: what `weights` will yield, as meta tensors."""
-        self._workers = workers
+        self._workers = list(workers)
         self._timeout_s = timeout_s
         self._weights = weights
         sizes = [num_bytes(value) for _, value in shapes()]
@@ -39,7 +42,7 @@ class CudaIpcSender:
         self._buffer_bytes = max(min(BUFFER_BYTES, everything), *(aligned(s) for s in sizes))
 
     def send(self, version: int) -> int:
-        """Sends every weight; returns bytes."""
+        """Sends every weight; returns bytes. Who dies on the way is left out from then on."""
         buffer = torch.empty(self._buffer_bytes, dtype=torch.uint8, device="cuda")
         self._each("start")
         for places, _ in fill(self._weights(), buffer):
@@ -62,8 +65,15 @@ class CudaIpcSender:
     def _each(self, step: str, argument: Any = None) -> None:
         rank = torch.distributed.get_rank()
         if rank == 0:
+            deadline = time.monotonic() + self._timeout_s
             calls = [worker.weight_transfer.remote(step, argument) for worker in self._workers]
-            ray.get(calls, timeout=self._timeout_s)
+            for worker, call in zip(tuple(self._workers), calls, strict=True):
+                try:
+                    ray.get(call, timeout=max(0.0, deadline - time.monotonic()))
+                except RayError as error:
+                    if not is_death(error):
+                        raise
+                    self._workers.remove(worker)
         torch.distributed.barrier()  # no rank may fill its buffer while a worker still reads it
 
 

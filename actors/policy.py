@@ -26,6 +26,8 @@ class PolicyService:
         self._silence_s = silence_s
         self.is_connected = False
         """The ranks have met each other."""
+        self.num_changes = 0
+        """Calls so far that may leave other weights than there were."""
 
     @property
     def ranks(self) -> list[Worker]:
@@ -82,6 +84,7 @@ class PolicyService:
 
     async def start(self, path: str, warm_up: bool = False) -> None:
         """Training begins from the weights in `path`; called again, it begins anew."""
+        self.num_changes += 1
         await self._call("start", path, warm_up)
 
     async def rest(self) -> None:
@@ -89,6 +92,7 @@ class PolicyService:
         await self._call("rest")
 
     async def supervise(self, rows: Sequence[Tokens], learning_rate: float) -> float:
+        self.num_changes += 1
         return (await self._call("supervise", rows, learning_rate))[0]
 
     async def accumulate(self, portion: PreferenceBatch) -> None:
@@ -99,6 +103,7 @@ class PolicyService:
             raise PolicyBroken(str(failure), details=failure.details) from failure
 
     async def update(self, batch: PreferenceBatch) -> Metrics:
+        self.num_changes += 1
         return (await self._call("update", ray.put(Pickled(batch))))[0]
 
     async def token_logprobs(
@@ -142,6 +147,7 @@ class PolicyService:
         return {name: content for share in shares for name, content in share.items()}
 
     async def load(self, directory: Path) -> None:
+        self.num_changes += 1
         await self._call("load", str(directory))
 
 

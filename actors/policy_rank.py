@@ -76,6 +76,8 @@ class PolicyRank:
         """Of the round whose preferences are coming."""
         self._engine: Any = None
         self._sender: Any = None
+        self._receivers: list[str] = []
+        """Whom it was made for."""
 
     def rendezvous(self) -> tuple[str, int]:
         """An address of this node and a port that is free on it, for rank 0."""
@@ -242,8 +244,9 @@ class PolicyRank:
 
     def send_weights(self, setup: Any, version: int) -> int:
         """Sends every weight from this GPU to the rollout workers'; returns bytes."""
-        if self._sender is None:
-            self._sender = self._make_sender(setup)
+        receivers = [worker._actor_id.hex() for worker in setup.rollout_workers]
+        if self._sender is None or receivers != self._receivers:
+            self._sender, self._receivers = self._make_sender(setup), receivers
         return self._sender.send(version)
 
     def _make_sender(self, setup: Any) -> Any:

@@ -3,10 +3,10 @@
 import asyncio
 from collections import ChainMap
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 
 from actors.engine import Draft, Drafts, Engine, GenerationRequest
 from actors.group import Worker, call_all
@@ -131,6 +131,8 @@ class RolloutService:
         self._workers = list(workers)
         self._timeout_s = timeout_s
         self._followers: list[Callable[[Worker], None]] = []
+        self._awake = asyncio.Event()
+        self._awake.set()
         self._dispatcher: Dispatcher[GenerationRequest, tuple[Completion, ...]] = Dispatcher(
             workers, calls_per_worker=calls_per_worker, timeout_s=timeout_s
         )
@@ -164,8 +166,8 @@ class RolloutService:
         return list(self._workers)
 
     @property
-    def handles(self) -> list[ActorHandle]:
-        return [worker.handle for worker in self._workers]
+    def living(self) -> list[Worker]:
+        return [worker for worker in self._workers if worker.cause is None]
 
     async def each(self, method: str, *arguments: Any) -> dict[str, Any]:
         """Calls a method on every living worker; results by worker name.
@@ -173,7 +175,7 @@ class RolloutService:
         A worker that is lost, or is lost on the way, is left out. Raises WorkerDied where none is
         left and none comes back.
         """
-        workers = [worker for worker in self._workers if worker.cause is None]
+        workers = self.living
         calls = (call_all([w], method, *arguments, timeout_s=self._timeout_s) for w in workers)
         results = await asyncio.gather(*calls, return_exceptions=True)
         answers: dict[str, Any] = {}
@@ -189,6 +191,25 @@ class RolloutService:
             raise WorkerDied(str(self._workers[0].cause))
         self._workers = left
         return answers
+
+    async def sleep(self) -> None:
+        """All give their GPU's memory back. Who is on its way back is waited for, since it takes
+        that memory as it starts; from then on nobody starts anew before `wake`."""
+        while coming := [one for one in self._workers if one.cause is not None and one.comes_back]:
+            for worker in coming:
+                with suppress(WorkerDied):  # those that are left sleep
+                    await worker.is_back()
+        self._awake.clear()
+        await self.each("sleep")
+
+    async def wake(self) -> None:
+        """All take it again; weights must be loaded before any request."""
+        self._awake.set()
+        await self.each("wake")
+
+    async def awake(self) -> None:
+        """Waits until their memory is theirs, so that one may start in it."""
+        await self._awake.wait()
 
     async def until_one_is_back(self) -> None:
         """Waits until a worker lives; raises WorkerDied if none comes back."""

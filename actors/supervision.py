@@ -47,14 +47,17 @@ class Supervisor:
         patience: Patience,
         restarts: Restarts,
         lets_go: Callable[[Worker], bool] | None = None,
+        may_start: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         """`prepare` brings a worker that is ready to where the others are; what it raises is one
-        more death. Whom `lets_go` says so of is not started anew."""
+        more death. Whom `lets_go` says so of is not started anew; `may_start` waits until what
+        one needs is free."""
         self._role = role
         self._prepare = prepare
         self._patience = patience
         self._restarts = restarts
         self._lets_go = lets_go
+        self._may_start = may_start
         self._in_a_row = 0
         self._tasks: dict[Worker, asyncio.Task[None]] = {}
         for worker in workers:
@@ -91,6 +94,8 @@ class Supervisor:
             self._restarts.begin(self._role, worker.name, worker.cause, worker.details)
             await asyncio.sleep(wait_s if self._in_a_row > 1 else 0)
             await head.back(self._patience.silence_s)  # without it nothing starts
+            if self._may_start is not None:
+                await self._may_start()
             try:
                 await self._start(worker)
                 await self._prepare(worker)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from actors.group import Worker
 from actors.rollout import RolloutService
 from actors.weight_sync import Carrier
 from rlhf.records import Collected
@@ -18,7 +19,7 @@ class SleepingCollector:
 
     async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
         collected = await self.collector.collect(round)
-        await self.rollout.each("sleep")
+        await self.rollout.sleep()
         return collected
 
 
@@ -30,5 +31,8 @@ class WakingCarrier:
     rollout: RolloutService
 
     async def carry(self, version: int) -> int:
-        await self.rollout.each("wake")
+        await self.rollout.wake()
         return await self.carrier.carry(version)
+
+    async def carry_to(self, worker: Worker, timeout_s: float) -> None:
+        await self.carrier.carry_to(worker, timeout_s)

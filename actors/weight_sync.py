@@ -23,7 +23,7 @@ from actors.group import GivenLost, Worker, call_all
 from actors.policy import PolicyService
 from actors.rollout import RolloutService
 from rlhf.config.models import Transport
-from rlhf.problems import PolicyBroken, RunFailed
+from rlhf.problems import PolicyBroken, PolicyLost, RunFailed
 from rlhf.records import Prompt, Tokens
 from rlhf.seeds import derive_seed
 from rlhf.stages import Metrics
@@ -58,6 +58,11 @@ class Carrier(Protocol):
         """Returns how many bytes the weights come to."""
         ...
 
+    async def carry_to(self, worker: Worker, timeout_s: float) -> None:
+        """What was carried last, to one worker more; raises GivenLost if nobody has it any
+        longer."""
+        ...
+
 
 class ObjectStoreCarrier:
     """By Ray's object store: shared memory within a node, the network between nodes.
@@ -83,7 +88,6 @@ class ObjectStoreCarrier:
         return num_bytes
 
     async def carry_to(self, worker: Worker, timeout_s: float) -> None:
-        """What was carried last."""
         await call_all([worker], self.load, *self._carried, timeout_s=timeout_s)
 
     async def _put(self) -> tuple[list[ray.ObjectRef], int]:
@@ -113,14 +117,36 @@ class TransferSetup:
 
 
 class GpuCarrier:
-    """From GPU to GPU: `nccl`, or `ipc` where both share a GPU."""
+    """From GPU to GPU: `nccl`, or `ipc` where both share a GPU. Nothing is kept but by the
+    policy itself, and until it changes."""
 
-    def __init__(self, policy: PolicyService, setup: TransferSetup) -> None:
+    def __init__(
+        self,
+        policy: PolicyService,
+        rollout: RolloutService,
+        transport: Transport,
+        timeout_s: float,
+        gpus_per_worker: int = 1,
+    ) -> None:
         self._policy = policy
-        self._setup = setup
+        self._rollout = rollout
+        self._how = (transport, gpus_per_worker, timeout_s)
+        self._carried = (0, 0)
 
     async def carry(self, version: int) -> int:
-        return await self._policy.send_weights(self._setup, version)
+        self._carried = (version, self._policy.num_changes)
+        return await self._send(self._rollout.living)
+
+    async def carry_to(self, worker: Worker, timeout_s: float) -> None:
+        if self._policy.num_changes != self._carried[1]:
+            raise GivenLost(f"{worker.name}: the policy has gone on since it was published")
+        await self._send([worker])
+
+    async def _send(self, workers: Sequence[Worker]) -> int:
+        transport, gpus_per_worker, timeout_s = self._how
+        handles = [worker.handle for worker in workers]
+        setup = TransferSetup(transport, handles, gpus_per_worker, timeout_s)
+        return await self._policy.send_weights(setup, self._carried[0])
 
 
 class ProbedPublisher:
@@ -182,7 +208,6 @@ class ProbedPublisher:
 
         Raises what publishing raises.
         """
-        assert isinstance(self._carrier, ObjectStoreCarrier)
         while True:
             published = self._published
             assert published is not None
@@ -192,8 +217,8 @@ class ProbedPublisher:
             try:
                 await self._carrier.carry_to(worker, timeout_s)
                 (found,) = await call_all([worker], "logprobs", self._probe, timeout_s=timeout_s)
-            except GivenLost:
-                # With the policy, which will be started anew and publish again.
+            except (GivenLost, PolicyLost):
+                # The policy is ahead, or is started anew: it will publish again.
                 async with asyncio.timeout(timeout_s):
                     await published.is_old.wait()
                 continue

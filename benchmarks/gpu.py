@@ -1,6 +1,6 @@
-"""What a GPU makes of Agon: rollouts beside vLLM alone, updates, publishing, a run that learns.
+"""What a GPU makes of Agon: updates, publishing, a run that learns.
 
-    python benchmarks/gpu.py [--parts rollouts updates publishing shared learning] [--out DIR]
+    python benchmarks/gpu.py [--parts updates publishing learning] [--out DIR]
 
 Each part runs in a process of its own and writes one JSON file to the folder; the ratios are what
 to look at. The model is a Llama of 0.4 billion random weights, but for the part `learning`, which
@@ -10,7 +10,6 @@ trains 79 million weights from nothing on sums of several steps.
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from actors.group import Allotment, start_workers, stop_workers, wait_ready
 from actors.policy import PolicyService
 from actors.policy_rank import PolicyPlan, PolicyRank
 from actors.rollout import RolloutService, RolloutWorker
-from actors.weight_sync import GpuCarrier, ObjectStoreCarrier, TransferSetup
+from actors.weight_sync import GpuCarrier, ObjectStoreCarrier
 from rlhf.config.models import (
     DType,
     PolicyConfig,
@@ -36,10 +35,10 @@ from rlhf.config.models import (
     Vocabulary,
 )
 from rlhf.objectives.dpo import DPOConfig
-from rlhf.records import Completion, Preference, PreferenceBatch, Prompt, Sampling, SidePair
+from rlhf.records import Completion, Preference, PreferenceBatch, Prompt, SidePair
 from rlhf.toys.tiny import build_tiny_model
 
-NUM_PROMPTS, PROMPT_TOKENS, SAMPLES, MAX_TOKENS = 512, 64, 8, 256
+PROMPT_TOKENS, MAX_TOKENS = 64, 256
 PAIRS, PAIR_PROMPT, PAIR_COMPLETION = 64, 128, 256
 PEAK_FLOPS = 989e12
 """Of one H100 or H200 in dense bf16, by its data sheet."""
@@ -51,16 +50,6 @@ LEARNING = [
     "warmup.steps=800", "warmup.learning_rate=3e-4", "policy.learning_rate=3e-5", "eval.every=10",
     "tracking=disabled",
 ]  # fmt: skip
-
-
-def prompts(count: int = NUM_PROMPTS) -> list[Prompt]:
-    """Different from the first token on, so that no prefix is shared."""
-    return [
-        Prompt(
-            str(i), (), tuple((i * 37 + k * (i % 11 + 1)) % 250 + 3 for k in range(PROMPT_TOKENS))
-        )
-        for i in range(count)
-    ]
 
 
 def model(out: Path) -> Path:
@@ -85,72 +74,6 @@ def num_weights(directory: Path) -> int:
 
 def start_ray() -> None:
     ray.init("local", num_gpus=1, include_dashboard=False, log_to_driver=False)
-
-
-# --- rollouts ------------------------------------------------------------------------------------
-
-
-def vllm_alone(out: Path) -> dict[str, Any]:
-    """vLLM's own offline batch, in its quickest form and as Agon asks: seeded, with logprobs."""
-    # Forked, the engine would wait for threads that this process had.
-    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
-    from vllm import LLM, SamplingParams
-
-    length = PROMPT_TOKENS + MAX_TOKENS
-    engine = LLM(str(model(out)), max_model_len=length, gpu_memory_utilization=0.6)
-    asked = [{"prompt_token_ids": list(prompt.token_ids)} for prompt in prompts()]
-    found = {}
-    for name, more in (
-        ("plain", {}),
-        ("logprobs", {"logprobs": 0}),
-        ("seeded", {"seed": 5, "logprobs": 0}),
-    ):
-        how = SamplingParams(n=SAMPLES, max_tokens=MAX_TOKENS, detokenize=False, **more)
-        engine.generate(asked[:64], how, use_tqdm=False)
-        start = time.perf_counter()
-        answers = engine.generate(asked, how, use_tqdm=False)
-        took = time.perf_counter() - start
-        tokens = sum(len(one.token_ids) for answer in answers for one in answer.outputs)
-        found[f"vllm_{name}_tokens_per_s"] = tokens / took
-    return found
-
-
-def rollouts(out: Path) -> dict[str, Any]:
-    """The same through a rollout worker, whose requests go and come by Ray."""
-    start_ray()
-    config = VllmRolloutConfig(
-        max_prompt_tokens=PROMPT_TOKENS,
-        max_completion_tokens=MAX_TOKENS,
-        gpu_memory_utilization=0.6,
-    )
-    arguments = (str(model(out)), DType.bfloat16, config, Transport.object_store, 1)
-    workers = start_workers(RolloutWorker, Allotment("rollout", 1, 1, 1, 4), *arguments)
-
-    async def measured() -> dict[str, Any]:
-        began = time.perf_counter()
-        await wait_ready(workers, 400)
-        ready_s = time.perf_counter() - began
-        service = RolloutService(workers, calls_per_worker=1024, timeout_s=300)
-
-        async def ask(some: list[Prompt], seed: int) -> int:
-            calls = (
-                service.generate(p, Sampling(SAMPLES, MAX_TOKENS), seed + 100 * i)
-                for i, p in enumerate(some)
-            )
-            groups = await asyncio.gather(*calls)
-            return sum(len(one.token_ids) for group in groups for one in group)
-
-        await ask(prompts(64), 1)
-        start = time.perf_counter()
-        tokens = await ask(prompts(), 2)
-        return {
-            "agon_tokens_per_s": tokens / (time.perf_counter() - start),
-            "agon_ready_s": ready_s,
-        }
-
-    found = asyncio.run(measured())
-    stop_workers(workers)
-    return found
 
 
 # --- updates -------------------------------------------------------------------------------------
@@ -229,17 +152,16 @@ def publishing(out: Path) -> dict[str, Any]:
         service = policy(model(out), 0.5)
         await service.connect()
         await service.start(str(model(out)))
-        setup = TransferSetup(transport, rollout.handles, 1, 300)
         carrier = (
-            GpuCarrier(service, setup)
+            GpuCarrier(service, rollout, transport, 300)
             if transport is Transport.ipc
             else ObjectStoreCarrier(service, rollout, as_saved=True)
         )
         times: dict[str, list[float]] = {"sleep": [], "wake": [], "carry": []}
         for version in range(5):
             for name, call in (
-                ("sleep", lambda: rollout.each("sleep")),
-                ("wake", lambda: rollout.each("wake")),
+                ("sleep", rollout.sleep),
+                ("wake", rollout.wake),
                 ("carry", lambda version=version: carrier.carry(version)),
             ):
                 start = time.perf_counter()
@@ -281,8 +203,6 @@ def learning(out: Path) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "vllm_alone": vllm_alone,
-    "rollouts": rollouts,
     "updates": updates,
     "publishing": publishing,
     "learning": learning,

@@ -1,7 +1,7 @@
 """vLLM through a rollout worker against vLLM alone: tokens a second, and CPU seconds a token.
 
     python benchmarks/rollout.py [--json FILE] [--turns 5] [--prompts 64] [--samples 8]
-        [--longest 64]
+        [--longest 64] [--width 256] [--layers 4]
 
 Both draw the same completions from the same engine with the same arguments: seeded, with
 log-probabilities, each prompt with a limit of its own, so that they end at different times. Alone,
@@ -9,7 +9,8 @@ vLLM gets all prompts at once as its own offline batch; through Agon they come b
 of the worker, and completions go back by Ray. Each has processes of its own, and they take turns,
 so that whatever else the machine does meets both; the first turn of either warms it up. Shares are
 medians over turns of one beside the other. CPU seconds are those of all its processes. Every turn
-is told on stderr; all of it takes some minutes on two idle cores.
+is told on stderr; all of it takes some minutes on two idle cores. On a GPU, which both share, bf16:
+`--prompts 512 --longest 256 --width 1024 --layers 24`.
 """
 
 import argparse
@@ -34,6 +35,8 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 PROMPT_TOKENS, TIMEOUT_S = 32, 300
+SHARE = 0.4
+"""Of a GPU's memory, for either."""
 Draw = Callable[[int], int]
 """Draws everything once, by a seed; returns how many tokens that were."""
 
@@ -70,11 +73,22 @@ def cpu_s() -> float:
     return total
 
 
-def model(directory: str) -> str:
+def on_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def model(directory: str, options: argparse.Namespace) -> str:
     from rlhf.config.models import TinyModelConfig, Vocabulary
     from rlhf.toys.tiny import build_tiny_model
 
-    config = TinyModelConfig(num_layers=4, width=256, num_heads=4, vocabulary=Vocabulary.bytes)
+    config = TinyModelConfig(
+        num_layers=options.layers,
+        width=options.width,
+        num_heads=options.width // 64,
+        vocabulary=Vocabulary.bytes,
+    )
     build_tiny_model(config, Path(directory), seed=1)
     return directory
 
@@ -84,22 +98,21 @@ def alone(options: argparse.Namespace, path: str) -> Iterator[Draw]:
     """vLLM's own offline batch."""
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
-    import torch
     from vllm import LLM, SamplingParams
 
     from rlhf.models.loading import read_generation_config, read_tokenizer
     from rlhf.models.turns import end_token_ids
 
     ends = end_token_ids(read_tokenizer(path), read_generation_config(path))
-    on_gpu = torch.cuda.is_available()
     engine = LLM(
         path,
-        dtype="float32",
+        dtype="bfloat16" if on_gpu() else "float32",
+        gpu_memory_utilization=SHARE,
         max_model_len=PROMPT_TOKENS + options.longest,
-        enforce_eager=not on_gpu,
+        enforce_eager=not on_gpu(),
         distributed_executor_backend="uni",
         enable_prefix_caching=True,
-        enable_chunked_prefill=None if on_gpu else False,
+        enable_chunked_prefill=None if on_gpu() else False,
     )
 
     def draw(seed: int) -> int:
@@ -131,12 +144,16 @@ def agon(options: argparse.Namespace, path: str) -> Iterator[Draw]:
     from rlhf.config.models import DType, Transport, VllmRolloutConfig
     from rlhf.records import Message, Prompt, Sampling
 
-    ray.init("local", include_dashboard=False, log_to_driver=False)
+    gpus = int(on_gpu())
+    ray.init("local", num_gpus=gpus, include_dashboard=False, log_to_driver=False)
     config = VllmRolloutConfig(
-        max_prompt_tokens=PROMPT_TOKENS, max_completion_tokens=options.longest
+        max_prompt_tokens=PROMPT_TOKENS,
+        max_completion_tokens=options.longest,
+        gpu_memory_utilization=SHARE,
     )
-    arguments = (path, DType.float32, config, Transport.object_store, 1)
-    workers = start_workers(RolloutWorker, Allotment("rollout", 1, 1, 0, 1), *arguments)
+    dtype = DType.bfloat16 if gpus else DType.float32
+    arguments = (path, dtype, config, Transport.object_store, 1)
+    workers = start_workers(RolloutWorker, Allotment("rollout", 1, 1, gpus, 1), *arguments)
     asked = [Prompt(str(i), (Message("user", ""),), ids) for i, ids in enumerate(prompts(options))]
     calls = config.calls_per_worker
     service = RolloutService(workers, calls_per_worker=calls, timeout_s=TIMEOUT_S)
@@ -166,7 +183,7 @@ def serve(name: str, options: argparse.Namespace, connection: Any) -> None:
     with (
         tempfile.TemporaryDirectory() as directory,
         suppress(EOFError),
-        PARTS[name](options, model(directory)) as draw,
+        PARTS[name](options, model(directory, options)) as draw,
     ):
         connection.send("ready")
         while True:
@@ -254,6 +271,8 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--longest", type=int, default=64, help="tokens of a completion")
+    parser.add_argument("--width", type=int, default=256, help="of the model, in 64s")
+    parser.add_argument("--layers", type=int, default=4)
     options = parser.parse_args()
     found = compared(options)
     print(json.dumps(found, indent=1))

@@ -8,6 +8,7 @@ the autoscaler, and the one that would print what workers have written.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from ray._private.parameter import RayParams
 
 CLUSTERS = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
 """As 0, Ray takes this machine's address within itself for its own, as it does on Windows."""
+OF_AGENTS = (
+    "aiohttp_cors", "opencensus", "opentelemetry.exporter.prometheus", "prometheus_client",
+)  # fmt: skip
+"""What the agent of a node with a dashboard imports."""
 
 
 class SmallNode(node.Node):
@@ -55,9 +60,17 @@ def small() -> Iterator[None]:
             setattr(place, name, whole)
 
 
-def _is_there() -> None:
-    """No error. Ray would import all that a dashboard needs to see that it is there; we require it
-    to be."""
+def _is_there() -> ImportError | None:
+    """What of Ray's extra `default` is missing, without which its agent ends, and the node with it:
+    Ray then starts another. It would import all of that to see whether it is there, for seconds."""
+    for name in OF_AGENTS:
+        try:
+            found = find_spec(name)
+        except ModuleNotFoundError:  # what it is a part of
+            found = None
+        if found is None:
+            return ImportError(name)
+    return None
 
 
 @contextmanager

@@ -24,7 +24,6 @@ from actors.weight_sync import (
     GpuCarrier,
     ObjectStoreCarrier,
     ProbedPublisher,
-    TransferSetup,
     make_probe,
 )
 from rlhf.algorithms.base import Services
@@ -167,10 +166,8 @@ def _awake_carrier(config: Config, policy: PolicyService, rollout: RolloutServic
     chosen = transport(config)
     if chosen is Transport.object_store:
         return ObjectStoreCarrier(policy, rollout, config.rollout.reads_saved)
-    setup = TransferSetup(
-        chosen, rollout.handles, config.rollout.gpus_per_worker, config.cluster.call_timeout_s
-    )
-    return GpuCarrier(policy, setup)
+    timeout_s, gpus = config.cluster.call_timeout_s, config.rollout.gpus_per_worker
+    return GpuCarrier(policy, rollout, chosen, timeout_s, gpus)
 
 
 def max_logprob_gap(config: Config) -> float:

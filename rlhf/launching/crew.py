@@ -10,11 +10,9 @@ from actors.policy import PolicyService
 from actors.rollout import RolloutService
 from actors.supervision import Patience, Supervisor
 from actors.weight_sync import ProbedPublisher
-from rlhf.config.models import Transport
 from rlhf.launching.configuration import Config
 from rlhf.launching.inputs import Inputs
 from rlhf.launching.judging import Judges
-from rlhf.launching.transports import sleeps, transport
 from rlhf.watching.restarts import Restarts
 from rlhf.watching.tracking import RunTracker
 
@@ -75,11 +73,8 @@ def supervise(config: Config, crew: Crew, restarts: Restarts) -> None:
         """It needs no more than to be ready."""
 
     bring = {"rollout": bring_rollout, "reference": bring_reference}
-    stay_away = {"policy"}
-    if transport(config) is not Transport.object_store or sleeps(config):
-        stay_away.add("rollout")  # GPUs connect the processes that there were at first
     for role, workers in crew.by_role.items():
-        if role in stay_away or not workers or workers[0].keeper:
+        if role == "policy" or not workers or workers[0].keeper:
             continue
         elastic = crew.elastic if role == "rollout" else None
         keeper = Supervisor(
@@ -89,6 +84,7 @@ def supervise(config: Config, crew: Crew, restarts: Restarts) -> None:
             patience,
             restarts,
             elastic.lets_go if elastic else None,
+            crew.rollout.awake if role == "rollout" else None,
         )
         if elastic:
             elastic.keep_with(crew.by_role, keeper)

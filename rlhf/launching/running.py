@@ -151,7 +151,7 @@ async def _start(setting: Setting, checkpoint: Checkpoint | None) -> Crew:
         tracker.note(f"largest target of the objective: {target:g} nats")
     if sleeps(config):  # vLLM measures what is free of a GPU, so nothing else may start there
         await wait_ready(rollout_workers, wait_s)
-        await rollout.each("sleep")
+        await rollout.sleep()
     if initial_path is None:
         initial_path = await _initial_policy(setting, checkpoint, policy)
     async with asyncio.TaskGroup() as tasks:

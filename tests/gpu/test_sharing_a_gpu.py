@@ -15,7 +15,6 @@ from actors.weight_sync import (
     GpuCarrier,
     ObjectStoreCarrier,
     ProbedPublisher,
-    TransferSetup,
     WeightsDiffer,
 )
 from rlhf.config.models import DType, PolicyConfig, Transport, VllmRolloutConfig
@@ -93,15 +92,14 @@ async def test_a_sleeping_engine_gives_its_memory_back_and_wakes_as_the_policy(
         await wait_ready(workers, 400)
         rollout = RolloutService(workers, calls_per_worker=1024, timeout_s=120)
         awake = used_bytes()
-        await rollout.each("sleep")
+        await rollout.sleep()
         assert awake - used_bytes() > 0.75 * SHARE * total_bytes()
 
         policy = PolicyService(ranks, 240)
         await policy.connect()
         await policy.start(str(model))
-        setup = TransferSetup(Transport.ipc, rollout.handles, 1, 120)
         carrier = (
-            GpuCarrier(policy, setup)
+            GpuCarrier(policy, rollout, Transport.ipc, 120)
             if transport is Transport.ipc
             else ObjectStoreCarrier(policy, rollout, as_saved=True)
         )
@@ -117,7 +115,7 @@ async def test_a_sleeping_engine_gives_its_memory_back_and_wakes_as_the_policy(
         moved = mean_gap(before, await policy.token_logprobs(probe()))
         assert moved > 2 * MAX_GAP  # so that the old weights could not pass for the new ones
 
-        await rollout.each("sleep")
+        await rollout.sleep()
         published = await publisher.publish(1)
         assert published["weights/logprob_gap"] < min(MAX_GAP, moved / 4)
 

@@ -13,10 +13,15 @@ class Gpu:
     awake: bool = True
     events: list[str] = field(default_factory=list)
 
-    async def each(self, method: str) -> None:
-        assert method in ("sleep", "wake") and self.awake == (method == "sleep")
-        self.awake = method == "wake"
-        self.events.append(method)
+    async def sleep(self) -> None:
+        assert self.awake
+        self.awake = False
+        self.events.append("sleep")
+
+    async def wake(self) -> None:
+        assert not self.awake
+        self.awake = True
+        self.events.append("wake")
 
     async def collect(self, round: int) -> list:
         assert self.awake
@@ -34,7 +39,7 @@ def test_the_engine_sleeps_from_a_round_s_last_answer_until_its_new_weights_come
     collector, carrier = SleepingCollector(gpu, gpu), WakingCarrier(gpu, gpu)  # type: ignore[arg-type]
 
     async def rounds() -> None:
-        await gpu.each("sleep")  # as a run begins, so that the policy can be loaded
+        await gpu.sleep()  # as a run begins, so that the policy can be loaded
         assert await carrier.carry(0) == 8
         for round in range(2):
             assert await collector.collect(round) == [round]
