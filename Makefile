@@ -41,7 +41,7 @@ test-unit: setup  ## the unit tests alone (two to three minutes)
 	$(BIN)/python -m pytest tests/unit $(TWO)
 
 test-faults: setup  ## everything that kills, stops and fills, on real runs (about 25 minutes)
-	$(BIN)/python -m pytest tests -m faults
+	$(BIN)/python -m pytest tests -m faults $(TWO)
 
 check: setup  ## lint, format and types, as CI does
 	$(BIN)/ruff check .

@@ -34,6 +34,7 @@ from actors.group import (
     stop_workers,
     wait_ready,
 )
+from actors.rollout import RolloutService
 from actors.supervision import Patience, Supervisor
 from actors.vllm_faults import EngineFailed
 from rlhf.collecting.dispatch import Dispatcher, StageFailed, WorkerDied
@@ -51,6 +52,16 @@ class Brittle:
 
     def __init__(self) -> None:
         self._brought = "nothing"
+        self._sleeps = False
+
+    async def sleep(self) -> None:
+        self._sleeps = True
+
+    async def wake(self) -> None:
+        self._sleeps = False
+
+    async def sleeps(self) -> bool:
+        return self._sleeps
 
     async def ready(self) -> str:
         return ray.get_runtime_context().get_node_id()
@@ -181,6 +192,41 @@ async def test_who_cannot_be_brought_along_is_tried_again_and_then_given_up():
         assert isinstance(error, StageFailed)
         assert "what it was brought does not fit (started anew 2 times in a row" in str(error)
         assert "cluster.max_restarts=2" in str(error)
+
+
+async def test_who_shares_a_gpu_starts_in_no_turn_but_its_own():
+    workers = start_workers(Brittle, Allotment("rollout", 2, 1, 0, 1))
+    service = RolloutService(workers, calls_per_worker=1, timeout_s=60)
+    restarts = Restarts(["rollout"], [], lambda alert: None)
+
+    async def bring(worker: Worker) -> None:
+        await worker.ask("bring", "weights")
+
+    patience = Patience(3, 300, 60)
+    Supervisor("rollout", workers, bring, patience, restarts, None, service.awake)
+    try:
+        await wait_ready(workers, 300)
+        first = workers[0].handle
+        await service.sleep()
+        os.kill(await workers[0].ask("__ray_call__", _pid), signal.SIGKILL)
+        while workers[0].cause is None:
+            await service.each("sleeps")
+        for _ in range(30):
+            assert await service.each("sleeps") == {"rollout-1": True}
+        assert workers[0].handle is first
+        await service.wake()
+        await workers[0].is_back()
+        assert await service.each("sleeps") == {"rollout-0": False, "rollout-1": False}
+
+        # In its own turn, which does not end while it is on its way.
+        os.kill(await workers[0].ask("__ray_call__", _pid), signal.SIGKILL)
+        while workers[0].cause is None:
+            await service.each("sleeps")
+        await service.sleep()
+        assert await service.each("sleeps") == {"rollout-0": True, "rollout-1": True}
+        assert restarts.metrics()["cluster/restarts_rollout"] == 2
+    finally:
+        stop_workers(workers)
 
 
 async def test_who_is_stopped_is_found_in_seconds_though_its_calls_have_hours():
