@@ -71,8 +71,8 @@ class Ended:
     """None: it had to be killed, since it did not end."""
     seconds: float
     struck: list[Struck] = field(default_factory=list)
-    left: int = 0
-    """Processes of its own that outlived it."""
+    left: list[str] = field(default_factory=list)
+    """Processes of its own that outlived it, by their commands."""
     planned: int = 0
     """Failures that it was to have, of which some may not have come before it ended."""
 
@@ -223,13 +223,16 @@ class Broken:
                 # The line of round -1 comes first, where there is an evaluation before training.
                 self._rounds = content.count(b"\n") - content.startswith(b'{"round": -1,')
 
-    def _end_all(self) -> int:
-        """How many processes outlive the run, which are ended."""
-        _, left = psutil.wait_procs(list(self._seen.values()), timeout=END_S)
-        for one in left:
+    def _end_all(self) -> list[str]:
+        """What outlives the run, and is ended."""
+        _, processes = psutil.wait_procs(list(self._seen.values()), timeout=END_S)
+        left = []
+        for one in processes:
             with suppress(psutil.NoSuchProcess):
-                one.kill()
-        return len(left)
+                if one.status() != psutil.STATUS_ZOMBIE:  # who adopted it may never look after it
+                    left.append(" ".join(one.cmdline()))
+                    one.kill()
+        return left
 
 
 def _is_at_work(process: psutil.Process, name: str) -> bool:

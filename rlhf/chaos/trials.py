@@ -12,7 +12,7 @@ from rich.table import Table
 from rlhf.chaos.comparing import differences
 from rlhf.chaos.settings import Settings
 from rlhf.chaos.striking import Broken, Ended, failures
-from rlhf.problems import InputError, RunFailed
+from rlhf.problems import InputError, RunFailed, some
 from rlhf.storage.disk import write_atomically
 from rlhf.storage.run_directory import read_summary
 
@@ -40,7 +40,7 @@ class Trial:
         elif self.ended.code:
             found.append(f"ended with exit code {self.ended.code}: {_last_line(self.log)}")
         if self.ended.left:
-            found.append(f"left {self.ended.left} processes behind")
+            found.append(f"left processes behind: {some(self.ended.left)}")
         return found + [f"{what}: {text}" for what, text in self.differs.items() if text]
 
     @property

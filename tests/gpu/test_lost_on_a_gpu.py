@@ -43,7 +43,7 @@ def test_workers_that_share_a_gpu_come_back(tmp_path: Path):
         print(f"{one.role}: going again after {one.back_s}, repeated {one.repeated}")
     assert all(one.back_s is not None for one in ended.struck) and len(ended.struck) == 3
     assert ended.struck[1].repeated < 20  # nothing is on disk before round 30
-    assert ended.left == 0
+    assert ended.left == []
     records = read_metrics(directory / "metrics.jsonl")[1:]
     assert [record["round"] for record in records] == list(range(ROUNDS))
     assert all(record["weights/logprob_gap"] < 0.1 for record in records)

@@ -64,15 +64,17 @@ class Terminal:
         self._reader.join(30)
         os.close(self._screen)
 
-    def finish(self, code: int, timeout_s: float = 60) -> str:
+    def finish(self, code: int, timeout_s: float = 300) -> str:
         try:
             found = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            found = f"not within {timeout_s} s"
         finally:
             self.process.kill()
             if self._is_open:
                 self.close()
         output = self._output.decode(errors="replace")
-        assert found == code, output
+        assert found == code, f"{found}:\n{output}"
         return output
 
     def _read(self) -> None:

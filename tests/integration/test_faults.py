@@ -128,7 +128,7 @@ def survived(directory: Path, unbroken: Path, ended: Ended) -> None:
         print(f"{one.how} {one.role}, {name}: going again after {back}, repeated {one.repeated}")
         assert one.back_s is not None
     assert not any(differences(unbroken, directory).values())
-    assert ended.left == 0
+    assert ended.left == []
 
 
 def test_the_command_that_does_this_to_any_run(tmp_path):

@@ -45,7 +45,7 @@ class Other(Broken):
 
 def test_a_run_that_is_killed_itself_is_begun_again_and_its_rounds_are_counted(tmp_path):
     ended = Other(tmp_path / "run", RUN, Failure(0.0, "kill", "run", rounds=3)).through()
-    assert ended.code == 0 and ended.left == 0
+    assert ended.code == 0 and ended.left == []
     (struck,) = ended.struck
     assert struck.rounds >= 3 and struck.repeated == struck.rounds - struck.lowest > 0
     assert struck.back_s is not None and struck.back_s > 0
