@@ -9,7 +9,7 @@ import asyncio
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, cycle, islice
 from typing import Any, ClassVar, Protocol
 
@@ -130,23 +130,24 @@ class GpuCarrier:
     ) -> None:
         self._policy = policy
         self._rollout = rollout
-        self._how = (transport, gpus_per_worker, timeout_s)
-        self._carried = (0, 0)
+        self._setup = TransferSetup(transport, (), gpus_per_worker, timeout_s)
+        self._version = 0
+        self._num_changes = 0
+        """Of the policy, when that version was carried."""
 
     async def carry(self, version: int) -> int:
-        self._carried = (version, self._policy.num_changes)
+        self._version, self._num_changes = version, self._policy.num_changes
         return await self._send(self._rollout.living)
 
     async def carry_to(self, worker: Worker, timeout_s: float) -> None:
-        if self._policy.num_changes != self._carried[1]:
+        if self._policy.num_changes != self._num_changes:
             raise GivenLost(f"{worker.name}: the policy has gone on since it was published")
         await self._send([worker])
 
     async def _send(self, workers: Sequence[Worker]) -> int:
-        transport, gpus_per_worker, timeout_s = self._how
         handles = [worker.handle for worker in workers]
-        setup = TransferSetup(transport, handles, gpus_per_worker, timeout_s)
-        return await self._policy.send_weights(setup, self._carried[0])
+        setup = replace(self._setup, rollout_workers=handles)
+        return await self._policy.send_weights(setup, self._version)
 
 
 class ProbedPublisher:

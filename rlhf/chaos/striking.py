@@ -72,7 +72,7 @@ class Ended:
     seconds: float
     struck: list[Struck] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
-    """Processes of its own that outlived it, by their commands."""
+    """Processes of its own that outlived it, by their commands, and what they did then."""
     planned: int = 0
     """Failures that it was to have, of which some may not have come before it ended."""
 
@@ -229,9 +229,8 @@ class Broken:
         left = []
         for one in processes:
             with suppress(psutil.NoSuchProcess):
-                if one.status() != psutil.STATUS_ZOMBIE:  # who adopted it may never look after it
-                    left.append(" ".join(one.cmdline()))
-                    one.kill()
+                left.append(f"{' '.join(one.cmdline()) or one.name()} ({one.status()})")
+                one.kill()
         return left
 
 

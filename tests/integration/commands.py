@@ -64,7 +64,7 @@ class Terminal:
         self._reader.join(30)
         os.close(self._screen)
 
-    def finish(self, code: int, timeout_s: float = 300) -> str:
+    def finish(self, code: int, timeout_s: float = 60) -> str:
         try:
             found = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:

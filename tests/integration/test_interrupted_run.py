@@ -46,7 +46,7 @@ def test_a_run_that_is_asked_to_stop_keeps_what_it_has_and_goes_on(tmp_path):
     stopped = start(directory, *settings)
     until_round(directory, 3)
     stopped.send_signal(signal.SIGTERM)
-    output = finish(stopped, code=143, timeout_s=300)
+    output = finish(stopped, code=143, timeout_s=60)
     assert "stopped after" in output and "Traceback" not in output
     done = kept(directory, at_least=3)
 
@@ -67,7 +67,7 @@ def test_a_run_that_is_asked_to_stop_keeps_what_it_has_and_goes_on(tmp_path):
     until_round(directory, done + 1)
     assert piped.stdout is not None
     piped.stdout.close()
-    assert piped.wait(300) == 143
+    assert piped.wait(60) == 143
     last = kept(directory, at_least=done + 1) + 2
 
     assert "resuming from" in run(directory, *settings, f"num_rounds={last}")
@@ -135,7 +135,7 @@ def test_a_stop_before_the_first_round_ends_at_once(tmp_path):
     while "warm-up" not in (line := stopped.stdout.readline()):
         assert line, "it ended before its warm-up"
     stopped.send_signal(signal.SIGTERM)
-    assert "stopped before its first round" in finish(stopped, code=143, timeout_s=300)
+    assert "stopped before its first round" in finish(stopped, code=143, timeout_s=60)
 
 
 def until_round(directory: Path, number: int) -> None:
