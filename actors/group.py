@@ -93,8 +93,9 @@ class Worker:
 
     name: str
     handle: ActorHandle
-    again: Callable[[bool], ActorHandle] | None = None
-    """Starts another actor like the first: on its seat, or wherever there is room."""
+    again: Callable[[Sequence[str] | None], ActorHandle] | None = None
+    """Starts another actor like the first: on its seat, or wherever there is room but on these
+    nodes."""
     node_id: str = field(default=UNKNOWN)
     home: str = field(default=UNKNOWN)
     """The node of its seat, where its first actor ran."""
@@ -281,7 +282,7 @@ def start_workers(
     workers = []
     for i, seat in enumerate(allotment.seats or [None] * allotment.count):
         again = partial(_start, remote, options, seat, arguments)
-        workers.append(Worker(f"{allotment.role}-{first + i}", again(True), again))
+        workers.append(Worker(f"{allotment.role}-{first + i}", again(None), again))
     return workers
 
 
@@ -290,10 +291,12 @@ def _start(
     options: Mapping[str, Any],
     seat: Any,
     arguments: Sequence[Any],
-    on_its_seat: bool,
+    but_on: Sequence[str] | None,
 ) -> ActorHandle:
-    strategy = seat if on_its_seat else "SPREAD"
-    return remote.options(**options, scheduling_strategy=strategy).remote(*arguments)
+    placed: dict[str, Any] = {"scheduling_strategy": seat if but_on is None else "SPREAD"}
+    if but_on:
+        placed["label_selector"] = {"ray.io/node-id": f"!in({','.join(but_on)})"}
+    return remote.options(**options, **placed).remote(*arguments)
 
 
 async def call_all(

@@ -153,7 +153,7 @@ def start_anew(worker: Worker) -> bool:
     is_at_home = room.is_there(worker.home)
     if not is_at_home and worker.makes_room is not None:
         worker.makes_room()
-    worker.handle = worker.again(is_at_home)
+    worker.handle = worker.again(None if is_at_home else room.ended())
     return is_at_home
 
 

@@ -2,6 +2,8 @@
 
 import socket
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import ray
 from ray._private.state import available_resources_per_node  # no public call tells it by node
@@ -10,6 +12,8 @@ from cluster import head
 
 ANSWERS_S = 1.0
 """How soon a node's own process takes a connection, if it lives."""
+LOOKS = 32
+"""At nodes, at once."""
 
 
 def is_there(node_id: str) -> bool:
@@ -19,9 +23,22 @@ def is_there(node_id: str) -> bool:
     if going is None:
         return True
     nodes = [one for one in ray.nodes() if one["NodeID"] == node_id and one["Alive"]]
-    if not nodes or node_id in going:
-        return False
-    address = nodes[0]["NodeManagerAddress"], nodes[0]["NodeManagerPort"]
+    return bool(nodes) and node_id not in going and _answers(nodes[0])
+
+
+def ended() -> list[str]:
+    """Nodes that have ended of which Ray has yet to learn, so that it starts actors there, who die
+    once it does. None while the cluster's head does not answer."""
+    if head.draining() is None:
+        return []
+    alive = [one for one in ray.nodes() if one["Alive"]]
+    with ThreadPoolExecutor(LOOKS) as looking:
+        found = zip(alive, looking.map(_answers, alive), strict=True)
+        return [one["NodeID"] for one, answers in found if not answers]
+
+
+def _answers(node: Mapping[str, Any]) -> bool:
+    address = node["NodeManagerAddress"], node["NodeManagerPort"]
     try:
         socket.create_connection(address, timeout=ANSWERS_S).close()
     except OSError:

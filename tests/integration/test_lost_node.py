@@ -68,5 +68,4 @@ async def loses_its_node(workers: list[Worker], cluster: Cluster, added: list[An
     assert workers[0].node_id != before
     done.set()
     await watching
-    # Once more, if it was started before Ray knew that the node was gone.
-    assert 1 <= len(told) <= 2
+    assert len(told) == 1  # though Ray may not know by then that the node is gone

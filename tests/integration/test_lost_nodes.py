@@ -219,8 +219,9 @@ def test_who_came_makes_room_for_one_whose_node_is_gone(tmp_path, nodes):
                   "rollout.max_workers=3")  # fmt: skip
     until_workers(directory, begun, 3)
     lose(nodes, begun, directory, "PolicyRank")
-    assert last(directory, "cluster/restarts_policy") == 1
-    assert "makes room for one whose node is gone" in stopped(begun)
+    output = stopped(begun)
+    assert last(directory, "cluster/restarts_policy") == 1, output
+    assert "makes room for one whose node is gone" in output
 
 
 def head_of(begun: Forked) -> psutil.Process:

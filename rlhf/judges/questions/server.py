@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import random
 import re
@@ -21,11 +22,14 @@ BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 30.0
 """Before the second try, doubled before each further one; a server that names a time has it."""
 ENCODINGS = ("", "identity", "gzip")
 """Of a reply: others can make gigabytes of one packet."""
+TELL_AFTER_S, TELL_EVERY_S = 5.0, 60.0
+"""Of trouble: a refusal now and then is nothing to tell people of, and a round that stands is."""
 MAX_REPLY_BYTES = 8 * 2**20
 """Of a reply, as it is once decompressed: a thought of 4096 tokens with its log-probabilities takes
 about two; what is longer is no answer, and is not read."""
 
 _apart = random.Random()
+_log = logging.getLogger(__name__)
 _PASSING = {408, 425, 429}
 """Statuses, besides 5xx, after which the same request may succeed."""
 _REFUSED_QUESTION = {400, 413, 422}
@@ -66,6 +70,7 @@ class ChatServer:
         if not (self._key.isascii() and self._key.isprintable()):
             raise InputError([f"{KEY_VARIABLE}: is no key: it has characters no header can have"])
         self._gate = asyncio.Semaphore(config.concurrency)
+        self._told_at = -math.inf
         self._client = httpx.AsyncClient(
             headers={"Accept-Encoding": "gzip"}
             | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
@@ -143,7 +148,22 @@ class ChatServer:
             if time.monotonic() - begun + wait_s > patience_s:
                 tries = "1 try" if num_tries == 1 else f"{num_tries} tries"
                 raise NoReply(f"{trouble} ({tries}, judge.patience_s={patience_s:g})")
+            self._tell_of(trouble, time.monotonic() - begun, patience_s)
             await asyncio.sleep(wait_s)
+
+    def _tell_of(self, trouble: _Busy, passed_s: float, patience_s: float) -> None:
+        """Of many questions that wait at once, one line."""
+        now = time.monotonic()
+        if passed_s >= TELL_AFTER_S and now - self._told_at >= TELL_EVERY_S:
+            self._told_at = now
+            _log.warning(
+                "judge.endpoint=%s: %s; a question that has waited for %.0f s is asked again, "
+                "until judge.patience_s=%g",
+                self._config.endpoint,
+                trouble,
+                passed_s,
+                patience_s,
+            )
 
     async def _try(self, body: dict[str, Any]) -> httpx.Response:
         async with self._client.stream("POST", self._url, json=body) as coming:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from rlhf.judges.base import Seat
 from rlhf.judges.llm import LLMJudgeConfig
+from rlhf.judges.questions import server as server_module
 from rlhf.judges.questions.choosing import CACHE_SIZE, Remembering
 from rlhf.judges.questions.comparing import InContexts, LLMJudge
 from rlhf.judges.questions.contexts import Contexts
@@ -476,6 +477,21 @@ async def test_an_outage_that_ends_in_time_costs_nothing(server):
     server.replies = [(503, b"away")] * 6 + [said("A")]
     assert await chosen(server.config(patience_s=60)) == 1.0
     assert len(server.asked) == 7
+
+
+async def test_an_outage_that_lasts_is_told_once_a_minute(server, caplog, monkeypatch):
+    monkeypatch.setattr(server_module, "TELL_AFTER_S", 0.05)
+    server.replies = [(429, b"later")] * 10 + [said("A")]
+    endpoint = Endpoint(server.config(patience_s=60))
+    found = await asyncio.gather(*(endpoint.choose("?", LABELS) for _ in range(2)))
+    assert found == [(1.0, 0.0)] * 2
+    await endpoint.close()
+    (told,) = [record.message for record in caplog.records if record.name != "asyncio"]
+    assert re.fullmatch(
+        rf"judge.endpoint={server.url}: answers 429: later; a question that has waited for \d+ s "
+        "is asked again, until judge.patience_s=60",
+        told,
+    )
 
 
 async def test_a_connection_that_breaks_is_tried_again(server):
