@@ -40,7 +40,7 @@ test: setup  ## the tests: unit, and integration on real Ray, DeepSpeed and vLLM
 test-unit: setup  ## the unit tests alone (two to three minutes)
 	$(BIN)/python -m pytest tests/unit $(TWO)
 
-test-faults: setup  ## everything that kills, stops and fills, on real runs (about 25 minutes)
+test-faults: setup  ## everything that kills, stops and fills, on real runs (half an hour to an hour)
 	$(BIN)/python -m pytest tests -m faults $(TWO)
 
 check: setup  ## lint, format and types, as CI does

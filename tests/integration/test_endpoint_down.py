@@ -20,7 +20,7 @@ from rlhf.storage.store import read_metrics
 
 pytestmark = [pytest.mark.faults, pytest.mark.thorough]
 TROUBLE_S = 60.0
-ROUNDS = 40
+ROUNDS = 24
 SETTINGS = [
     *SMALL,
     "algorithm=online_dpo",
@@ -87,7 +87,7 @@ def test_a_run_waits_for_its_judge_and_loses_nothing(judge, tmp_path):
     time.sleep(TROUBLE_S)
     assert rounds() <= done + 1  # whose answers were all judged
     judge.come_back()
-    until_round(directory, 12)
+    until_round(directory, 10)
     judge.is_busy = True
     done = rounds()
     time.sleep(TROUBLE_S)
