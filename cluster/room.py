@@ -28,7 +28,7 @@ def is_there(node_id: str) -> bool:
 
 def ended() -> list[str]:
     """Nodes that have ended of which Ray has yet to learn, so that it starts actors there, who die
-    once it does. None while the cluster's head does not answer."""
+    once it does; no node while the cluster's head does not answer."""
     if head.draining() is None:
         return []
     alive = [one for one in ray.nodes() if one["Alive"]]

@@ -54,8 +54,22 @@ class Server:
 
             def log_message(self, *_: Any) -> None: ...
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1/"
+        self._handler, self._address = Handler, ("127.0.0.1", 0)
+        self.begin()
+        self.url = f"http://127.0.0.1:{self._address[1]}/v1/"
+
+    def begin(self) -> None:
+        """Listens, each time at the same address."""
+        self._http = ThreadingHTTPServer(self._address, self._handler)
+        self._address = self._http.server_address
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def end(self) -> None:
+        """Nobody listens at its address any more."""
+        self._http.shutdown()
+        self._thread.join(10)
+        self._http.server_close()
 
     def reply(self, question: str) -> tuple[int | None, Any]:
         if self.answer is not None:

@@ -3,11 +3,9 @@
 The run waits, goes on, and ends with the bits and the preferences of one that was always answered.
 """
 
-import threading
 import time
 import zlib
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -32,44 +30,27 @@ SETTINGS = [
 ]
 
 
-class Judge:
+class Judge(Server):
     """Always of the same opinion about the same question."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.is_busy, self.num_refused = False, 0
-        self._server = Server()
-        self._server.answer = self._answer
-        self.url = self._server.url
-        self._begin()
+        self.answer = self._opinion
 
-    def _answer(self, question: str) -> tuple[int, Any]:
+    def _opinion(self, question: str) -> tuple[int, Any]:
         if self.is_busy:
             self.num_refused += 1
             return 429, {"error": "too many questions"}
         first = (1 + zlib.crc32(question.encode()) % 99) / 100
         return said("A", ("A", first), ("B", 1 - first))
 
-    def leave(self) -> None:
-        """Nobody listens at its address."""
-        self._server.http.shutdown()
-        self._thread.join(10)
-        self._server.http.server_close()
-
-    def come_back(self) -> None:
-        old = self._server.http
-        self._server.http = ThreadingHTTPServer(old.server_address, old.RequestHandlerClass)
-        self._begin()
-
-    def _begin(self) -> None:
-        self._thread = threading.Thread(target=self._server.http.serve_forever, args=(0.05,))
-        self._thread.start()
-
 
 @pytest.fixture
 def judge() -> Iterator[Judge]:
     one = Judge()
     yield one
-    one.leave()
+    one.end()
 
 
 def test_a_run_waits_for_its_judge_and_loses_nothing(judge, tmp_path):
@@ -82,11 +63,11 @@ def test_a_run_waits_for_its_judge_and_loses_nothing(judge, tmp_path):
         return read_metrics(directory / "metrics.jsonl")[-1]["round"]
 
     until_round(directory, 3)
-    judge.leave()
+    judge.end()
     done = rounds()
     time.sleep(TROUBLE_S)
     assert rounds() <= done + 1  # whose answers were all judged
-    judge.come_back()
+    judge.begin()
     until_round(directory, 10)
     judge.is_busy = True
     done = rounds()

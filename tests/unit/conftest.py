@@ -1,7 +1,6 @@
 """What several unit tests work with."""
 
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,12 +22,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     one = Server()
-    thread = threading.Thread(target=one.http.serve_forever, args=(0.05,))
-    thread.start()
     yield one
-    one.http.shutdown()
-    thread.join(10)
-    one.http.server_close()
+    one.end()
 
 
 @pytest.fixture

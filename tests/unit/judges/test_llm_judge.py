@@ -704,7 +704,7 @@ def test_a_server_that_is_no_judge_is_refused(server, monkeypatch, reply, told):
 
 
 def test_no_server_is_refused(server):
-    server.http.server_close()
+    server.end()
     with pytest.raises(InputError, match=r"judge.endpoint=http://127.*: cannot be reached"):
         server.config().inspect(set())
 
