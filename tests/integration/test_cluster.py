@@ -3,8 +3,10 @@
 The nodes are processes of this machine, each with a raylet of its own.
 """
 
+import contextlib
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -34,9 +36,13 @@ LONG = [
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One below those that the system gives to whoever asks for any (from 32,768 on), so that no
+    process of another test has it by the time it is bound."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            port = random.SystemRandom().randrange(20_000, 32_000)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def until(holds: Callable[[], object], what: str, timeout_s: float = 180) -> None:
@@ -110,13 +116,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     made.hidden.mkdir()
 
     def start(name: str, *words: str, hides: bool = False) -> None:
-        agent = f"--dashboard-agent-listen-port={free_port()}"
-        command = [str(BIN / "ray"), "start", "--block", agent, *words]
+        """Returns when the cluster has the node."""
+        command = [str(BIN / "ray"), "start", "--block", "--dashboard-agent-listen-port=0", *words]
         if hides:
             mount = 'mount -t tmpfs none "$0" && exec "$@"'
             command = ["unshare", "--mount", "sh", "-c", mount, str(made.hidden), *command]
-        with (logs / f"{name}.log").open("w") as log:
-            made.nodes.append(subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=logs))
+        log = logs / f"{name}.log"
+        with log.open("w") as file:
+            node = subprocess.Popen(command, stdout=file, stderr=file, env=env, cwd=logs)
+        made.nodes.append(node)
+        deadline = time.monotonic() + 180
+        while alive() < len(made.nodes):
+            ended = node.poll()
+            assert ended is None and time.monotonic() < deadline, (
+                f"{name}: {ended}\n{log.read_text()}"
+            )
+            time.sleep(0.2)
 
     def alive() -> int:
         """As `ray list nodes` counts them, which takes seconds of computing to say it."""
@@ -135,11 +150,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
             "--num-cpus=1", "--disable-usage-stats"]  # fmt: skip
     try:
         start("head", "--head", *head)
-        until(lambda: alive() == 1, "the head is alive")
         for i in (1, 2):
             hides = i == 2 and os.geteuid() == 0
             start(f"worker{i}", f"--address={made.address}", "--num-cpus=2", hides=hides)
-            until(lambda i=i: alive() == 1 + i, f"worker {i} is alive")
         yield made
     finally:
         for node in reversed(made.nodes):
