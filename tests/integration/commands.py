@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -34,6 +35,14 @@ def start(directory: Path, *overrides: str, module: str = "rlhf") -> Forked:
     return _start(directory, module, *overrides, f"run.dir={directory}")
 
 
+def _as_a_shell_does() -> None:
+    """The terminal's keys and its end are heard, though whoever started the tests has them ignore
+    those, as `nohup` does."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    for one in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(one, signal.SIG_DFL)
+
+
 class Terminal:
     """A terminal of its own, on which a run is started, and whose output is read as it comes."""
 
@@ -45,7 +54,7 @@ class Terminal:
             stdout=keyboard,
             stderr=keyboard,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_as_a_shell_does,
             cwd=directory.parent,
             env=_environment(),
         )

@@ -155,7 +155,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
             start(f"worker{i}", f"--address={made.address}", "--num-cpus=2", hides=hides)
         yield made
     finally:
-        for node in reversed(made.nodes):
+        for node in reversed([one for one in made.nodes if one.poll() is None]):
             children = psutil.Process(node.pid).children(recursive=True)
             node.terminate()
             _, left = psutil.wait_procs(children, timeout=20)
