@@ -155,7 +155,7 @@ class Dispatcher(Generic[Request, Result]):
         for ticket in waiting:
             shares.setdefault(self._seats.give(ticket), []).append(ticket)
         for i, seat in enumerate(sorted(shares, key=lambda seat: seat.number)):
-            seat.calls += 1
+            seat.calls.add(shares[seat][0])
             self._run(self._serve(seat, shares[seat], i // CALLS_A_TURN), shares[seat])
 
     def _run(self, work: Coroutine[None, None, None], tickets: Sequence[Ticket] = ()) -> None:
@@ -188,12 +188,10 @@ class Dispatcher(Generic[Request, Result]):
             cause = f"{seat.worker.name} said nothing for {self._timeout_s:g} s"
             self._retry_elsewhere(seat, tickets, WorkerDied(cause))
         finally:
-            seat.calls -= 1
-            seat.tickets.difference_update(tickets)
-            self._seats.changed(seat)
-            self._look_soon()
+            self._over(seat, tickets)
 
     async def _call(self, seat: Seat, tickets: Sequence[Ticket]) -> None:
+        unanswered = set(range(len(tickets)))
         async with asyncio.timeout(self._timeout_s) as silence:
             loop = asyncio.get_running_loop()
             async with aclosing(seat.worker.call([t.request for t in tickets])) as chunks:
@@ -204,9 +202,19 @@ class Dispatcher(Generic[Request, Result]):
                         self._settle(tickets[index], result)
                         seat.tickets.discard(tickets[index])
                         self._seats.changed(seat)
+                        unanswered.discard(index)
+                    if not unanswered:  # what is left is to hear that it has ended
+                        self._over(seat, tickets)
         left = [t for t in tickets if not t.future.done()]
         if left:
             raise WorkerDied(f"{seat.worker.name} left {len(left)} requests without an answer")
+
+    def _over(self, seat: Seat, tickets: Sequence[Ticket]) -> None:
+        """The worker has room for another call."""
+        seat.calls.discard(tickets[0])
+        seat.tickets.difference_update(tickets)
+        self._seats.changed(seat)
+        self._look_soon()
 
     @staticmethod
     def _settle(ticket: Ticket, result: object) -> None:

@@ -26,7 +26,8 @@ class Seat(Generic[Request]):
     worker: Any
     number: int
     """In the order in which the workers came."""
-    calls: int = 0
+    calls: set[Ticket[Request]] = field(default_factory=set)
+    """The first ticket of each that is under way."""
     tickets: set[Ticket[Request]] = field(default_factory=set)
 
 
@@ -86,10 +87,10 @@ class Seats(Generic[Request]):
         while self._heap:
             load, number = self._heap[0]
             seat = self._seats.get(number)
-            if seat and len(seat.tickets) == load and seat.calls < self._calls_per_worker:
+            if seat and len(seat.tickets) == load and self._is_free(seat):
                 return seat
             heappop(self._heap)
         return None
 
     def _is_free(self, seat: Seat[Request]) -> bool:
-        return seat.number in self._seats and seat.calls < self._calls_per_worker
+        return seat.number in self._seats and len(seat.calls) < self._calls_per_worker

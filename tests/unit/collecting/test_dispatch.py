@@ -150,6 +150,40 @@ async def test_several_calls_at_a_worker_if_it_may_have_them():
     assert worker.calls == [["a"], ["b"], ["c", "d"]]
 
 
+async def test_who_has_answered_everything_is_asked_before_the_call_has_ended():
+    end = asyncio.Event()
+    worker = Fake("w0", answering(0, then=end))
+    asked = dispatcher(worker)
+    assert await outcomes(start(asked, "a")) == ["A"]
+    assert await outcomes(start(asked, "b")) == ["B"]
+    assert worker.calls == [["a"], ["b"]]
+    end.set()
+    await turns()
+    assert await outcomes(start(asked, "c")) == ["C"]
+
+
+async def test_who_is_lost_as_its_call_ends_is_asked_no_more():
+    end = asyncio.Event()
+
+    async def dies_at_its_end(requests):
+        yield [(0, "A")]
+        await end.wait()
+        raise lost()
+
+    dying, other = Fake("w0", dies_at_its_end, silent), Fake("w1")
+    asked = dispatcher(dying, other)
+    assert await outcomes(start(asked, "a")) == ["A"]
+    running = start(asked, "b")
+    await turns()
+    end.set()
+    await turns()
+    running += start(asked, "c")
+    await turns()
+    assert (dying.calls, other.calls) == ([["a"], ["b"]], [["c"]])
+    assert running[1].result() == "C"
+    running[0].cancel()
+
+
 async def test_load_is_spread():
     workers = [Fake(f"w{i}") for i in range(3)]
     await outcomes(start(dispatcher(*workers), "abcdefg"))
