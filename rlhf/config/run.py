@@ -96,7 +96,7 @@ class ClusterConfig:
     """Longest time in which a worker's process does not say that it lives, whatever it does."""
     max_restarts: int = number(3, at_least=0)
     """Times in a row that a role's lost workers are started anew, without an answer in between;
-    for the policy, without a new checkpoint. 0: who is lost stays lost."""
+    for the policy, without a new checkpoint or a round further. 0: who is lost stays lost."""
 
 
 @dataclass

@@ -74,7 +74,8 @@ async def run(setting: Setting, checkpoint: Checkpoint | None) -> None:
         while (cause := await _live(setting, crew, checkpoint, lasting)) is not None:
             remembered.write(setting.directory / CHECKPOINTS)
             checkpoint = verified(setting.directory / CHECKPOINTS)
-            lives.begin(checkpoint, cause)
+            rounds = max((line["round"] + 1 for line in tracker.records()), default=0)
+            lives.begin(checkpoint, rounds, cause)
             restarts.begin("policy", "its group", str(cause), cause.details)
             tracker.set_back(checkpoint.state["num_rounds"] if checkpoint else 0)
             await stop.unless_asked(head.back(setting.config.cluster.silence_s, tracker.note))
