@@ -123,11 +123,15 @@ class RoundCollector:
         return [Asked(prompts[i], seeds[i], progress) for i in order]
 
     def _check_judge(self, round: int, collected: Sequence[Collected]) -> None:
-        judged = [(one.prompt, one.judgement) for one in collected if one.judgement]
         for member, limit in self._failure_limits.items():
-            failed = [failed for _, verdict in judged for failed in _failed(verdict, member)]
-            if not failed or sum(failed) / len(failed) <= limit:
+            num_failed = num_judged = 0
+            for one in collected:
+                if one.judgement:
+                    failed = _failed(one.judgement, member)
+                    num_failed, num_judged = num_failed + sum(failed), num_judged + len(failed)
+            if not num_judged or num_failed / num_judged <= limit:
                 continue
+            judged = [(one.prompt, one.judgement) for one in collected if one.judgement]
             reasons = [
                 (prompt, why)
                 for prompt, verdict in judged
@@ -138,8 +142,8 @@ class RoundCollector:
             first = f": {_shortly(reasons[0][1])} (prompt {reasons[0][0].id})" if reasons else ""
             key = "".join(f".members.{name}" for name in member.split(".") if name)
             raise JudgeFailed(
-                f"round {round}: {member or judged[0][1].judge} failed on {sum(failed)} of "
-                f"{len(failed)} and judge{key}.max_failure_rate={limit:g}{first}"
+                f"round {round}: {member or judged[0][1].judge} failed on {num_failed} of "
+                f"{num_judged} and judge{key}.max_failure_rate={limit:g}{first}"
             )
 
 
