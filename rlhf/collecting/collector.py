@@ -124,12 +124,9 @@ class RoundCollector:
 
     def _check_judge(self, round: int, collected: Sequence[Collected]) -> None:
         for member, limit in self._failure_limits.items():
-            num_failed = num_judged = 0
-            for one in collected:
-                if one.judgement:
-                    failed = _failed(one.judgement, member)
-                    num_failed, num_judged = num_failed + sum(failed), num_judged + len(failed)
-            if not num_judged or num_failed / num_judged <= limit:
+            verdicts = (one.judgement for one in collected if one.judgement)
+            failed = [failed for verdict in verdicts for failed in _failed(verdict, member)]
+            if not failed or sum(failed) / len(failed) <= limit:
                 continue
             judged = [(one.prompt, one.judgement) for one in collected if one.judgement]
             reasons = [
@@ -142,8 +139,8 @@ class RoundCollector:
             first = f": {_shortly(reasons[0][1])} (prompt {reasons[0][0].id})" if reasons else ""
             key = "".join(f".members.{name}" for name in member.split(".") if name)
             raise JudgeFailed(
-                f"round {round}: {member or judged[0][1].judge} failed on {num_failed} of "
-                f"{num_judged} and judge{key}.max_failure_rate={limit:g}{first}"
+                f"round {round}: {member or judged[0][1].judge} failed on {sum(failed)} of "
+                f"{len(failed)} and judge{key}.max_failure_rate={limit:g}{first}"
             )
 
 
