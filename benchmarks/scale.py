@@ -353,7 +353,8 @@ async def stages(world: World, directory: Path) -> dict[str, float]:
     asked = prompts(world)
     rollout, judge = simulated(world, asked)
     collected = await collector(world, asked, rollout, judge).collect(0)
-    batch = await Anchors({"initial": Others()}).attach(0, collected)
+    anchors = Anchors({"initial": Others()})
+    batch = await anchors.attach(0, [anchors.read(one) for one in collected])
     directory.mkdir(parents=True, exist_ok=True)
     pieces: dict[str, Callable[[], object]] = {
         "metrics": lambda: collection_metrics(collected, 0),
@@ -368,7 +369,7 @@ async def stages(world: World, directory: Path) -> dict[str, float]:
         found[f"{name}_cpu_s"] = time.process_time() - cpu
         found[f"{name}_more_mib"] = (peak_bytes() - peak) / 2**20
     cpu = time.process_time()
-    await Anchors({"initial": Others()}).attach(0, collected)
+    await anchors.attach(0, [anchors.read(one) for one in collected])
     return found | {"anchors_cpu_s": time.process_time() - cpu}
 
 

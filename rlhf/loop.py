@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from rlhf.collecting.collecting import Ahead
-from rlhf.collecting.turns import let_go
 from rlhf.learning.portions import Portions
 from rlhf.progress import kept, noted
 from rlhf.stages import Checkpoints, Collector, Evaluation, Policy, Publisher, Stop, Store, Tracker
@@ -52,24 +51,22 @@ async def train(run: Run) -> None:
                 batch = await preparing
             with clock("update"):
                 progress.begin()
-                noting = tasks.create_task(noted(run.store, round, collected))
+                noting = tasks.create_task(noted(run.store, run.tracker, round, collected))
                 updated = await run.policy.update(batch)
             metrics = (await noting).kept() | updated
-            progress.end(done := round + 1, partial(run.tracker.log, round, collected, metrics))
+            progress.end(done := round + 1, partial(run.tracker.log, round, metrics))
             with clock("publish"):
                 published = await run.publisher.publish(version=done)
 
             if due(done, run.evaluate_every, run.num_rounds):
                 with clock("evaluate"):
                     run.tracker.log_eval(done, await run.evaluation.evaluate())
-            run.tracker.log(round, collected, metrics | published | clock.metrics())
+            run.tracker.log(round, metrics | published | clock.metrics())
             progress.told()
             if due(done, run.checkpoint_every, run.num_rounds):
                 await run.checkpoints.save(done)
             else:
                 tasks.create_task(run.checkpoints.remember(done))
-            del collecting, preparing, noting, batch
-            await let_go(collected)
 
 
 def due(done: int, every: int, last: int) -> bool:

@@ -1,13 +1,14 @@
 """How far a run has come, and what is kept of it however it ends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
+from rlhf.collecting.turns import let_go
 from rlhf.problems import PolicyBroken, PolicyLost, RunFailed, Stopped
 from rlhf.records import Collected
-from rlhf.stages import Checkpoints, Metrics, Store
+from rlhf.stages import Checkpoints, Metrics, Store, Tracker
 from rlhf.storage.disk import DiskFailed
 from rlhf.watching.metrics import collection_metrics
 
@@ -48,8 +49,9 @@ class Noted:
         return self.metrics
 
 
-async def noted(store: Store, round: int, collected: Sequence[Collected]) -> Noted:
-    """What was collected is counted and written, in a thread: the policy trains meanwhile.
+async def noted(store: Store, tracker: Tracker, round: int, collected: list[Collected]) -> Noted:
+    """What was collected is counted and written, in a thread, shown, and let go of: the policy
+    trains meanwhile.
 
     Ends with the thread even if it is cancelled, since the run may write the same file again.
     """
@@ -61,10 +63,13 @@ async def noted(store: Store, round: int, collected: Sequence[Collected]) -> Not
     await asyncio.sleep(0)  # first the policy is asked: the thread would hold that up
     working = asyncio.ensure_future(asyncio.to_thread(work))
     try:
-        return await asyncio.shield(working)
+        found = await asyncio.shield(working)
     except asyncio.CancelledError:
         await asyncio.wait([working])
         raise
+    tracker.show(round, collected)
+    await let_go(collected)
+    return found
 
 
 @asynccontextmanager

@@ -22,11 +22,11 @@ from rlhf.records import (
 Metrics = dict[str, float]
 """Numbers by `stage/name`."""
 
-Tell = Callable[[Collected], None]
-"""Hears of what came of a prompt."""
+Tell = Callable[[int, Collected | None], None]
+"""Hears what came of the prompt at that place of the round: nothing, if it failed."""
 
 
-def nobody(one: Collected) -> None:
+def nobody(place: int, one: Collected | None) -> None:
     """Whom it is told in vain."""
 
 
@@ -81,8 +81,8 @@ class Collector(Protocol):
     """Runs the algorithm over the prompts of a round."""
 
     async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
-        """In an order that is the round's, however long each takes; of the first of them `tell`
-        may hear before all are done, in that order."""
+        """In an order that is the round's, however long each takes. Of all of them `tell` may hear
+        before, each as soon as it is done, or of none."""
         ...
 
 
@@ -150,7 +150,11 @@ class Store(Protocol):
 class Tracker(Protocol):
     """Shows people what happens."""
 
-    def log(self, round: int, collected: Sequence[Collected], metrics: Mapping[str, float]) -> None:
+    def show(self, round: int, collected: Sequence[Collected]) -> None:
+        """Some of what was collected, to read; it is not kept beyond the call."""
+        ...
+
+    def log(self, round: int, metrics: Mapping[str, float]) -> None:
         """Records one finished round."""
         ...
 

@@ -78,7 +78,8 @@ async def batch_of(objective: ObjectiveConfig) -> PreferenceBatch:
     more, labels are more or less certain, and a side is the initial policy's or of a log."""
     sources = {"initial": Frozen(2.0), "previous": Frozen(2.5)}
     used = {name: sources[name] for name in objective.anchor_names}
-    return await Anchors(used, objective).attach(0, [_answered(p) for p in range(3)])
+    anchors = Anchors(used, objective)
+    return await anchors.attach(0, [anchors.read(_answered(p)) for p in range(3)])
 
 
 def _answered(p: int) -> Collected:

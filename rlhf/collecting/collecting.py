@@ -11,35 +11,37 @@ from rlhf.stages import Collector
 
 
 class Collecting:
-    """One round; as an iterator, its prompts in order, each as soon as all before it are done."""
+    """One round; as an iterator, what came of each of its prompts as soon as that is done, with the
+    prompt's place in the round."""
 
     def __init__(self, tasks: asyncio.TaskGroup, collector: Collector, round: int) -> None:
-        self._done: list[Collected] = []
+        self._done: deque[tuple[int, Collected | None]] = deque()
         self._more = asyncio.Event()
         self.whole = tasks.create_task(collector.collect(round, self._tell))
         """All of the round."""
         self.whole.add_done_callback(lambda _: self._more.set())
 
-    def _tell(self, one: Collected) -> None:
-        self._done.append(one)
+    def _tell(self, place: int, one: Collected | None) -> None:
+        self._done.append((place, one))
         self._more.set()
 
-    async def __aiter__(self) -> AsyncIterator[Collected]:
+    async def __aiter__(self) -> AsyncIterator[tuple[int, Collected | None]]:
         """Ends as if cancelled where the round comes to nothing: `whole` says why."""
-        told = 0
-        while not self.whole.done():
+        num_told = 0
+        while self._done or not self.whole.done():
+            while self._done:
+                num_told += 1
+                yield self._done.popleft()
+                await pause(num_told)
             self._more.clear()
-            for one in self._done[told:]:
-                told += 1
-                yield one
-                await pause(told)
-            await self._more.wait()
+            if not self.whole.done():
+                await self._more.wait()
         if self.whole.cancelled() or self.whole.exception():
             raise asyncio.CancelledError
-        for one in self.whole.result()[told:]:
-            told += 1
-            yield one
-            await pause(told)
+        if not num_told:  # who hears of nothing before has it all at once
+            for place, one in enumerate(self.whole.result()):
+                yield place, one
+                await pause(place)
 
 
 class Ahead:

@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
+from rlhf.collecting.deadlines import Deadlines
 from rlhf.collecting.dispatch import RequestFailed
 from rlhf.collecting.turns import begun, pause
 from rlhf.config.run import RoundConfig
@@ -84,32 +86,31 @@ class RoundCollector:
         may have any, and the same again.
         """
         gate = asyncio.Semaphore(self._config.concurrency)
+        deadlines = Deadlines(self._config.deadline_s)
         failed: list[str] = []
 
-        async def one(asked: Asked) -> Collected | None:
-            prompt = asked.prompt
+        async def one(place: int, asked: Asked) -> Collected | None:
+            prompt, found = asked.prompt, None
             try:
-                async with gate, asyncio.timeout(self._config.deadline_s):
-                    return await self._algorithm.collect(asked)
+                async with gate:
+                    with deadlines:
+                        found = await self._algorithm.collect(asked)
             except RequestFailed as error:
                 failed.append(f"{prompt.id}: {error}")
             except TimeoutError:
                 failed.append(f"{prompt.id}: not done within {self._config.deadline_s:g} s")
-            if len(failed) > self._config.max_failed:
+            if found is None and len(failed) > self._config.max_failed:
                 raise PromptsFailed(
                     f"round {round}: {len(failed)} prompts failed and round.max_failed="
                     f"{self._config.max_failed}: " + "; ".join(failed[:10])
                 )
-            return None
+            tell(place, found)
+            return found
 
-        prompts = await self._schedule.round(round)
-        collected = []
+        asked = await self._asked(round, await self._schedule.round(round))
         async with asyncio.TaskGroup() as tasks:
-            for task in await begun(tasks, map(one, await self._asked(round, prompts))):
-                if (result := await task) is not None:
-                    collected.append(result)
-                    tell(result)
-                    await pause(len(collected))
+            begun_tasks = await begun(tasks, map(one, count(), asked))
+        collected = [found for task in begun_tasks if (found := task.result()) is not None]
         self._check_judge(round, collected)
         return collected
 

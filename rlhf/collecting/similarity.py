@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-Neighbours = set[tuple[int, int, int]]
+Neighbours = Counter[tuple[int, int]]
 
 
 def similarity(a: Sequence[int], b: Sequence[int]) -> float:
@@ -18,19 +18,15 @@ def similarity(a: Sequence[int], b: Sequence[int]) -> float:
 
 
 def neighbours(tokens: Sequence[int]) -> Neighbours:
-    """The pairs of neighbours, each with how often it came before."""
-    counts: Counter[tuple[int, int]] = Counter()
-    found = set()
-    for pair in pairwise(tokens):
-        found.add((*pair, counts[pair]))
-        counts[pair] += 1
-    return found
+    """The pairs of neighbours, and how often each comes."""
+    return Counter(pairwise(tokens))
 
 
 def shared(a: Neighbours, b: Neighbours) -> float:
     """`similarity` of sequences that differ, by their neighbours."""
-    total = len(a) + len(b)
-    return 2 * len(a & b) / total if total else 0.0
+    total = a.total() + b.total()
+    in_both = sum(min(count, b[pair]) for pair, count in a.items() if pair in b)
+    return 2 * in_both / total if total else 0.0
 
 
 def distinct(sequences: Iterable[Sequence[int]], n: int) -> float | None:

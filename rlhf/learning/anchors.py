@@ -3,11 +3,31 @@
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rlhf.models.batching import unique
 from rlhf.objectives.base import ObjectiveConfig
-from rlhf.records import Collected, PreferenceBatch, SidePair, SideTokens, Tokens, rows_of
+from rlhf.records import (
+    Collected,
+    Preference,
+    PreferenceBatch,
+    SidePair,
+    SideTokens,
+    Tokens,
+    rows_of,
+)
 from rlhf.stages import Logprobs
+
+
+class Read(NamedTuple):
+    """What is learnt from of a prompt, and what a model reads for it."""
+
+    preferences: Sequence[Preference]
+    """As the objective has marked them."""
+    rows: Sequence[Tokens]
+    """Each once."""
+    places: Sequence[int]
+    """Where among those the sides of each preference stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +42,23 @@ class Anchors:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     """What marks tokens, and says whether it needs them one by one."""
 
-    async def attach(self, round: int, collected: Sequence[Collected]) -> PreferenceBatch:
-        """The round's preferences, marked, with each anchor's log-probabilities beside them."""
-        objective = self.objective
-        preferences = [objective.mark(pair) for one in collected for pair in one.preferences]
-        sides = [side for preference in preferences for side in preference.sides]
-        rows, places = rows_of(sides)
+    def read(self, one: Collected) -> Read:
+        """What can be done for a prompt before others are there."""
+        preferences = [self.objective.mark(pair) for pair in one.preferences]
+        return Read(preferences, *rows_of([side for pair in preferences for side in pair.sides]))
+
+    async def attach(self, round: int, read: Sequence[Read]) -> PreferenceBatch:
+        """The round's preferences, with each anchor's log-probabilities beside them."""
+        preferences = [pair for one in read for pair in one.preferences]
+        place: dict[Tokens, int] = {}
+        places: list[int] = []
+        for one in read:
+            among_all = [place.setdefault(row, len(place)) for row in one.rows]
+            places += [among_all[own] for own in one.places]
+        rows = list(place)
         anchors, tokens = {}, {}
         for name, source in self.sources.items():
-            if objective.needs_tokens:
+            if self.objective.needs_tokens:
                 values = await _of_each_token(name, source, rows)
                 tokens[name] = [SideTokens(*both) for both in _in_twos(values, places)]
                 sums = [_sum(*one) for one in zip(values, rows, strict=True)]

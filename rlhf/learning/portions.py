@@ -6,10 +6,11 @@ a portion follows from the prompts alone, so that nothing depends on when they c
 """
 
 import asyncio
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from rlhf.learning.anchors import Anchors
+from rlhf.collecting.turns import pause
+from rlhf.learning.anchors import Anchors, Read
 from rlhf.models.batching import Shape
 from rlhf.records import Collected, PreferenceBatch
 from rlhf.stages import Policy
@@ -26,13 +27,17 @@ class Portions:
     packs: bool = True
     """Each token that completions share counts once."""
 
-    async def prepare(self, round: int, prompts: AsyncIterable[Collected]) -> PreferenceBatch:
-        """The last of a round's preferences; those before it the policy has then."""
-        portion: list[Collected] = []
+    async def prepare(
+        self, round: int, prompts: AsyncIterable[tuple[int, Collected | None]]
+    ) -> PreferenceBatch:
+        """The last of a round's preferences; those before it the policy has then.
+
+        `prompts`: what came of each, in any order, with its place in the round.
+        """
+        portion: list[Read] = []
         whole, before = Shape(0, 0, 0), None
         async with asyncio.TaskGroup() as tasks:
-            async for one in prompts:
-                own = self._shape(one)
+            async for one, own in self._in_order(prompts):
                 wider = whole.beside(own)
                 if whole.num_rows and wider.num_rows * wider.width > self.portion_tokens:
                     handed = self._hand_on(tasks, round, portion, before)
@@ -43,11 +48,26 @@ class Portions:
             last = tasks.create_task(self.anchors.attach(round, portion))
         return last.result()
 
+    async def _in_order(
+        self, prompts: AsyncIterable[tuple[int, Collected | None]]
+    ) -> AsyncIterator[tuple[Read, Shape]]:
+        """Each that came to something, as soon as it and all before it are there; read and measured
+        when it comes, so that little is left to do once the last is there."""
+        come: dict[int, tuple[Read, Shape] | None] = {}
+        turn = 0
+        async for place, one in prompts:
+            come[place] = one and (self.anchors.read(one), self._shape(one))
+            while turn in come:
+                if (found := come.pop(turn)) is not None:
+                    yield found
+                turn += 1
+                await pause(turn)
+
     async def _hand_on(
         self,
         tasks: asyncio.TaskGroup,
         round: int,
-        portion: Sequence[Collected],
+        portion: Sequence[Read],
         before: asyncio.Task[None] | None,
     ) -> None:
         """After the one before, which need not be done with: the policy takes them in order."""

@@ -119,6 +119,8 @@ class Completion:
     @property
     def num_own_tokens(self) -> int:
         """Without those that are only observed."""
+        if not self.observed:
+            return len(self.token_ids)
         return len(self.token_ids) - sum(end - start for start, end in self.observed)
 
     def followed_by(self, rest: "Completion") -> "Completion":

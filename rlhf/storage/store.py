@@ -177,11 +177,12 @@ def preference_rows(round: int, one: Collected) -> Iterator[dict[str, Any]]:
 
 
 def _said(one: Collected) -> dict[Completion, Said]:
-    """By completion of those that were judged."""
+    """By completion of those of which something was said."""
     found = dict(one.said)
-    if one.judgement is not None:
+    verdict = one.judgement
+    if verdict is not None and (verdict.parts or verdict.reasons):
         for place, completion in enumerate(one.completions):
-            found[completion] = said_of(one.judgement, place)
+            found[completion] = said_of(verdict, place)
     return found
 
 

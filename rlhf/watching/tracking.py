@@ -104,7 +104,13 @@ class RunTracker:
         """Shows that `step` of `total` supervised steps are done."""
         self._terminal.advance("warm-up", step, total, f"loss {loss:.4f}")
 
-    def log(self, round: int, collected: Sequence[Collected], metrics: Mapping[str, float]) -> None:
+    def show(self, round: int, collected: Sequence[Collected]) -> None:
+        """Shows some of what was collected, in every `tracking.table_every`-th round."""
+        if round % self._config.table_every == 0:
+            tables = sample_tables(round, collected, self._config.table_rows)
+            self._wandb.log_tables(round, tables)
+
+    def log(self, round: int, metrics: Mapping[str, float]) -> None:
         """Records one finished round; `metrics` has everything that is to be in its line, but for
         `rollout/tokens_per_s`, completion tokens per second of the whole round, and
         `time/elapsed_s`, the time that the run has taken so far.
@@ -114,9 +120,6 @@ class RunTracker:
         seconds, tokens = metrics.get("time/round_s"), metrics.get("rollout/num_tokens")
         speed = {"rollout/tokens_per_s": tokens / seconds} if seconds and tokens else {}
         self._terminal.round(round, self._write(round, {**metrics, **speed}))
-        if round % self._config.table_every == 0:
-            tables = sample_tables(round, collected, self._config.table_rows)
-            self._wandb.log_tables(round, tables)
 
     def log_eval(self, num_rounds: int, metrics: Mapping[str, float]) -> None:
         """Records an evaluation of the policy after that many rounds, 0 being before training.

@@ -368,10 +368,10 @@ async def streamed(
 ) -> dict[str, float]:
     """Round 0 of the pairs, a prompt each, which come after so many seconds each."""
 
-    async def coming() -> AsyncIterator[Collected]:
-        for pair, pause in zip(pairs, pauses, strict=True):
+    async def coming() -> AsyncIterator[tuple[int, Collected]]:
+        for place, (pair, pause) in enumerate(zip(pairs, pauses, strict=True)):
             await asyncio.sleep(pause)
-            yield Collected(pair.prompt, (), None, (pair,), ())
+            yield place, Collected(pair.prompt, (), None, (pair,), ())
 
     portions = Portions(anchors, service, portion_tokens=24)
     return await service.update(await portions.prepare(0, coming()))

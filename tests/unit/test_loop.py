@@ -123,7 +123,10 @@ class World:
         assert [one.prompt.id for one in collected] == [f"p{round}"]
         return partial(self.events.append, f"write {round}")
 
-    def log(self, round: int, collected: Sequence[Collected], metrics: dict) -> None:
+    def show(self, round: int, collected: Sequence[Collected]) -> None:
+        self.events.append(f"show {round}")
+
+    def log(self, round: int, metrics: dict) -> None:
         self.events.append(f"log {round}")
         self.metrics.append(dict(metrics))
 
@@ -159,6 +162,7 @@ async def test_a_round_collects_compares_updates_publishes_and_then_the_next():
         "collect 0 with version 0",
         "anchor 0",
         "update 0",
+        "show 0",
         "write 0",
         "publish 1",
         "evaluate version 1",
@@ -168,6 +172,7 @@ async def test_a_round_collects_compares_updates_publishes_and_then_the_next():
         "collect 1 with version 1",
         "anchor 1",
         "update 1",
+        "show 1",
         "write 1",
         "publish 2",
         "evaluate version 2",
@@ -361,8 +366,8 @@ class InPortions(World):
 
     async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
         found = [collected(10 * round, (1, 2)), collected(10 * round + 1, (3, 4), (4, 5))]
-        tell(found[0])
-        tell(found[1])  # a portion is known to be whole when more has come than fits it
+        tell(0, found[0])
+        tell(1, found[1])  # a portion is known to be whole when more has come than fits it
         await self.happens(f"collect {round} with version {self.version}")
         return found
 
@@ -498,7 +503,7 @@ async def test_who_is_cancelled_while_a_round_is_written_waits_for_the_file():
             ends.append(round)
             return lambda: None
 
-    writing = asyncio.create_task(noted(Slow(), 3, [collected(3, (1, 2))]))
+    writing = asyncio.create_task(noted(Slow(), World(), 3, [collected(3, (1, 2))]))
     await asyncio.to_thread(begins.wait, LONG_S)
     writing.cancel()
     await asyncio.sleep(0.01)
@@ -534,7 +539,8 @@ class Telling:
 
 async def test_every_preference_gets_its_own_values_for_either_side():
     ours = [collected(3, (1, 2), (1, 5), (2, 5)), collected(4), collected(6, (5, 1))]
-    batch = await Anchors({"initial": Telling(1), "previous": Telling(-1)}).attach(9, ours)
+    anchors = Anchors({"initial": Telling(1), "previous": Telling(-1)})
+    batch = await anchors.attach(9, [anchors.read(one) for one in ours])
     assert (batch.round, [p.prompt.id for p in batch.preferences]) == (9, ["p3", "p3", "p3", "p6"])
     initial = [(31, 32), (31, 35), (32, 35), (65, 61)]
     assert batch.anchors == {
@@ -545,5 +551,6 @@ async def test_every_preference_gets_its_own_values_for_either_side():
 
 @pytest.mark.parametrize("sources, anchors", [({}, {}), ({"a": Telling(1)}, {"a": []})])
 async def test_a_round_without_preferences_has_a_batch_without_any(sources, anchors):
-    batch = await Anchors(sources).attach(0, [collected(1)])
+    empty = Anchors(sources).read(collected(1))
+    batch = await Anchors(sources).attach(0, [empty])
     assert (batch.preferences, batch.anchors) == ([], anchors)

@@ -1,4 +1,4 @@
-"""A round as it comes: in order, no later than it can, and to an end however it ends."""
+"""A round as it comes: no later than it can, and to an end however it ends."""
 
 import asyncio
 from contextlib import suppress
@@ -10,10 +10,13 @@ from rlhf.records import Collected, Prompt
 from rlhf.stages import Tell, nobody
 
 ONES = [Collected(Prompt(id, (), (1,)), (), None, (), ()) for id in "abcd"]
+# The one in the second place fails.
+EARLY = [(2, ONES[1]), (0, ONES[0])]
+LATE = [(4, ONES[3]), (1, None), (3, ONES[2])]
 
 
 class Telling:
-    """Tells of the first two, and ends when it is let go on, or fails."""
+    """Tells of two, and ends when it is let go on and has told of the others, or fails."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.goes_on = asyncio.Event()
@@ -21,16 +24,18 @@ class Telling:
 
     async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
         assert round == 7
-        tell(ONES[0])
+        tell(*EARLY[0])
         await asyncio.sleep(0)
-        tell(ONES[1])
+        tell(*EARLY[1])
         await self.goes_on.wait()
         if self.error is not None:
             raise self.error
+        for place, one in LATE:
+            tell(place, one)
         return ONES
 
 
-async def listen(collecting: Collecting, heard: list[Collected], collector: Telling) -> None:
+async def listen(collecting: Collecting, heard: list[tuple], collector: Telling) -> None:
     async for one in collecting:
         heard.append(one)
         if len(heard) == 2:
@@ -38,14 +43,14 @@ async def listen(collecting: Collecting, heard: list[Collected], collector: Tell
             collector.goes_on.set()
 
 
-async def test_prompts_are_heard_of_in_order_and_each_once_before_and_after_the_end():
+async def test_prompts_are_heard_of_as_they_are_done_and_each_once():
     collector, heard = Telling(), []
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         collecting = Collecting(tasks, collector, 7)
         await listen(collecting, heard, collector)
         assert collecting.whole.result() is ONES
         later = [one async for one in collecting]
-    assert heard == later == ONES
+    assert heard == [*EARLY, *LATE] and later[len(heard) :] == []
 
 
 async def test_a_round_that_nobody_tells_of_is_heard_of_at_its_end():
@@ -55,7 +60,7 @@ async def test_a_round_that_nobody_tells_of_is_heard_of_at_its_end():
 
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         collecting = Collecting(tasks, Silent(), 7)
-        assert [one async for one in collecting] == ONES
+        assert [one async for one in collecting] == list(enumerate(ONES))
 
 
 async def test_who_listens_to_a_round_that_fails_ends_and_the_failure_is_told_once():
@@ -65,7 +70,7 @@ async def test_who_listens_to_a_round_that_fails_ends_and_the_failure_is_told_on
             collecting = Collecting(tasks, collector, 7)
             listening = tasks.create_task(listen(collecting, heard, collector))
     assert caught.value.exceptions == (collector.error,)
-    assert heard == ONES[:2] and listening.cancelled()
+    assert heard == EARLY and listening.cancelled()
 
 
 async def test_who_listens_to_a_round_that_is_cancelled_ends():
@@ -78,4 +83,4 @@ async def test_who_listens_to_a_round_that_is_cancelled_ends():
         collecting.whole.cancel()
         with suppress(asyncio.CancelledError):
             await listening
-    assert listening.cancelled() and heard == ONES[:2]
+    assert listening.cancelled() and heard == EARLY

@@ -77,20 +77,27 @@ async def test_what_comes_back_is_in_the_order_of_the_seeds_and_told_as_soon_as_
     await collect(plain, concurrency=1)
     order = sorted("abcdef", key=lambda id: plain.seeds[id])
     assert plain.finished == order
-    heard: list[str] = []
+    heard: dict[int, str | None] = {}
     last_has_run = asyncio.Event()
 
     async def last() -> None:
         await asyncio.sleep(0.02)
-        assert heard == order[1:4]  # the first one failed, and the fifth waits for this one
+        # The first one failed, and the fifth waits for this one.
+        assert heard == {0: None} | {place: order[place] for place in (1, 2, 3)}
         last_has_run.set()
 
     behaviour = {order[0]: refused, order[4]: last_has_run.wait, order[5]: last}
     fake = Fake("fabdec", **behaviour)
     collector = RoundCollector(fake, fake, RoundConfig(max_failed=1), {"": 0.0}, 1, 8)
+
+    def tell(place: int, one: Collected | None) -> None:
+        assert place not in heard
+        heard[place] = one and one.prompt.id
+
     async with asyncio.timeout(5):
-        found = await collector.collect(0, lambda one: heard.append(one.prompt.id))
-    assert heard == [one.prompt.id for one in found] == order[1:]
+        found = await collector.collect(0, tell)
+    assert list(heard)[-2:] == [5, 4]
+    assert [one.prompt.id for one in found] == order[1:] == [heard[i] for i in range(1, 6)]
 
 
 async def test_an_algorithm_knows_how_far_the_run_is():

@@ -12,6 +12,7 @@ from rlhf.records import (
     Completion,
     Emphasis,
     Preference,
+    PreferenceBatch,
     Prompt,
     SidePair,
     SideTokens,
@@ -45,15 +46,16 @@ def pair(chosen: tuple[int, ...], rejected: tuple[int, ...], *marks: Emphasis) -
     )
 
 
-def collected(*pairs: Preference) -> list[Collected]:
-    return [Collected(PROMPT, (), None, pairs, ())]
+async def batch_of(anchors: Anchors, *pairs: Preference, round: int = 0) -> PreferenceBatch:
+    """Of one prompt."""
+    return await anchors.attach(round, [anchors.read(Collected(PROMPT, (), None, pairs, ()))])
 
 
 async def test_an_objective_s_marks_are_there_before_anchors_are_asked():
     model = Model()
-    batch = await Anchors({"initial": model}, LDDPOConfig(alpha=0.25)).attach(
-        3, collected(pair((4, 4), (4, 8, 4)))
-    )
+    anchors = Anchors({"initial": model}, LDDPOConfig(alpha=0.25))
+    batch = await batch_of(anchors, pair((4, 4), (4, 8, 4)), round=3)
+    assert batch.round == 3
     assert batch.anchors == {"initial": [SidePair(-2.0, -3.25)]} and batch.tokens == {}
     assert [row.emphasis for row in model.rows] == [(), ((2, 3, 0.25),)]
     assert [side.emphasis for side in batch.preferences[0].sides] == [(), ((2, 3, 0.25),)]
@@ -63,9 +65,7 @@ async def test_tokens_are_asked_for_once_however_they_are_marked():
     model = Model()
     anchors = Anchors({"initial": model, "previous": model}, RRPOConfig())
     whole = pair((4, 8), (4, 12))
-    batch = await anchors.attach(
-        0, collected(whole, replace(whole, judge="k@1"), pair((4, 8), (8,)))
-    )
+    batch = await batch_of(anchors, whole, replace(whole, judge="k@1"), pair((4, 8), (8,)))
     one = [(array("f", [-1, -2]), array("f", [-1, -3]))] * 2
     other = [(array("f", [-1, -2]), array("f", [-2]))]
     assert batch.tokens["initial"] == [SideTokens(*both) for both in one + other]

@@ -65,7 +65,8 @@ PAIRS = (
 async def batch(objective: ObjectiveConfig) -> PreferenceBatch:
     ours = [Collected(one.prompt, (), None, (one,), ()) for one in PAIRS]
     sources = dict.fromkeys(objective.anchor_names, Model(size=8))
-    return await Anchors(sources, objective).attach(0, ours)
+    anchors = Anchors(sources, objective)
+    return await anchors.attach(0, [anchors.read(one) for one in ours])
 
 
 OBJECTIVES = [DPOConfig(), LDDPOConfig(), RRPOConfig(kl_coef=0.5), LCPOConfig(of=RRPOConfig())]

@@ -53,19 +53,21 @@ def names(portion: PreferenceBatch) -> str:
 
 
 async def coming(
-    ones: Sequence[Collected], pauses: Sequence[float] = ()
-) -> AsyncIterator[Collected]:
-    for i, one in enumerate(ones):
+    ones: Sequence[Collected | None], pauses: Sequence[float] = (), order: Sequence[int] = ()
+) -> AsyncIterator[tuple[int, Collected | None]]:
+    for i, place in enumerate(order or range(len(ones))):
         if i < len(pauses):
             await asyncio.sleep(pauses[i])
-        yield one
+        yield place, ones[place]
 
 
-async def prepared(ones, tokens, packs=True, slow=False, pauses=()) -> tuple[list[str], Policy]:
+async def prepared(
+    ones, tokens, packs=True, slow=False, pauses=(), order=()
+) -> tuple[list[str], Policy]:
     """All portions, the last one too."""
     policy = Policy(slow)
     portions = Portions(Anchors({"initial": policy}), policy, tokens, packs)  # type: ignore[arg-type]
-    last = await portions.prepare(3, coming(ones, pauses))
+    last = await portions.prepare(3, coming(ones, pauses, order))
     assert last.round == 3
     return [*policy.portions, names(last)], policy
 
@@ -107,13 +109,19 @@ async def test_a_round_without_a_pair_is_one_portion_without_any():
     st.lists(st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(1, 5)), max_size=8),
     st.integers(1, 60),
     st.lists(st.sampled_from([0.0, 0.002]), max_size=8),
+    st.sets(st.integers(0, 10), max_size=3),
+    st.randoms(use_true_random=False),
 )
-def test_portions_and_what_anchors_are_asked_together_do_not_depend_on_time(rows, tokens, pauses):
+def test_portions_and_what_anchors_are_asked_together_do_not_depend_on_time(
+    rows, tokens, pauses, failed, draw
+):
     ones = [collected(str(i), *row) for i, row in enumerate(rows)]
-    early, late = (
-        asyncio.run(prepared(ones, tokens, slow=slow, pauses=waits))
-        for slow, waits in ((False, ()), (True, pauses))
-    )
+    asked: list[Collected | None] = list(ones)
+    for place in sorted(failed):
+        asked.insert(place, None)
+    order = draw.sample(range(len(asked)), len(asked))
+    early = asyncio.run(prepared(ones, tokens))
+    late = asyncio.run(prepared(asked, tokens, slow=True, pauses=pauses, order=order))
     assert early[0] == late[0] and early[1].asked == late[1].asked
     assert "".join(early[0]) == "".join(map(str, range(len(ones))))
 
@@ -121,11 +129,11 @@ def test_portions_and_what_anchors_are_asked_together_do_not_depend_on_time(rows
 async def test_anchors_are_asked_and_the_policy_accumulates_before_all_is_there():
     policy, goes_on = Policy(), asyncio.Event()
 
-    async def waiting() -> AsyncIterator[Collected]:
-        for one in ONES[:2]:
-            yield one
+    async def waiting() -> AsyncIterator[tuple[int, Collected]]:
+        for place in (0, 3, 1):
+            yield place, ONES[place]
         await goes_on.wait()
-        yield ONES[3]
+        yield 2, ONES[2]
 
     portions = Portions(Anchors({"initial": policy}), policy, 8)  # type: ignore[arg-type]
     preparing = asyncio.create_task(portions.prepare(0, waiting()))

@@ -83,7 +83,8 @@ def start(
 def train(tracker: RunTracker, collected: list[Collected], *rounds: int) -> None:
     for round in rounds:
         metrics = collection_metrics(collected, policy_version=round)
-        tracker.log(round, collected, metrics | TIMES | {"policy/loss": 0.5})
+        tracker.show(round, collected)
+        tracker.log(round, metrics | TIMES | {"policy/loss": 0.5})
 
 
 def records(run: Path) -> list[dict[str, Any]]:
@@ -169,7 +170,7 @@ def test_a_resumed_run_is_summed_as_a_whole(tmp_path: Path, collected: list[Coll
 def test_a_number_that_is_not_finite_is_told_once(tmp_path: Path) -> None:
     tracker, shown = start(tmp_path)
     for round in range(2):
-        tracker.log(round, [], {"policy/grad_norm": float("nan"), "policy/loss": 0.5})
+        tracker.log(round, {"policy/grad_norm": float("nan"), "policy/loss": 0.5})
     tracker.close("failed")
     assert [record["policy/grad_norm"] for record in records(tmp_path)] == [None, None]
     assert shown.getvalue().count("policy/grad_norm") == 1
@@ -358,7 +359,7 @@ def test_an_alert_is_told_in_the_terminal_and_by_wandb(
     for round in range(3):
         metrics = collection_metrics(collected, policy_version=round)
         loss = float("nan") if round == 2 else 0.5
-        tracker.log(round, collected, metrics | {"weights/logprob_gap": 6e-4, "policy/loss": loss})
+        tracker.log(round, metrics | {"weights/logprob_gap": 6e-4, "policy/loss": loss})
     tracker.close("completed")
     warnings = [line for line in shown.getvalue().splitlines() if line.startswith("warning: ")]
     assert [line.partition(": ")[2][:40] for line in warnings] == [
@@ -452,20 +453,20 @@ def test_a_terminal_has_a_bar_and_notes_above_it() -> None:
     assert "score 0.500" in shown.getvalue()
 
 
-def test_a_run_that_has_come_to_nothing_is_stopped_if_that_is_asked_for(tmp_path, collected):
+def test_a_run_that_has_come_to_nothing_is_stopped_if_that_is_asked_for(tmp_path):
     flat = {"preference/count": 0, "preference/dropped_tie": 4}
     going_on, _ = start(tmp_path / "on")
     stopped, shown = start(tmp_path / "off", on_collapse=OnCollapse.stop)
     for round in range(4):
-        going_on.log(round, collected, flat)
-        stopped.log(round, collected, flat)
-    going_on.log(4, collected, flat)
+        going_on.log(round, flat)
+        stopped.log(round, flat)
+    going_on.log(4, flat)
     with pytest.raises(Collapsed, match="round 4: no preference in 5 rounds") as error:
-        stopped.log(4, collected, flat)
+        stopped.log(4, flat)
     assert error.value.since == 0 and "no preference in 5 rounds" in shown.getvalue()
     assert stopped.records()[-1]["round"] == 4
     # A run that goes on knows how long it has been so.
     again, _ = start(tmp_path / "off", on_collapse=OnCollapse.stop, start_round=3)
-    again.log(3, collected, flat)
+    again.log(3, flat)
     with pytest.raises(Collapsed):
-        again.log(4, collected, flat)
+        again.log(4, flat)

@@ -82,7 +82,7 @@ def test_a_run_s_rounds_and_evaluations_are_told(tmp_path):
     config = TrackingConfig(wandb=WandbMode.disabled, function=f"{tmp_path}/own.py:log")
     tracker = RunTracker(tmp_path, config, {}, "name", 2)
     tracker.log_eval(0, {"score_mean": 0.25})
-    tracker.log(0, [], {"policy/loss": 0.5, "time/round_s": 1.0})
+    tracker.log(0, {"policy/loss": 0.5, "time/round_s": 1.0})
     tracker.log_eval(1, {"score_mean": 0.5})
     tracker.close("completed")
     found = [(round, metrics.get("eval/score_mean"), metrics.get("policy/loss"))
