@@ -2,8 +2,10 @@
 
 import gc
 import os
+import signal
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,16 @@ def pytest_collection_finish() -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(gc.unfreeze)  # the last thing, or some libraries tell that they leak
+
+
+@pytest.fixture
+def signals_are_heard() -> Iterator[None]:
+    """As in a shell's foreground: `nohup` and others start the tests with some ignored."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {one: signal.signal(one, handler) for one, handler in handlers.items()}
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
 
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"

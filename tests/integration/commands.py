@@ -11,9 +11,11 @@ import termios
 import threading
 from pathlib import Path
 
+import psutil
 from forked import Forked
 from safetensors.torch import load_file
 
+from cluster import nursery
 from rlhf.storage.store import read_metrics
 from rlhf.watching.metric_names import is_repeatable
 
@@ -44,7 +46,8 @@ def _as_a_shell_does() -> None:
 
 
 class Terminal:
-    """A terminal of its own, on which a run is started, and whose output is read as it comes."""
+    """A terminal of its own, on which a run is started, and whose output is read as it comes; the
+    nursery of the run's workers is its own too, and hears the same keys."""
 
     def __init__(self, directory: Path, *overrides: str) -> None:
         self._screen, keyboard = pty.openpty()
@@ -56,7 +59,7 @@ class Terminal:
             start_new_session=True,
             preexec_fn=_as_a_shell_does,
             cwd=directory.parent,
-            env=_environment(),
+            env={name: value for name, value in _environment().items() if name != nursery.SOCKET},
         )
         os.close(keyboard)
         self._is_open = True
@@ -116,6 +119,25 @@ def finish(process: Forked, code: int = 0, timeout_s: float = 400) -> str:
         raise AssertionError(f"not within {timeout_s} s:\n{output}") from None
     assert process.returncode == code, output
     return output
+
+
+def workers(name: str) -> list[psutil.Process]:
+    """Those that Ray calls so, of the runs that these tests have under way: they are below the
+    nursery of all."""
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        try:
+            if one.cmdline() and one.cmdline()[0].startswith(f"ray::{name}"):
+                found.append(one)
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def kill_worker(name: str) -> None:
+    """The only one."""
+    (worker,) = workers(name)
+    worker.kill()
 
 
 def run(directory: Path, *overrides: str, code: int = 0) -> str:

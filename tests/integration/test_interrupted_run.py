@@ -5,21 +5,12 @@ import signal
 import time
 from pathlib import Path
 
-import psutil
 import pytest
-from commands import SMALL, Terminal, finish, run, start, untimed, weights
-from forked import Forked
+from commands import SMALL, Terminal, finish, kill_worker, run, start, untimed, weights
 
-from cluster import nursery
 from rlhf.storage.store import read, read_metrics
 
 pytestmark = pytest.mark.faults
-
-
-@pytest.fixture(autouse=True)
-def a_nursery_of_its_own(monkeypatch):
-    """For each run, as people have it: it must not outlive the run, however that ends."""
-    monkeypatch.delenv(nursery.SOCKET)
 
 
 def test_a_killed_run_goes_on_and_ends_bit_for_bit_like_an_unbroken_one(tmp_path):
@@ -97,7 +88,7 @@ def test_what_was_learnt_outlives_any_worker(tmp_path):
     for role, process in WORKERS.items():
         begun = start(directory, *settings)
         until_round(directory, done + 2)
-        kill_worker(begun, process)
+        kill_worker(process)
         output = finish(begun, code=1, timeout_s=120)
         assert f"failed: {role}-0 on node" in output and "Traceback" not in output
         assert json.loads((directory / "summary.json").read_text())["status"] == "failed"
@@ -111,21 +102,12 @@ def test_what_was_learnt_outlives_any_worker(tmp_path):
 
 
 WORKERS = {
-    "judge": "ray::JudgeWorker",
-    "rollout": "ray::RolloutWorker",
-    "reference": "ray::ReferenceWorker",
-    "policy": "ray::PolicyRank",
+    "judge": "JudgeWorker",
+    "rollout": "RolloutWorker",
+    "reference": "ReferenceWorker",
+    "policy": "PolicyRank",
 }
 """What Ray calls their processes."""
-
-
-def kill_worker(begun: Forked, process: str) -> None:
-    (worker,) = (
-        one
-        for one in psutil.Process(begun.pid).children(recursive=True)
-        if one.cmdline() and one.cmdline()[0].startswith(process)
-    )
-    worker.kill()
 
 
 def test_a_stop_before_the_first_round_ends_at_once(tmp_path):

@@ -11,14 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
-from commands import SMALL, finish, start, untimed
+from commands import SMALL, finish, kill_worker, start, untimed
 from forked import Forked
 from pytest import approx
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from test_interrupted_run import until_round
-from test_lost_workers import processes
 
 from cluster import head, nursery
 from rlhf.chaos.comparing import differences
@@ -254,12 +253,6 @@ def lose_head(begun: Forked) -> Callable[[], subprocess.Popen]:
     own = f"--gcs_server_port={port}"
     words = [own if word.startswith("--gcs_server_port=") else word for word in words]
     return partial(subprocess.Popen, words, env=environment, cwd=folder, stdout=subprocess.DEVNULL)
-
-
-def kill_worker(name: str) -> None:
-    """Of the only run that there is; it is below the nursery of all."""
-    (worker,) = processes(psutil.Process(), name)
-    worker.kill()
 
 
 @pytest.mark.parametrize("name", [None, "RolloutWorker"])

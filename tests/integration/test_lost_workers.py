@@ -3,12 +3,10 @@
 import time
 from pathlib import Path
 
-import psutil
 import pytest
-from commands import SMALL, finish, start, untimed, weights
+from commands import SMALL, finish, kill_worker, start, untimed, weights, workers
 from forked import Forked
 
-from cluster import nursery
 from rlhf.storage.store import read, read_metrics
 
 pytestmark = pytest.mark.faults
@@ -24,24 +22,6 @@ LONG = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def a_nursery_of_its_own(monkeypatch):
-    """For each run, as people have it: its workers are below the run's own process."""
-    monkeypatch.delenv(nursery.SOCKET)
-
-
-def processes(above: Forked | psutil.Process, name: str) -> list[psutil.Process]:
-    """The workers that Ray calls so, of a running run, or of all those that a process has begun."""
-    found = []
-    for one in psutil.Process(above.pid).children(recursive=True):
-        try:
-            if one.cmdline() and one.cmdline()[0].startswith(f"ray::{name}"):
-                found.append(one)
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
-    return found
-
-
 def until(directory: Path, begun: Forked, rounds: int) -> None:
     deadline = time.monotonic() + 300
     while len(read_metrics(directory / "metrics.jsonl")) <= rounds:
@@ -55,8 +35,7 @@ def test_each_worker_that_is_killed_comes_back_and_nothing_is_lost(tmp_path):
     killed = ["JudgeWorker", "RolloutWorker", "ReferenceWorker", "RolloutWorker"]
     for number, name in enumerate(killed):
         until(directory, begun, 5 + 6 * number)
-        (worker,) = processes(begun, name)
-        worker.kill()
+        kill_worker(name)
     output = finish(begun)
     records = read_metrics(directory / "metrics.jsonl")
     assert [one["round"] for one in records] == [*range(-1, 60)]
@@ -103,7 +82,7 @@ def test_with_a_policy_rank_the_run_goes_back_to_its_checkpoint_and_ends_with_th
     begun = start(tmp_path, *RANKS, "run.memory_checkpoints=0")
     for rounds in (3, 18):  # before the first checkpoint, and after two
         until(tmp_path, begun, rounds)
-        ranks = processes(begun, "PolicyRank")
+        ranks = workers("PolicyRank")
         ranks[rounds % 2].kill()
         while len(read_metrics(tmp_path / "metrics.jsonl")) > rounds:
             time.sleep(0.02)
@@ -117,7 +96,7 @@ def test_without_a_checkpoint_on_disk_it_goes_back_to_the_last_round(tmp_path, u
     begun = start(tmp_path, *RANKS, "run.checkpoint_every=0", "run.memory_checkpoints=1")
     for rounds in (3, 18):
         until(tmp_path, begun, rounds)
-        processes(begun, "PolicyRank")[rounds % 2].kill()
+        workers("PolicyRank")[rounds % 2].kill()
         lowest = rounds
         while (now := len(read_metrics(tmp_path / "metrics.jsonl")) - 1) <= rounds + 5:
             assert begun.poll() is None

@@ -36,7 +36,7 @@ sys.exit(3)
 
 
 @pytest.fixture
-def began():
+def began(signals_are_heard):
     """A process that has begun a nursery, and what starts workers in it."""
     process = subprocess.Popen(
         [sys.executable, "-c", BEGIN, "colorsys"],

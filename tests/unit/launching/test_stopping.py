@@ -11,7 +11,7 @@ from rlhf.problems import PolicyLost, Stopped
 
 
 @pytest.mark.parametrize("one", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-async def test_a_signal_is_a_request_and_told_once(one):
+async def test_a_signal_is_a_request_and_told_once(one, signals_are_heard):
     told: list[str] = []
     stop = StopRequest(told.append)
     with stop.listening():
