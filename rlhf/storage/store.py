@@ -144,13 +144,22 @@ def preference_rows(round: int, one: Collected) -> Iterator[dict[str, Any]]:
     if len(one.prompt.messages) > 1:
         same[PROMPT_MESSAGES] = [message._asdict() for message in one.prompt.messages]
     said = _said(one)
+    known: dict[tuple[str, int, float | None], dict[str, Any]] = {}
+
+    def side(name: str, completion: Completion | None, score: float | None) -> dict[str, Any]:
+        """A completion of many pairs is described once."""
+        key = (name, id(completion), score)
+        if key not in known:
+            known[key] = _side(name, completion, score, said)
+        return known[key]
+
     for preference in one.preferences:
         chosen, rejected = preference.sides
         yield {
             **same,
             "prefix": preference.prompt.prefix,
-            **_side("chosen", chosen.completion, chosen.score, said),
-            **_side("rejected", rejected.completion, rejected.score, said),
+            **side("chosen", chosen.completion, chosen.score),
+            **side("rejected", rejected.completion, rejected.score),
             "margin": preference.margin,
             "weight": preference.weight,
             "win_prob": preference.win_prob,
@@ -168,8 +177,8 @@ def preference_rows(round: int, one: Collected) -> Iterator[dict[str, Any]]:
             margin = chosen_score - rejected_score
         yield {
             **same,
-            **_side("chosen", dropped.chosen, chosen_score, said),
-            **_side("rejected", dropped.rejected, rejected_score, said),
+            **side("chosen", dropped.chosen, chosen_score),
+            **side("rejected", dropped.rejected, rejected_score),
             "margin": margin,
             "judge": verdict.judge if verdict else USER,
             "dropped": dropped.reason.value,
