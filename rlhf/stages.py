@@ -6,7 +6,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from rlhf.records import (
     Asked,
@@ -22,11 +22,21 @@ from rlhf.records import (
 Metrics = dict[str, float]
 """Numbers by `stage/name`."""
 
-Tell = Callable[[int, Collected | None], None]
-"""Hears what came of the prompt at that place of the round: nothing, if it failed."""
+
+class Outcome(NamedTuple):
+    """What came of one prompt of a round."""
+
+    place: int
+    """The prompt's, in the order of the round."""
+    collected: Collected | None
+    """None if it failed."""
 
 
-def nobody(place: int, one: Collected | None) -> None:
+Tell = Callable[[Outcome], None]
+"""Hears what came of a prompt."""
+
+
+def nobody(outcome: Outcome) -> None:
     """Whom it is told in vain."""
 
 

@@ -6,26 +6,24 @@ from collections.abc import AsyncIterator
 from functools import partial
 
 from rlhf.collecting.turns import pause
-from rlhf.records import Collected
-from rlhf.stages import Collector
+from rlhf.stages import Collector, Outcome
 
 
 class Collecting:
-    """One round; as an iterator, what came of each of its prompts as soon as that is done, with the
-    prompt's place in the round."""
+    """One round; as an iterator, what came of each of its prompts as soon as that is done."""
 
     def __init__(self, tasks: asyncio.TaskGroup, collector: Collector, round: int) -> None:
-        self._done: deque[tuple[int, Collected | None]] = deque()
+        self._done: deque[Outcome] = deque()
         self._more = asyncio.Event()
         self.whole = tasks.create_task(collector.collect(round, self._tell))
         """All of the round."""
         self.whole.add_done_callback(lambda _: self._more.set())
 
-    def _tell(self, place: int, one: Collected | None) -> None:
-        self._done.append((place, one))
+    def _tell(self, outcome: Outcome) -> None:
+        self._done.append(outcome)
         self._more.set()
 
-    async def __aiter__(self) -> AsyncIterator[tuple[int, Collected | None]]:
+    async def __aiter__(self) -> AsyncIterator[Outcome]:
         """Ends as if cancelled where the round comes to nothing: `whole` says why."""
         num_told = 0
         while self._done or not self.whole.done():
@@ -40,7 +38,7 @@ class Collecting:
             raise asyncio.CancelledError
         if not num_told:  # who hears of nothing before has it all at once
             for place, one in enumerate(self.whole.result()):
-                yield place, one
+                yield Outcome(place, one)
                 await pause(place)
 
 

@@ -12,7 +12,7 @@ from rlhf.config.run import RoundConfig
 from rlhf.problems import RunFailed
 from rlhf.records import Asked, Collected, Prompt, Verdict
 from rlhf.seeds import derive_seed
-from rlhf.stages import Algorithm, Collector, Schedule, Tell, nobody
+from rlhf.stages import Algorithm, Collector, Outcome, Schedule, Tell, nobody
 from rlhf.tools.tool import cut
 
 SHOWN_CHARS = 300
@@ -104,7 +104,7 @@ class RoundCollector:
                     f"round {round}: {len(failed)} prompts failed and round.max_failed="
                     f"{self._config.max_failed}: " + "; ".join(failed[:10])
                 )
-            tell(place, found)
+            tell(Outcome(place, found))
             return found
 
         asked = await self._asked(round, await self._schedule.round(round))

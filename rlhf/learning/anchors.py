@@ -50,12 +50,12 @@ class Anchors:
     async def attach(self, round: int, read: Sequence[Read]) -> PreferenceBatch:
         """The round's preferences, with each anchor's log-probabilities beside them."""
         preferences = [pair for one in read for pair in one.preferences]
-        place: dict[Tokens, int] = {}
+        rows, among_all = unique([row for one in read for row in one.rows])
         places: list[int] = []
+        before = 0
         for one in read:
-            among_all = [place.setdefault(row, len(place)) for row in one.rows]
-            places += [among_all[own] for own in one.places]
-        rows = list(place)
+            places += [among_all[before + own] for own in one.places]
+            before += len(one.rows)
         anchors, tokens = {}, {}
         for name, source in self.sources.items():
             if self.objective.needs_tokens:

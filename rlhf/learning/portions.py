@@ -13,7 +13,7 @@ from rlhf.collecting.turns import pause
 from rlhf.learning.anchors import Anchors, Read
 from rlhf.models.batching import Shape
 from rlhf.records import Collected, PreferenceBatch
-from rlhf.stages import Policy
+from rlhf.stages import Outcome, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +27,13 @@ class Portions:
     packs: bool = True
     """Each token that completions share counts once."""
 
-    async def prepare(
-        self, round: int, prompts: AsyncIterable[tuple[int, Collected | None]]
-    ) -> PreferenceBatch:
-        """The last of a round's preferences; those before it the policy has then.
-
-        `prompts`: what came of each, in any order, with its place in the round.
-        """
+    async def prepare(self, round: int, outcomes: AsyncIterable[Outcome]) -> PreferenceBatch:
+        """The last of a round's preferences, whose prompts may be done in any order; those before
+        it the policy has then."""
         portion: list[Read] = []
         whole, before = Shape(0, 0, 0), None
         async with asyncio.TaskGroup() as tasks:
-            async for one, own in self._in_order(prompts):
+            async for one, own in self._in_order(outcomes):
                 wider = whole.beside(own)
                 if whole.num_rows and wider.num_rows * wider.width > self.portion_tokens:
                     handed = self._hand_on(tasks, round, portion, before)
@@ -49,13 +45,13 @@ class Portions:
         return last.result()
 
     async def _in_order(
-        self, prompts: AsyncIterable[tuple[int, Collected | None]]
+        self, outcomes: AsyncIterable[Outcome]
     ) -> AsyncIterator[tuple[Read, Shape]]:
         """Each that came to something, as soon as it and all before it are there; read and measured
         when it comes, so that little is left to do once the last is there."""
         come: dict[int, tuple[Read, Shape] | None] = {}
         turn = 0
-        async for place, one in prompts:
+        async for place, one in outcomes:
             come[place] = one and (self.anchors.read(one), self._shape(one))
             while turn in come:
                 if (found := come.pop(turn)) is not None:

@@ -36,6 +36,7 @@ from rlhf.records import (
     SideTokens,
     Tokens,
 )
+from rlhf.stages import Outcome
 from rlhf.storage.tensor_files import TensorReader
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -368,10 +369,10 @@ async def streamed(
 ) -> dict[str, float]:
     """Round 0 of the pairs, a prompt each, which come after so many seconds each."""
 
-    async def coming() -> AsyncIterator[tuple[int, Collected]]:
+    async def coming() -> AsyncIterator[Outcome]:
         for place, (pair, pause) in enumerate(zip(pairs, pauses, strict=True)):
             await asyncio.sleep(pause)
-            yield place, Collected(pair.prompt, (), None, (pair,), ())
+            yield Outcome(place, Collected(pair.prompt, (), None, (pair,), ()))
 
     portions = Portions(anchors, service, portion_tokens=24)
     return await service.update(await portions.prepare(0, coming()))

@@ -29,7 +29,7 @@ from rlhf.records import (
     SidePair,
     Tokens,
 )
-from rlhf.stages import Tell, nobody
+from rlhf.stages import Outcome, Tell, nobody
 
 LONG_S = 60.0
 """Nothing takes as long, however busy the machine is."""
@@ -366,8 +366,8 @@ class InPortions(World):
 
     async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
         found = [collected(10 * round, (1, 2)), collected(10 * round + 1, (3, 4), (4, 5))]
-        tell(0, found[0])
-        tell(1, found[1])  # a portion is known to be whole when more has come than fits it
+        tell(Outcome(0, found[0]))
+        tell(Outcome(1, found[1]))  # a portion is known to be whole when more has come than fits it
         await self.happens(f"collect {round} with version {self.version}")
         return found
 

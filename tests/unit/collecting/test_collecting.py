@@ -7,12 +7,12 @@ import pytest
 
 from rlhf.collecting.collecting import Collecting
 from rlhf.records import Collected, Prompt
-from rlhf.stages import Tell, nobody
+from rlhf.stages import Outcome, Tell, nobody
 
 ONES = [Collected(Prompt(id, (), (1,)), (), None, (), ()) for id in "abcd"]
 # The one in the second place fails.
-EARLY = [(2, ONES[1]), (0, ONES[0])]
-LATE = [(4, ONES[3]), (1, None), (3, ONES[2])]
+EARLY = [Outcome(2, ONES[1]), Outcome(0, ONES[0])]
+LATE = [Outcome(4, ONES[3]), Outcome(1, None), Outcome(3, ONES[2])]
 
 
 class Telling:
@@ -24,18 +24,18 @@ class Telling:
 
     async def collect(self, round: int, tell: Tell = nobody) -> list[Collected]:
         assert round == 7
-        tell(*EARLY[0])
+        tell(EARLY[0])
         await asyncio.sleep(0)
-        tell(*EARLY[1])
+        tell(EARLY[1])
         await self.goes_on.wait()
         if self.error is not None:
             raise self.error
-        for place, one in LATE:
-            tell(place, one)
+        for one in LATE:
+            tell(one)
         return ONES
 
 
-async def listen(collecting: Collecting, heard: list[tuple], collector: Telling) -> None:
+async def listen(collecting: Collecting, heard: list[Outcome], collector: Telling) -> None:
     async for one in collecting:
         heard.append(one)
         if len(heard) == 2:

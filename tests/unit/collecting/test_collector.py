@@ -16,6 +16,7 @@ from rlhf.collecting.collector import (
 from rlhf.collecting.dispatch import RequestFailed
 from rlhf.config.run import RoundConfig
 from rlhf.records import Asked, Collected, Judgement, Message, Prompt
+from rlhf.stages import Outcome
 
 
 def prompts(ids: str) -> list[Prompt]:
@@ -90,7 +91,8 @@ async def test_what_comes_back_is_in_the_order_of_the_seeds_and_told_as_soon_as_
     fake = Fake("fabdec", **behaviour)
     collector = RoundCollector(fake, fake, RoundConfig(max_failed=1), {"": 0.0}, 1, 8)
 
-    def tell(place: int, one: Collected | None) -> None:
+    def tell(outcome: Outcome) -> None:
+        place, one = outcome
         assert place not in heard
         heard[place] = one and one.prompt.id
 

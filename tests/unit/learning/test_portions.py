@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rlhf.learning.anchors import Anchors
 from rlhf.learning.portions import Portions
 from rlhf.records import Collected, Completion, Preference, PreferenceBatch, Prompt, Tokens
+from rlhf.stages import Outcome
 
 
 def collected(name: str, prompt: int, *completions: int) -> Collected:
@@ -54,11 +55,11 @@ def names(portion: PreferenceBatch) -> str:
 
 async def coming(
     ones: Sequence[Collected | None], pauses: Sequence[float] = (), order: Sequence[int] = ()
-) -> AsyncIterator[tuple[int, Collected | None]]:
+) -> AsyncIterator[Outcome]:
     for i, place in enumerate(order or range(len(ones))):
         if i < len(pauses):
             await asyncio.sleep(pauses[i])
-        yield place, ones[place]
+        yield Outcome(place, ones[place])
 
 
 async def prepared(
@@ -129,11 +130,11 @@ def test_portions_and_what_anchors_are_asked_together_do_not_depend_on_time(
 async def test_anchors_are_asked_and_the_policy_accumulates_before_all_is_there():
     policy, goes_on = Policy(), asyncio.Event()
 
-    async def waiting() -> AsyncIterator[tuple[int, Collected]]:
+    async def waiting() -> AsyncIterator[Outcome]:
         for place in (0, 3, 1):
-            yield place, ONES[place]
+            yield Outcome(place, ONES[place])
         await goes_on.wait()
-        yield 2, ONES[2]
+        yield Outcome(2, ONES[2])
 
     portions = Portions(Anchors({"initial": policy}), policy, 8)  # type: ignore[arg-type]
     preparing = asyncio.create_task(portions.prepare(0, waiting()))
