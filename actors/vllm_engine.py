@@ -30,6 +30,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from actors.buckets import Bucket
 from actors.engine import Draft, Drafts, GenerationRequest
@@ -75,7 +76,7 @@ class VllmEngine:
             tensor_parallel_size=config.tensor_parallel,
             gpu_memory_utilization=config.gpu_memory_utilization,
             enforce_eager=config.enforce_eager or not on_gpu,
-            distributed_executor_backend="uni" if config.tensor_parallel == 1 else "mp",
+            distributed_executor_backend=_executor(config.tensor_parallel, on_gpu),
             # Imported in vLLM's own worker process, and with it the transfer engines there.
             worker_extension_cls="actors.vllm_worker.WorkerExtension",
             weight_transfer_config=WeightTransferConfig(backend=BACKENDS[transport]),
@@ -255,6 +256,17 @@ def _defaults(on_gpu: bool) -> dict[str, Any]:
         "enable_chunked_prefill": None if on_gpu else False,
         "disable_log_stats": True,
     }
+
+
+def _executor(num_workers: int, on_gpu: bool) -> str | type[UniProcExecutor]:
+    """A single worker computes in the engine's process.
+
+    On CPUs vLLM takes the name "uni" for a process more, to set its threads; here they are set
+    already, and each step would go to and fro between two that both wait busily.
+    """
+    if num_workers > 1:
+        return "mp"
+    return "uni" if on_gpu else UniProcExecutor
 
 
 def _own(flat: FlatLogprobs, token_ids: Sequence[int]) -> list[float]:

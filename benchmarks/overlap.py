@@ -1,14 +1,16 @@
 """How much of a round is hidden: its time over that of its slower half.
 
-`python benchmarks/overlap.py [--json FILE] [--rounds N] [OVERRIDE ...]`. One recipe is run twice
-from the same weights, with `round.overlap=false` and with `true`, on the same machine, one after
-the other. Without it collecting, asking anchors and training take turns, and their times say what
-either half takes; with it a round should take no longer than the slower half. The weights after the
-last round must be the same, bit for bit.
+`python benchmarks/overlap.py [--json FILE] [--rounds N] [--rollout ENGINE] [OVERRIDE ...]`. One
+recipe is run twice from the same weights, with `round.overlap=false` and with `true`, on the same
+machine, one after the other. Without it collecting, asking anchors and training take turns, and
+their times say what either half takes; with it a round should take no longer than the slower half.
+The weights after the last round must be the same, bit for bit.
 
-By default: the demo's model and sums, 256 prompts x 8 completions a round, sampled in batches that
-finish one after another, all pairs in one optimizer step. Further overrides are the run's, such as
-`rollout=vllm`.
+The recipe: a Llama of width 256 and four layers, which nobody has trained, so that its answers end
+anywhere; 160 prompts x 8 completions of at most 48 tokens a round, of which 64 are sampled at a
+time, by vLLM as soon as one before has ended, by `--rollout transformers` batch after batch; the
+longest against the shortest of each prompt, all pairs in one optimizer step. Further overrides are
+the run's.
 """
 
 import argparse
@@ -21,13 +23,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+from rlhf.config.models import TinyModelConfig
+from rlhf.toys.tiny import build_tiny_model
+
 WARM_ROUNDS = 2
 RECIPE = [
-    "experiment=demo", "algorithm=online_dpo", "eval.every=0", "eval.num_prompts=64",
-    "tracking=disabled", "round.prompts=256", "policy.batch_size=100000",
-    "policy.micro_batch_tokens=600", "reference.micro_batch_tokens=65536",
-    "rollout.max_batch_tokens=1800", "policy.schedule=constant",
+    "experiment=demo", "algorithm=online_dpo", "algorithm.rule=best_worst",
+    "algorithm.truncated=keep", "judge=text", "eval.every=0", "eval.num_prompts=8",
+    "tracking=disabled", "warmup.steps=0", "round.prompts=160", "rollout.max_completion_tokens=48",
+    "policy.batch_size=100000", "policy.micro_batch_tokens=600", "policy.schedule=constant",
+    "policy.learning_rate=1e-6",
 ]  # fmt: skip
+ROLLOUT = {
+    "vllm": ["rollout=vllm", "+rollout.engine.max_num_seqs=64"],
+    "transformers": ["rollout=transformers", "rollout.max_batch_tokens=4096"],
+}
 
 
 def train(directory: Path, *overrides: str) -> list[dict]:
@@ -54,16 +64,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--model", help="a folder; by default one is warmed up")
+    parser.add_argument("--rollout", choices=ROLLOUT, default="vllm")
     parser.add_argument("overrides", nargs="*")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        path = given.model
-        if path is None:
-            train(Path(scratch) / "warm", "num_rounds=1")
-            path = f"{scratch}/warm/initial_policy"
-        begin = ["model=hf", f"model.path={path}", "model.dtype=float32", "warmup.steps=0"]
-        begin += ["model.rendering=plain", f"num_rounds={given.rounds}", *given.overrides]
+        model = Path(scratch) / "model"
+        build_tiny_model(TinyModelConfig(num_layers=4, width=256, num_heads=4), model, seed=1)
+        begin = [
+            *ROLLOUT[given.rollout], "model=hf", f"model.path={model}", "model.dtype=float32",
+            "model.rendering=plain", f"num_rounds={given.rounds}", *given.overrides,
+        ]  # fmt: skip
         apart, together = Path(scratch) / "apart", Path(scratch) / "together"
         turns = train(apart, *begin, "round.overlap=false")
         overlapped = train(together, *begin, "round.overlap=true")

@@ -2,25 +2,21 @@
 
 Those of Ray's processes that know of workers and start them are used. The others take seconds to
 start and to end: the dashboard's, which without pages would only tell Ray's makers how Ray is used,
-the autoscaler, and the one that would print what workers have written.
+its agent, the autoscaler, and the one that would print what workers have written.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ray._private import node, ray_constants, utils
+from ray._private import node, ray_constants, services, utils
 from ray._private.parameter import RayParams
 
 CLUSTERS = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
 """As 0, Ray takes this machine's address within itself for its own, as it does on Windows."""
-OF_AGENTS = (
-    "aiohttp_cors", "opencensus", "opentelemetry.exporter.prometheus", "prometheus_client",
-)  # fmt: skip
-"""What the agent of a node with a dashboard imports."""
 
 
 class SmallNode(node.Node):
@@ -40,6 +36,21 @@ class SmallNode(node.Node):
         pass
 
 
+def _python(component: str, *others: Any, **options: Any) -> list[str]:
+    """How Ray starts a part of its own that is a program in Python."""
+    if component == ray_constants.PROCESS_TYPE_DASHBOARD_AGENT:
+        return [sys.executable, "-I", "-S", str(Path(__file__).with_name("node_agent.py"))]
+    return [sys.executable, "-u"]
+
+
+OURS = (
+    (node, "Node", SmallNode),
+    (services, "_build_python_executable_command_memory_profileable", _python),
+    # It would import, for seconds, what Ray's own agent needs.
+    (utils, "get_dashboard_dependency_error", lambda: None),
+)
+
+
 @contextmanager
 def small() -> Iterator[None]:
     """A Ray that starts within it has no more processes than a run uses."""
@@ -47,30 +58,16 @@ def small() -> Iterator[None]:
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Workers started in advance lack what each of ours has in its environment: none would be used.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    ours = [(node, "Node", SmallNode), (utils, "get_dashboard_dependency_error", _is_there)]
     # Another Ray may have no such names, and then starts as it likes.
-    ours = [(place, name, own) for place, name, own in ours if hasattr(place, name)]
-    theirs = [(place, name, getattr(place, name)) for place, name, _ in ours]
-    for place, name, own in ours:
+    is_known = all(hasattr(place, name) for place, name, _ in OURS)
+    theirs = [(place, name, getattr(place, name)) for place, name, _ in OURS if is_known]
+    for place, name, own in OURS[: len(theirs)]:
         setattr(place, name, own)
     try:
         yield
     finally:
         for place, name, whole in theirs:
             setattr(place, name, whole)
-
-
-def _is_there() -> ImportError | None:
-    """What of Ray's extra `default` is missing, without which its agent ends, and the node with it:
-    Ray then starts another. It would import all of that to see whether it is there, for seconds."""
-    for name in OF_AGENTS:
-        try:
-            found = find_spec(name)
-        except ModuleNotFoundError:  # what it is a part of
-            found = None
-        if found is None:
-            return ImportError(name)
-    return None
 
 
 @contextmanager

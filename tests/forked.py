@@ -29,6 +29,7 @@ MODULES = (
     "rlhf.watching.curves",
     "rlhf.sweep.members",
     "actors.deepspeed_engine",  # accelerate imports DeepSpeed when a model is saved
+    "pandas",  # pyarrow imports it with the first array
 )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from commands import SMALL, weights
+from commands import SMALL, run, weights
 from wandb_file import history
 
 from rlhf.storage.checkpoint import newest_checkpoint
@@ -168,10 +168,7 @@ def test_a_job_is_stopped_with_a_checkpoint_and_goes_on_when_it_is_submitted_aga
     cluster, tmp_path
 ):
     unbroken, stopped = tmp_path / "unbroken", tmp_path / "stopped"
-    output = cluster.submit("unbroken", *LONG, f"run.dir={unbroken}")
-    places = {line.split()[0]: line for line in output.splitlines() if "×1" in line}
-    node = {role: line.split("(")[1].split(")")[0] for role, line in places.items() if "(" in line}
-    assert node["policy"] != node["rollout"], output
+    run(unbroken, *LONG, QUIET)  # on this machine alone
 
     cluster.submit("first", *LONG, f"run.dir={stopped}", wait=False)
     metrics = stopped / "metrics.jsonl"
@@ -190,6 +187,9 @@ def test_a_job_is_stopped_with_a_checkpoint_and_goes_on_when_it_is_submitted_aga
 
     output = cluster.submit("second", *LONG, f"run.dir={stopped}")
     assert f"resuming from {saved.directory}" in output
+    places = {line.split()[0]: line for line in output.splitlines() if "×1" in line}
+    node = {role: line.split("(")[1].split(")")[0] for role, line in places.items() if "(" in line}
+    assert node["policy"] != node["rollout"], output
     expected, found = weights(unbroken), weights(stopped)
     assert expected.keys() == found.keys()
     assert all((found[name] == value).all() for name, value in expected.items())

@@ -1,9 +1,13 @@
-"""A Ray of a run's own where not all is installed that Ray may use."""
+"""A Ray of a run's own: what it does without, and that nothing of it is left."""
 
 import psutil
+import pytest
 import ray
+from ray._private import node, services
 
 from cluster import own_ray
+
+NAME = "/cluster/node_agent.py"
 
 
 @ray.remote
@@ -11,24 +15,37 @@ def double(value: int) -> int:
     return 2 * value
 
 
-def raylet_commands() -> list[str]:
-    """How they were started, agents among it."""
-    found = [one.info["cmdline"] or [""] for one in psutil.process_iter(["cmdline"])]
-    return [" ".join(words) for words in found if words[0].endswith("/raylet")]
+def agent() -> psutil.Process:
+    """That of a Ray that has just begun, and works."""
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    assert ray.get(double.remote(2), timeout=60) == 4
+    (raylet,) = [one for one in psutil.Process().children() if one.name() == "raylet"]
+    (found,) = [one for one in raylet.children() if NAME in " ".join(one.cmdline())]
+    return found
 
 
-def test_without_the_packages_of_its_agent_another_agent_is_started(monkeypatch):
-    monkeypatch.setattr(own_ray, "OF_AGENTS", ("psutil", "no_such.package"))
-    with own_ray.small():
-        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_the_agent_of_a_node_serves_nothing_and_ends_with_it(is_killed):
     try:
-        session = ray._private.worker.global_worker.node.get_session_dir_path()
-        (command,) = [one for one in raylet_commands() if session in one]
-        assert "--minimal" in command
-        assert ray.get(double.remote(2), timeout=60) == 4
+        with own_ray.small():
+            found = agent()
+        assert found.memory_info().rss < 30 << 20
+        assert found.net_connections() == []
+        if is_killed:
+            found.parent().kill()
+            assert not psutil.wait_procs([found], timeout=20)[1]
     finally:
         ray.shutdown()
+    assert not psutil.wait_procs([found], timeout=20)[1]
 
 
-def test_with_them_nothing_is_amiss():
-    assert own_ray._is_there() is None
+@pytest.mark.parametrize("missing", [(node, "Node"), (services, own_ray.OURS[1][1])])
+def test_another_ray_starts_as_it_likes(monkeypatch, missing):
+    monkeypatch.delattr(*missing)
+    before = parts()
+    with own_ray.small():
+        assert parts() == before
+
+
+def parts() -> list[object]:
+    return [getattr(place, name, None) for place, name, _ in own_ray.OURS]
