@@ -76,7 +76,7 @@ class VllmEngine:
             tensor_parallel_size=config.tensor_parallel,
             gpu_memory_utilization=config.gpu_memory_utilization,
             enforce_eager=config.enforce_eager or not on_gpu,
-            distributed_executor_backend=_executor(config.tensor_parallel, on_gpu),
+            distributed_executor_backend=executor(config.tensor_parallel, on_gpu),
             # Imported in vLLM's own worker process, and with it the transfer engines there.
             worker_extension_cls="actors.vllm_worker.WorkerExtension",
             weight_transfer_config=WeightTransferConfig(backend=BACKENDS[transport]),
@@ -258,15 +258,16 @@ def _defaults(on_gpu: bool) -> dict[str, Any]:
     }
 
 
-def _executor(num_workers: int, on_gpu: bool) -> str | type[UniProcExecutor]:
+def executor(num_workers: int, on_gpu: bool) -> str | type[UniProcExecutor]:
     """A single worker computes in the engine's process.
 
-    On CPUs vLLM takes the name "uni" for a process more, to set its threads; here they are set
-    already, and each step would go to and fro between two that both wait busily.
+    On CPUs vLLM takes the name "uni" for a process more, which it binds to cores. Where nobody has
+    it do so, that process only costs: its start, and that both wait busily in each step.
     """
     if num_workers > 1:
         return "mp"
-    return "uni" if on_gpu else UniProcExecutor
+    is_bound = os.environ.get("VLLM_CPU_OMP_THREADS_BIND") != "nobind"
+    return "uni" if on_gpu or is_bound else UniProcExecutor
 
 
 def _own(flat: FlatLogprobs, token_ids: Sequence[int]) -> list[float]:

