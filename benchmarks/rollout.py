@@ -132,7 +132,10 @@ def alone(options: argparse.Namespace, path: str) -> Iterator[Draw]:
         answers = engine.generate(asked, how, use_tqdm=False)
         return sum(len(one.token_ids) for answer in answers for one in answer.outputs)
 
-    yield draw
+    try:
+        yield draw
+    finally:  # else its process outlives this one
+        engine.llm_engine.engine_core.shutdown()
 
 
 @contextmanager

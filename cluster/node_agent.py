@@ -22,7 +22,8 @@ def main() -> None:
         unfinished = session / f"{name}_{node}.unfinished"
         unfinished.write_text(NONE)
         unfinished.replace(session / f"{name}_{node}")
-    while os.getppid() == int(os.environ["RAY_RAYLET_PID"]):
+    raylet = int(os.environ["RAY_RAYLET_PID"])
+    while os.getppid() == raylet:
         time.sleep(LOOK_S)
 
 

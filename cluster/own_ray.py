@@ -36,16 +36,20 @@ class SmallNode(node.Node):
         pass
 
 
+PYTHON = "_build_python_executable_command_memory_profileable"
+"""How Ray starts a part of its own that is a program in Python."""
+_theirs: Any = getattr(services, PYTHON, None)
+
+
 def _python(component: str, *others: Any, **options: Any) -> list[str]:
-    """How Ray starts a part of its own that is a program in Python."""
     if component == ray_constants.PROCESS_TYPE_DASHBOARD_AGENT:
         return [sys.executable, "-I", "-S", str(Path(__file__).with_name("node_agent.py"))]
-    return [sys.executable, "-u"]
+    return _theirs(component, *others, **options)
 
 
 OURS = (
     (node, "Node", SmallNode),
-    (services, "_build_python_executable_command_memory_profileable", _python),
+    (services, PYTHON, _python),
     # It would import, for seconds, what Ray's own agent needs.
     (utils, "get_dashboard_dependency_error", lambda: None),
 )
@@ -59,9 +63,9 @@ def small() -> Iterator[None]:
     # Workers started in advance lack what each of ours has in its environment: none would be used.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     # Another Ray may have no such names, and then starts as it likes.
-    is_known = all(hasattr(place, name) for place, name, _ in OURS)
-    theirs = [(place, name, getattr(place, name)) for place, name, _ in OURS if is_known]
-    for place, name, own in OURS[: len(theirs)]:
+    ours = OURS if all(hasattr(place, name) for place, name, _ in OURS) else ()
+    theirs = [(place, name, getattr(place, name)) for place, name, _ in ours]
+    for place, name, own in ours:
         setattr(place, name, own)
     try:
         yield

@@ -39,7 +39,7 @@ def test_the_agent_of_a_node_serves_nothing_and_ends_with_it(is_killed):
     assert not psutil.wait_procs([found], timeout=20)[1]
 
 
-@pytest.mark.parametrize("missing", [(node, "Node"), (services, own_ray.OURS[1][1])])
+@pytest.mark.parametrize("missing", [(node, "Node"), (services, own_ray.PYTHON)])
 def test_another_ray_starts_as_it_likes(monkeypatch, missing):
     monkeypatch.delattr(*missing)
     before = parts()
