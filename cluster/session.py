@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ from rlhf.problems import InputError, Stopped
 
 HERE = "here"
 """How the driver's own node is called."""
+
+COLLECTION_S = 10.0
+"""Longest wait for another thread's garbage collection."""
 
 NODE_LABEL = "ray.io/node-id"
 """Ray gives every node this label."""
@@ -116,14 +120,27 @@ def _end() -> None:
     """Ends Ray, and nothing of Ray's is collected meanwhile: a stream of answers that another
     thread's garbage collection found just then would end this process at once, with its exit
     code."""
-    gc.collect()
     collects = gc.isenabled()
     gc.disable()
     try:
+        _collect()
         ray.shutdown()
     finally:
         if collects:
             gc.enable()
+
+
+def _collect() -> None:
+    """Leaves no garbage. While another thread is collecting, Python's own call does nothing."""
+    circle: list[object] = [mark := threading.Event()]
+    circle.append(circle)
+    is_there = weakref.ref(mark)
+    del circle, mark
+    deadline = time.monotonic() + COLLECTION_S
+    gc.collect()
+    while is_there() and time.monotonic() < deadline:
+        time.sleep(0.001)
+        gc.collect()
 
 
 @contextmanager

@@ -119,7 +119,7 @@ def finish(process: Forked, code: int = 0, timeout_s: float = 400) -> str:
         process.kill()  # with it go its Ray and its workers
         output, _ = process.communicate(timeout=30)
         raise AssertionError(f"not within {timeout_s} s:\n{output}") from None
-    assert process.returncode == code, output
+    assert process.returncode == code, f"exit code {process.returncode}:\n{output}"
     return output
 
 

@@ -83,7 +83,7 @@ def test_what_never_fits_is_refused_at_once():
 
 
 ENDING = """
-import gc, threading, time
+import gc, sys, threading, time
 import psutil, ray
 from ray._private.worker import global_worker
 from cluster.placement import Role
@@ -97,8 +97,15 @@ class Answers:
 class Ring:
     pass
 
+class Slow:
+    def __del__(self):  # as what a thread collects may take long
+        under_way.set()
+        while global_worker.connected and time.monotonic() < begun + 1:
+            time.sleep(0.0005)
+        time.sleep(0.005)
+
 def collect():
-    while global_worker.connected:
+    while sys.argv[1] == "later" and global_worker.connected:
         time.sleep(0.0005)
     gc.collect()
 
@@ -109,26 +116,33 @@ def addresses():
             if found.status == psutil.CONN_LISTEN:
                 yield found.laddr.ip
 
-watcher = threading.Thread(target=collect)
+watcher, under_way = threading.Thread(target=collect), threading.Event()
 with session(None, [Role("answers", 1, 1, 0)], 60):
     gc.disable()  # or the rings might be gone before
     actor = Answers.remote()
     for _ in range(20):
         ring = Ring()
-        ring.own, ring.answers = ring, actor.stream.options(num_returns="streaming").remote()
+        ring.own = ring
+        if sys.argv[1] == "now":
+            ring.slow = Slow()
+        ring.answers = actor.stream.options(num_returns="streaming").remote()
         ray.get(next(ring.answers))
     del ring
     print(sorted(set(addresses())))
     print(*{word for one in psutil.Process().children(recursive=True) for word in one.cmdline()})
+    begun = time.monotonic()
     watcher.start()
+    if sys.argv[1] == "now":
+        under_way.wait(60)
 watcher.join()
 print("as it should")
 """
 
 
-def test_a_collection_in_another_thread_does_not_end_the_process_while_ray_ends():
+@pytest.mark.parametrize("begun", ["now", "later"])
+def test_a_collection_in_another_thread_does_not_end_the_process_while_ray_ends(begun):
     """Ray ends a process in which a stream of answers goes while Ray itself is going."""
-    command = [sys.executable, "-c", ENDING]
+    command = [sys.executable, "-c", ENDING, begun]
     found = subprocess.run(command, capture_output=True, text=True, timeout=120)
     listened, started, said = found.stdout.splitlines()
     assert (said, found.returncode) == ("as it should", 0), found.stderr
