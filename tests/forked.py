@@ -30,6 +30,8 @@ MODULES = (
     "rlhf.sweep.members",
     "actors.deepspeed_engine",  # accelerate imports DeepSpeed when a model is saved
     "pandas",  # pyarrow imports it with the first array
+    "pydantic.v1.fields",  # as does Ray when it connects
+    "ray.dag.compiled_dag_node",  # and when it ends
 )
 
 

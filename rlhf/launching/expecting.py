@@ -17,6 +17,7 @@ MODULES = (
     "google.protobuf.json_format",
     "google.protobuf.text_format",
     "jsonschema",
+    "pydantic.v1.fields",
     "requests",
     "uvloop",
 )

@@ -1,6 +1,6 @@
 """Draws `curves.png`: what changed in a run, at a glance."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +27,10 @@ from rlhf.watching.panels import (
     read_curves,
 )
 
+WIDTH, HEIGHT = 16, 9
+"""Of the picture, in inches, as are the margins of its panels:"""
+LEFT, BOTTOM, TOP, GAP, FOOT = 0.85, 0.6, 0.65, 0.35, 0.4
+
 
 def draw_curves(metrics_jsonl: Path, png: Path, max_logprob_gap: float | None = None) -> None:
     """Draws the run so far, 1600 by 900 pixels; what was not measured is left out.
@@ -48,9 +52,7 @@ def draw_curves(metrics_jsonl: Path, png: Path, max_logprob_gap: float | None = 
     wanted = [draw for needs, draw in panels if needs & curves.keys()]
     if not wanted:
         return
-    figure = Figure(figsize=(16, 9), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # type: ignore[union-attr]
+    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=100)
     num_rounds = max(1, *(curve.rounds.max() for curve in curves.values()))
     figure.suptitle(_headline(curves, num_rounds), fontsize=17)
     figure.supxlabel(
@@ -58,17 +60,41 @@ def draw_curves(metrics_jsonl: Path, png: Path, max_logprob_gap: float | None = 
         fontsize=10,
         color="#555555",
     )
-    num_rows = 1 if len(wanted) < 3 else 2
-    num_columns = -(-len(wanted) // num_rows)
-    for place, draw in enumerate(wanted, start=1):
-        axes = figure.add_subplot(num_rows, num_columns, place)
+    shown: list[Axes] = []
+    for draw in wanted:
+        shown.append(axes := figure.add_axes((0, 0, 1, 1)))
         axes.set_xlabel("rounds finished")
         axes.set_xlim(-0.03 * num_rounds, 1.03 * num_rounds)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         draw(axes, curves)
-    figure.savefig(png)
+    _lay_out(shown)
+    FigureCanvasAgg(figure).print_png(png)
+
+
+def _lay_out(panels: Sequence[Axes]) -> None:
+    """Gives each its place. A layout that looks for one draws everything twice, for a second."""
+    num_rows = 1 if len(panels) < 3 else 2
+    num_columns = -(-len(panels) // num_rows)
+    columns = [panels[i::num_columns] for i in range(num_columns)]
+    rights = [1.05 if any(map(_twins, column)) else 0.4 for column in columns]
+    width = (WIDTH - sum(rights) - num_columns * LEFT) / num_columns
+    height = (HEIGHT - TOP - FOOT - num_rows * BOTTOM) / num_rows
+    left = 0.0
+    for column, right in zip(columns, rights, strict=True):
+        left += LEFT
+        for row, axes in enumerate(column):
+            bottom = HEIGHT - TOP - row * BOTTOM - (row + 1) * height
+            place = (left / WIDTH, bottom / HEIGHT, width / WIDTH, (height - GAP) / HEIGHT)
+            for one in (axes, *_twins(axes)):
+                one.set_position(place)
+        left += width + right
+
+
+def _twins(axes: Axes) -> list[Axes]:
+    """Those with an axis on its right."""
+    return [one for one in axes.get_shared_x_axes().get_siblings(axes) if one is not axes]
 
 
 def _headline(curves: Curves, num_rounds: int) -> str:
