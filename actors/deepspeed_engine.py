@@ -52,8 +52,9 @@ class DeepSpeedEngine:
 
     def __init__(self, path: str, dtype: DType, config: PolicyConfig) -> None:
         # Only tensor-parallel inference would use it; compiling it takes a compiler and half a
-        # minute, and who is killed meanwhile leaves a lock at which every later run waits.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        # minute, and who is killed meanwhile leaves a lock at which every later run waits. To be
+        # asked what else could be compiled, DeepSpeed compiles a program, each time.
+        vars(deepspeed.ops)["__compatible_ops__"] = {"deepspeed_shm_comm": False}
         deepspeed.init_distributed(
             "nccl" if torch.cuda.is_available() else "gloo", dist_init_required=True
         )

@@ -2,7 +2,7 @@
 
 Those of Ray's processes that know of workers and start them are used. The others take seconds to
 start and to end: the dashboard's, which without pages would only tell Ray's makers how Ray is used,
-its agent, the autoscaler, and the one that would print what workers have written.
+the agents beside a node, the autoscaler, and the one that would print what workers have written.
 """
 
 import os
@@ -38,12 +38,16 @@ class SmallNode(node.Node):
 
 PYTHON = "_build_python_executable_command_memory_profileable"
 """How Ray starts a part of its own that is a program in Python."""
+AGENTS = (
+    ray_constants.PROCESS_TYPE_DASHBOARD_AGENT,
+    ray_constants.PROCESS_TYPE_RUNTIME_ENV_AGENT,
+)
 _theirs: Any = getattr(services, PYTHON, None)
 
 
 def _python(component: str, *others: Any, **options: Any) -> list[str]:
-    if component == ray_constants.PROCESS_TYPE_DASHBOARD_AGENT:
-        return [sys.executable, "-I", "-S", str(Path(__file__).with_name("node_agent.py"))]
+    if component in AGENTS:
+        return [sys.executable, "-I", "-S", str(Path(__file__).with_name("node_agents.py"))]
     return _theirs(component, *others, **options)
 
 

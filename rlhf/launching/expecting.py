@@ -13,6 +13,8 @@ MODULES = (
     "rlhf.learning.logprobs",
     "rlhf.objectives",
     "actors.deepspeed_engine",
+    # What most models are made of.
+    "transformers.models.llama.modeling_llama",
     # What Ray imports of others.
     "google.protobuf.json_format",
     "google.protobuf.text_format",

@@ -1,0 +1,158 @@
+"""Stands where Ray has two programs beside each node, in a Ray that is one run's own.
+
+`node_agents.py PROGRAM --NAME=VALUE...`, as Ray starts its own. One of them serves pages, metrics
+and jobs, which nobody asks such a Ray for. The other makes workers' environments: here one has its
+variables and a command in place of Python, and whatever else is asked for is handed on to Ray's
+own, which starts then. Ray's take three times what it takes to import Ray, and 200 MiB. A node
+waits for its agents' ports, and both end with it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+UNSERVED = ("dashboard_agent_listen_port", "metrics_agent_port", "metrics_export_port")
+PORT = "runtime_env_agent_port"
+GIVEN = {"env_vars", "py_executable"}
+"""Parts of an environment that need nothing to be made."""
+LOOK_S = 1.0
+START_S = 60.0
+"""Longest wait for Ray's own."""
+
+
+def main() -> None:
+    told = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
+    if "--runtime-env-dir" in told:
+        write(told, PORT, serve(told["--node-ip-address"], int(told["--" + PORT.replace("_", "-")])))
+    else:
+        for name in UNSERVED:
+            write(told, name, -1)  # as Ray's own where it does not serve
+    raylet = int(os.environ["RAY_RAYLET_PID"])
+    while os.getppid() == raylet:
+        time.sleep(LOOK_S)
+
+
+def write(told: Mapping[str, str], name: str, port: int) -> None:
+    path = Path(told["--session-dir"]) / f"{name}_{told['--node-id']}"
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(str(port))
+    unfinished.replace(path)
+
+
+def serve(address: str, port: int) -> int:
+    """The port at which environments are made from now on."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    theirs = Theirs(address)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = self.rfile.read(int(self.headers["Content-Length"]))
+            body = answer(self.path, asked)
+            if body is None:
+                body = theirs.ask(self.path, asked, dict(self.headers))
+            self.send_response(200)
+            self.send_header("Content-Type", "application/octet-stream")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer((address, port), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_port
+
+
+def answer(path: str, asked: bytes) -> bytes | None:
+    """To a request, as Ray's protocol has both; None if it is Ray's own that must answer."""
+    if path not in ("/get_or_create_runtime_env", "/delete_runtime_env_if_possible"):
+        return None
+    wanted = json.loads(fields(asked).get(1) or b"{}")
+    if not wanted.keys() <= GIVEN:
+        return None
+    if path.startswith("/delete"):
+        return b""  # done, and nothing to say of it
+    context = json.dumps(wanted).encode()
+    return bytes([3 << 3 | 2]) + varint(len(context)) + context
+
+
+def fields(message: bytes) -> dict[int, bytes]:
+    """Those of a protocol buffer that are texts, bytes or messages, by number."""
+    found, at = {}, 0
+    while at < len(message):
+        tag, at = read_varint(message, at)
+        value, at = read_varint(message, at)
+        if tag & 7 == 2:
+            found[tag >> 3] = message[at : at + value]
+            at += value
+        elif tag & 7:
+            raise ValueError(f"a field of type {tag & 7} is not known")
+    return found
+
+
+def read_varint(message: bytes, at: int) -> tuple[int, int]:
+    """A number, and where it ends."""
+    number = shift = 0
+    while True:
+        byte = message[at]
+        number |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return number, at
+
+
+def varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*found, number])
+
+
+class Theirs:
+    """Ray's own maker of environments, once somebody needs it."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._port: int | None = None
+        self._begins = threading.Lock()
+
+    def ask(self, path: str, asked: bytes, headers: Mapping[str, str]) -> bytes:
+        from http.client import HTTPConnection
+
+        with self._begins:
+            self._port = self._port or self._begin()
+        connection = HTTPConnection(self._address, self._port)
+        connection.request("POST", path, asked, dict(headers))
+        return connection.getresponse().read()
+
+    def _begin(self) -> int:
+        import socket
+
+        with socket.create_server((self._address, 0)) as free:
+            port = free.getsockname()[1]
+        name = f"--{PORT.replace('_', '-')}="
+        words = [f"{name}{port}" if one.startswith(name) else one for one in sys.argv[1:]]
+        # It ends with who has started it.
+        environment = os.environ | {"RAY_RAYLET_PID": str(os.getpid())}
+        subprocess.Popen([sys.executable, *words], env=environment)
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                socket.create_connection((self._address, port)).close()
+                return port
+            except ConnectionRefusedError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    main()
