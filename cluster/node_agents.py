@@ -17,24 +17,26 @@ from collections.abc import Mapping
 from pathlib import Path
 
 UNSERVED = ("dashboard_agent_listen_port", "metrics_agent_port", "metrics_export_port")
-PORT = "runtime_env_agent_port"
+PORT, THEIR_PORT = "runtime_env_agent_port", "--runtime-env-agent-port"
 GIVEN = {"env_vars", "py_executable"}
 """Parts of an environment that need nothing to be made."""
 LOOK_S = 1.0
+PR_SET_PDEATHSIG = 1
 START_S = 60.0
 """Longest wait for Ray's own."""
 
 
 def main() -> None:
     told = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
+    theirs = Theirs(told["--node-ip-address"])
     if "--runtime-env-dir" in told:
-        write(told, PORT, serve(told["--node-ip-address"], int(told["--" + PORT.replace("_", "-")])))
+        write(told, PORT, serve(theirs, int(told[THEIR_PORT])))
     else:
         for name in UNSERVED:
             write(told, name, -1)  # as Ray's own where it does not serve
     raylet = int(os.environ["RAY_RAYLET_PID"])
     while os.getppid() == raylet:
-        time.sleep(LOOK_S)
+        theirs.begin_if_wanted(LOOK_S)
 
 
 def write(told: Mapping[str, str], name: str, port: int) -> None:
@@ -44,11 +46,9 @@ def write(told: Mapping[str, str], name: str, port: int) -> None:
     unfinished.replace(path)
 
 
-def serve(address: str, port: int) -> int:
+def serve(theirs: "Theirs", port: int) -> int:
     """The port at which environments are made from now on."""
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-    theirs = Theirs(address)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -65,7 +65,7 @@ def serve(address: str, port: int) -> int:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer((address, port), Handler)
+    server = ThreadingHTTPServer((theirs.address, port), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server.server_port
 
@@ -120,38 +120,47 @@ class Theirs:
     """Ray's own maker of environments, once somebody needs it."""
 
     def __init__(self, address: str) -> None:
-        self._address = address
+        self.address = address
+        self._wanted = threading.Event()
         self._port: int | None = None
-        self._begins = threading.Lock()
 
     def ask(self, path: str, asked: bytes, headers: Mapping[str, str]) -> bytes:
         from http.client import HTTPConnection
 
-        with self._begins:
-            self._port = self._port or self._begin()
-        connection = HTTPConnection(self._address, self._port)
-        connection.request("POST", path, asked, dict(headers))
-        return connection.getresponse().read()
-
-    def _begin(self) -> int:
-        import socket
-
-        with socket.create_server((self._address, 0)) as free:
-            port = free.getsockname()[1]
-        name = f"--{PORT.replace('_', '-')}="
-        words = [f"{name}{port}" if one.startswith(name) else one for one in sys.argv[1:]]
-        # It ends with who has started it.
-        environment = os.environ | {"RAY_RAYLET_PID": str(os.getpid())}
-        subprocess.Popen([sys.executable, *words], env=environment)
+        self._wanted.set()
         deadline = time.monotonic() + START_S
         while True:
             try:
-                socket.create_connection((self._address, port)).close()
-                return port
+                connection = HTTPConnection(self.address, self._port or 0)
+                connection.connect()
+                break
             except ConnectionRefusedError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
+        connection.request("POST", path, asked, dict(headers))
+        return connection.getresponse().read()
+
+    def begin_if_wanted(self, wait_s: float) -> None:
+        """To be called by the thread that lives longest: Ray's own is killed when it ends."""
+        if self._port:
+            time.sleep(wait_s)
+        elif self._wanted.wait(wait_s):
+            import ctypes
+            import signal
+            import socket
+
+            with socket.create_server((self.address, 0)) as free:
+                self._port = free.getsockname()[1]
+            words = [
+                f"{THEIR_PORT}={self._port}" if word.startswith(THEIR_PORT) else word
+                for word in sys.argv[1:]
+            ]
+            subprocess.Popen(
+                [sys.executable, *words],
+                env=os.environ | {"RAY_RAYLET_PID": str(os.getpid())},
+                preexec_fn=lambda: ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+            )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import sys
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -58,6 +59,9 @@ def quick_end() -> Iterator[None]:
 def _end(code: int) -> None:
     """The first to be called, when there are no threads any more."""
     atexit.unregister(_end)
+    for one in list(getattr(weakref.finalize, "_registry", ())):
+        if (found := one.peek()) and found[1].__module__ == "torch.library":
+            one.atexit = False  # it would take PyTorch's operators apart, one by one
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

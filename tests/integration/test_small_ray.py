@@ -1,5 +1,8 @@
 """A Ray of a run's own: what it does without, and that nothing of it is left."""
 
+import os
+from pathlib import Path
+
 import psutil
 import pytest
 import ray
@@ -7,36 +10,64 @@ from ray._private import node, services
 
 from cluster import own_ray
 
-NAME = "/cluster/node_agent.py"
+NAME = "/cluster/node_agents.py"
 
 
 @ray.remote
-def double(value: int) -> int:
-    return 2 * value
+def told(name: str) -> str:
+    return os.environ.get(name, "") + "".join(one.name for one in Path().glob("a_file"))
 
 
-def agent() -> psutil.Process:
-    """That of a Ray that has just begun, and works."""
-    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    assert ray.get(double.remote(2), timeout=60) == 4
+def agents(**environment: str) -> list[psutil.Process]:
+    """Those of a Ray that has just begun, and works."""
+    ray.init(
+        "local",
+        num_cpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env=environment or None,
+    )
+    own = {"env_vars": {"OWN": "ä ${HOME} 1"}}
+    home = os.environ["HOME"]
+    assert ray.get(told.options(runtime_env=own).remote("OWN"), timeout=60).startswith(
+        f"ä {home} 1"
+    )
     (raylet,) = [one for one in psutil.Process().children() if one.name() == "raylet"]
-    (found,) = [one for one in raylet.children() if NAME in " ".join(one.cmdline())]
+    found = [one for one in raylet.children() if NAME in " ".join(one.cmdline())]
+    assert len(found) == 2
     return found
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
-def test_the_agent_of_a_node_serves_nothing_and_ends_with_it(is_killed):
+def test_the_agents_of_a_node_are_small_and_end_with_it(is_killed):
     try:
-        with own_ray.small():
-            found = agent()
-        assert found.memory_info().rss < 30 << 20
-        assert found.net_connections() == []
+        with own_ray.by_loopback(), own_ray.small():
+            found = agents()
+        assert all(one.memory_info().rss < 40 << 20 and not one.children() for one in found)
+        # One makes environments for the node.
+        assert sum(len(one.net_connections()) for one in found) == 1
+        assert all(at.laddr.ip == "127.0.0.1" for one in found for at in one.net_connections())
         if is_killed:
-            found.parent().kill()
-            assert not psutil.wait_procs([found], timeout=20)[1]
+            found[0].parent().kill()
+            assert not psutil.wait_procs(found, timeout=20)[1]
     finally:
         ray.shutdown()
-    assert not psutil.wait_procs([found], timeout=20)[1]
+    assert not psutil.wait_procs(found, timeout=20)[1]
+
+
+def test_what_they_do_not_make_is_made_by_rays_own(tmp_path):
+    (tmp_path / "a_file").touch()
+    try:
+        with own_ray.by_loopback(), own_ray.small():
+            found = agents(working_dir=str(tmp_path))
+        assert ray.get(told.remote("OWN"), timeout=60) == "a_file"
+        (theirs,) = [child for one in found for child in one.children()]
+        lacks = told.options(runtime_env={"conda": "no_such_conda"})
+        with pytest.raises(ray.exceptions.RuntimeEnvSetupError, match="conda"):
+            ray.get(lacks.remote("OWN"), timeout=60)
+    finally:
+        ray.shutdown()
+    assert not psutil.wait_procs([*found, theirs], timeout=30)[1]
 
 
 @pytest.mark.parametrize("missing", [(node, "Node"), (services, own_ray.PYTHON)])
