@@ -32,6 +32,7 @@ MODULES = (
     "pandas",  # pyarrow imports it with the first array
     "pydantic.v1.fields",  # as does Ray when it connects
     "ray.dag.compiled_dag_node",  # and when it ends
+    "hydra_reads_once",
 )
 
 
@@ -170,12 +171,23 @@ def serve(parent: int, listener: socket.socket) -> Sequence[str] | None:
     return None
 
 
+def _read_configuration() -> None:
+    import hydra
+
+    from rlhf.launching.configuration import CONF, register_schemas
+
+    register_schemas()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        hydra.compose("train", ["experiment=demo"])
+
+
 def main() -> None:
     from rlhf import imports
 
     imports.begin()
     for module in MODULES:
         import_module(module)
+    _read_configuration()
     imports.end()
     with socket.socket(fileno=int(sys.argv[2])) as listener:
         words = serve(int(sys.argv[1]), listener)

@@ -74,21 +74,25 @@ def draw_curves(metrics_jsonl: Path, png: Path, max_logprob_gap: float | None = 
 
 
 def _lay_out(panels: Sequence[Axes]) -> None:
-    """Gives each its place. A layout that looks for one draws everything twice, for a second."""
+    """Gives each, and its labels, their places: to look for one takes longer than to draw."""
     num_rows = 1 if len(panels) < 3 else 2
     num_columns = -(-len(panels) // num_rows)
     columns = [panels[i::num_columns] for i in range(num_columns)]
     rights = [1.05 if any(map(_twins, column)) else 0.4 for column in columns]
     width = (WIDTH - sum(rights) - num_columns * LEFT) / num_columns
-    height = (HEIGHT - TOP - FOOT - num_rows * BOTTOM) / num_rows
+    height = (HEIGHT - TOP - FOOT) / num_rows - BOTTOM - GAP
     left = 0.0
     for column, right in zip(columns, rights, strict=True):
         left += LEFT
         for row, axes in enumerate(column):
-            bottom = HEIGHT - TOP - row * BOTTOM - (row + 1) * height
-            place = (left / WIDTH, bottom / HEIGHT, width / WIDTH, (height - GAP) / HEIGHT)
-            for one in (axes, *_twins(axes)):
-                one.set_position(place)
+            bottom = HEIGHT - TOP - (row + 1) * (height + BOTTOM + GAP) + BOTTOM
+            place = (left / WIDTH, bottom / HEIGHT, width / WIDTH, height / HEIGHT)
+            axes.set_position(place)
+            axes.xaxis.set_label_coords(0.5, -0.3 / height)
+            axes.yaxis.set_label_coords(-0.61 / width, 0.5)
+            for twin in _twins(axes):
+                twin.set_position(place)
+                twin.yaxis.set_label_coords(1 + 0.76 / width, 0.5)
         left += width + right
 
 
@@ -266,5 +270,5 @@ def _smooth(values: np.ndarray, share: float) -> np.ndarray:
 
 
 def _label(axes: Axes, title: str, label: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.set_title(title, loc="left", y=1.0, fontsize=11, fontweight="bold")
     axes.set_ylabel(label)

@@ -1,8 +1,6 @@
 """Configurations as Hydra composes them: once for all tests of a process that choose the same.
 
 Composing takes a tenth of a second; setting values in what has been composed takes almost none.
-Whoever composes in a process that has imported this reads the files of `conf/` once, and no copy is
-made of all schemas each time, which takes half of it.
 """
 
 from collections.abc import Sequence
@@ -10,39 +8,16 @@ from copy import deepcopy
 from functools import cache
 
 import hydra
+import hydra_reads_once  # noqa: F401
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_store import ConfigStore
-from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig
 
 from rlhf.feedback.config import FeedbackConfig
 from rlhf.launching.configuration import CONF
 from rlhf.reward.__main__ import register_reward_schemas
-
-_READ: dict[tuple[str, str], ConfigResult] = {}
-_read = ConfigRepository.load_config
-
-
-def _read_once(self: ConfigRepository, config_path: str) -> ConfigResult | None:
-    """Hydra changes nothing of what it has read. Files of tests may change meanwhile."""
-    source = self._find_object_source(config_path, ObjectType.CONFIG)
-    if source is None or source.path not in (str(CONF), "hydra.conf"):
-        return _read(self, config_path)
-    key = (source.path, config_path)
-    if key not in _READ:
-        found = _read(self, config_path)
-        assert found is not None
-        _READ[key] = found
-    return _READ[key]
-
-
-ConfigRepository.load_config = _read_once  # type: ignore[method-assign]
-# There is one in a process, which gives copies of what it holds.
-ConfigStore.__deepcopy__ = lambda self, _: self  # type: ignore[attr-defined]
 
 
 def compose(name: str, overrides: Sequence[str]) -> DictConfig:

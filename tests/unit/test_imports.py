@@ -42,3 +42,26 @@ def test_a_command_ends_as_ever_but_for_what_takes_a_second(last, code, said, is
     lines = ["a thread", "registered within", "registered before"]
     assert done.stdout.splitlines() == [*lines, *["taken apart"] * (not is_quick)]
     assert done.returncode == code and done.stderr.endswith(said)
+
+
+OPERATORS = """
+import torch, weakref
+from rlhf import imports
+
+def taken_apart(*_):
+    print("an operator is taken apart")
+
+taken_apart.__module__ = "torch.library"
+torch.library._del_library = taken_apart
+library = torch.library.Library("of_a_test", "DEF")
+kept = torch.library
+weakref.finalize(kept, print, "finalized")
+with imports.quick_end():
+    pass
+"""
+
+
+def test_what_else_is_to_be_finalized_is():
+    command = [sys.executable, "-c", OPERATORS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "finalized\n"), done.stderr
