@@ -4,9 +4,10 @@
 and jobs, which nobody asks such a Ray for. The other makes workers' environments: here one has its
 variables and a command in place of Python, and whatever else is asked for is handed on to Ray's
 own, which starts then. Ray's take three times what it takes to import Ray, and 200 MiB. A node
-waits for its agents' ports, and both end with it.
+waits for its agents' ports, and both end with it. As Ray's own, it answers who has Ray's token.
 """
 
+import hmac
 import json
 import os
 import subprocess
@@ -22,8 +23,8 @@ GIVEN = {"env_vars", "py_executable"}
 """Parts of an environment that need nothing to be made."""
 LOOK_S = 1.0
 PR_SET_PDEATHSIG = 1
-START_S = 60.0
-"""Longest wait for Ray's own."""
+START_S, MADE_S = 60.0, 3600.0
+"""Longest waits for Ray's own: until it listens, and until it has made an environment."""
 
 
 def main() -> None:
@@ -52,6 +53,9 @@ def serve(theirs: "Theirs", port: int) -> int:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            if not is_known(self.headers.get("Authorization", "")):
+                self.send_error(401)
+                return
             asked = self.rfile.read(int(self.headers["Content-Length"]))
             body = answer(self.path, asked)
             if body is None:
@@ -68,6 +72,15 @@ def serve(theirs: "Theirs", port: int) -> int:
     server = ThreadingHTTPServer((theirs.address, port), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server.server_port
+
+
+def is_known(authorization: str) -> bool:
+    """Whether who asks has the token that Ray has been given, if it asks for one."""
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        return True
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
+    token = os.environ.get("RAY_AUTH_TOKEN") or Path(path).read_text()
+    return hmac.compare_digest(authorization.encode(), f"Bearer {token.strip()}".encode())
 
 
 def answer(path: str, asked: bytes) -> bytes | None:
@@ -131,7 +144,8 @@ class Theirs:
         deadline = time.monotonic() + START_S
         while True:
             try:
-                connection = HTTPConnection(self.address, self._port or 0)
+                # Until it has begun, at a port at which nobody can listen.
+                connection = HTTPConnection(self.address, self._port or 0, timeout=MADE_S)
                 connection.connect()
                 break
             except ConnectionRefusedError:

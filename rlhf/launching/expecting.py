@@ -21,7 +21,6 @@ MODULES = (
     "jsonschema",
     "pydantic.v1.fields",
     "requests",
-    "uvloop",
 )
 """What workers import, and take longest for, of which nothing imports Ray."""
 

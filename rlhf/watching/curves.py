@@ -270,5 +270,6 @@ def _smooth(values: np.ndarray, share: float) -> np.ndarray:
 
 
 def _label(axes: Axes, title: str, label: str) -> None:
+    # At a height, or it is looked for.
     axes.set_title(title, loc="left", y=1.0, fontsize=11, fontweight="bold")
     axes.set_ylabel(label)

@@ -1,5 +1,6 @@
 """A Ray of a run's own: what it does without, and that nothing of it is left."""
 
+import http.client
 import os
 from pathlib import Path
 
@@ -44,9 +45,13 @@ def test_the_agents_of_a_node_are_small_and_end_with_it(is_killed):
         with own_ray.by_loopback(), own_ray.small():
             found = agents()
         assert all(one.memory_info().rss < 40 << 20 and not one.children() for one in found)
-        # One makes environments for the node.
-        assert sum(len(one.net_connections()) for one in found) == 1
-        assert all(at.laddr.ip == "127.0.0.1" for one in found for at in one.net_connections())
+        # One makes environments, for who has the token of this Ray.
+        (listens,) = [at for one in found for at in one.net_connections()]
+        assert listens.laddr.ip == "127.0.0.1" and os.environ["RAY_AUTH_MODE"] == "token"
+        for wrong in ({}, {"Authorization": "Bearer another"}):
+            connection = http.client.HTTPConnection(*listens.laddr, timeout=30)
+            connection.request("POST", "/get_or_create_runtime_env", b"", wrong)
+            assert connection.getresponse().status == 401
         if is_killed:
             found[0].parent().kill()
             assert not psutil.wait_procs(found, timeout=20)[1]

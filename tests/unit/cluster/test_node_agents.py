@@ -6,7 +6,7 @@ import pytest
 from ray._private.runtime_env.context import RuntimeEnvContext
 from ray.core.generated import runtime_env_agent_pb2 as messages
 
-from cluster.node_agents import answer, fields, read_varint, varint
+from cluster.node_agents import answer, fields, is_known, read_varint, varint
 
 CREATE, DELETE = "/get_or_create_runtime_env", "/delete_runtime_env_if_possible"
 
@@ -51,3 +51,15 @@ def test_numbers_come_back(number):
 def test_what_is_of_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="type 5"):
         fields(bytes([1 << 3 | 5, 0, 0, 0, 0]))
+
+
+def test_only_who_has_the_token_is_known_where_ray_asks_for_one(monkeypatch, tmp_path):
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    assert is_known("")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "ä")
+    assert is_known("Bearer ä") and not is_known("Bearer b") and not is_known("")
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    (tmp_path / "token").write_text("from a file\n")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    assert is_known("Bearer from a file") and not is_known("Bearer ä")
