@@ -74,7 +74,7 @@ def draw_curves(metrics_jsonl: Path, png: Path, max_logprob_gap: float | None = 
 
 
 def _lay_out(panels: Sequence[Axes]) -> None:
-    """Gives each, and its labels, their places: to look for one takes longer than to draw."""
+    """Gives each its place: to look for one takes longer than to draw."""
     num_rows = 1 if len(panels) < 3 else 2
     num_columns = -(-len(panels) // num_rows)
     columns = [panels[i::num_columns] for i in range(num_columns)]
@@ -89,10 +89,8 @@ def _lay_out(panels: Sequence[Axes]) -> None:
             place = (left / WIDTH, bottom / HEIGHT, width / WIDTH, height / HEIGHT)
             axes.set_position(place)
             axes.xaxis.set_label_coords(0.5, -0.3 / height)
-            axes.yaxis.set_label_coords(-0.61 / width, 0.5)
             for twin in _twins(axes):
                 twin.set_position(place)
-                twin.yaxis.set_label_coords(1 + 0.76 / width, 0.5)
         left += width + right
 
 
@@ -241,7 +239,7 @@ def _draw_stack(
         np.arange(last + 1), heights, labels=labels, colors=colors, alpha=0.85, step="pre"
     )
     axes.set_ylim(0, 1.35 * heights.sum(axis=0).max())
-    axes.legend(loc="upper center", ncols=2, fontsize=8.5, columnspacing=1, handlelength=1.2)
+    axes.legend(loc="upper center", ncols=2, fontsize=8, columnspacing=0.8, handlelength=1)
 
 
 def _draw_smoothed(axes: Axes, curve: Curve, color: str, label: str | None = None) -> None:
