@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 UNSERVED = ("dashboard_agent_listen_port", "metrics_agent_port", "metrics_export_port")
@@ -29,15 +29,17 @@ START_S, MADE_S = 60.0, 3600.0
 
 def main() -> None:
     told = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
-    theirs = Theirs(told["--node-ip-address"])
+    look: Callable[[float], None] = time.sleep
     if "--runtime-env-dir" in told:
+        theirs = Theirs(told["--node-ip-address"])
         write(told, PORT, serve(theirs, int(told[THEIR_PORT])))
+        look = theirs.begin_if_wanted
     else:
         for name in UNSERVED:
             write(told, name, -1)  # as Ray's own where it does not serve
     raylet = int(os.environ["RAY_RAYLET_PID"])
     while os.getppid() == raylet:
-        theirs.begin_if_wanted(LOOK_S)
+        look(LOOK_S)
 
 
 def write(told: Mapping[str, str], name: str, port: int) -> None:
@@ -170,10 +172,11 @@ class Theirs:
                 f"{THEIR_PORT}={self._port}" if word.startswith(THEIR_PORT) else word
                 for word in sys.argv[1:]
             ]
+            libc = ctypes.CDLL(None)  # which nothing may look for between a fork and its program
             subprocess.Popen(
                 [sys.executable, *words],
                 env=os.environ | {"RAY_RAYLET_PID": str(os.getpid())},
-                preexec_fn=lambda: ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+                preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
             )
 
 

@@ -32,7 +32,7 @@ HERE = "here"
 """How the driver's own node is called."""
 
 COLLECTION_S = 10.0
-"""Longest wait for another thread's garbage collection."""
+"""Longest wait for another thread's garbage collection; then Ray ends all the same."""
 
 NODE_LABEL = "ray.io/node-id"
 """Ray gives every node this label."""

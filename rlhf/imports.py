@@ -60,7 +60,7 @@ def _end(code: int) -> None:
     """The first to be called, when there are no threads any more."""
     atexit.unregister(_end)
     for one in list(getattr(weakref.finalize, "_registry", ())):
-        if (found := one.peek()) and found[1].__module__ == "torch.library":
+        if (found := one.peek()) and getattr(found[1], "__module__", "") == "torch.library":
             one.atexit = False  # it would take PyTorch's operators apart, one by one
     atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -87,10 +87,9 @@ def _lay_out(panels: Sequence[Axes]) -> None:
         for row, axes in enumerate(column):
             bottom = HEIGHT - TOP - (row + 1) * (height + BOTTOM + GAP) + BOTTOM
             place = (left / WIDTH, bottom / HEIGHT, width / WIDTH, height / HEIGHT)
-            axes.set_position(place)
+            for one in (axes, *_twins(axes)):
+                one.set_position(place)
             axes.xaxis.set_label_coords(0.5, -0.3 / height)
-            for twin in _twins(axes):
-                twin.set_position(place)
         left += width + right
 
 
