@@ -27,7 +27,8 @@ from rlhf.toys.tiny import build_tiny_model
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 BATCH_TOKENS = 4096
-SMALL, LARGE = Lora(8, 32), Lora(8, 256)
+NUM_PAIRS = 32
+SMALL, LARGE = Lora(8, 64), Lora(8, 256)
 """Of how far a step goes."""
 
 
@@ -41,7 +42,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pairs() -> list[Preference]:
-    """256 pairs, of which the chosen sides use other tokens than the rejected ones."""
+    """Of which the chosen sides use other tokens than the rejected ones."""
 
     def side(i: int, sample: int) -> Completion:
         first = 5 + 100 * sample
@@ -49,7 +50,7 @@ def pairs() -> list[Preference]:
         return Completion(str(i), sample, tokens, (0.0,) * 24, "", False, 0)
 
     prompts = [
-        Prompt(str(i), (), tuple(9 + (3 * i + k) % 200 for k in range(6))) for i in range(256)
+        Prompt(str(i), (), tuple(9 + (3 * i + k) % 200 for k in range(6))) for i in range(NUM_PAIRS)
     ]
     return [
         Preference.over(prompt, side(i, 0), side(i, 1), 1.0, 0.0, "test@1")
@@ -111,9 +112,9 @@ async def learnt(policy: PolicyService, service: RolloutService, carrier) -> Mar
 
 
 def settings(lora: Lora, stage: int) -> dict[str, float]:
-    """64 steps in all; with `SMALL` merged weights would be 7 % short of the margin."""
+    """64 steps in all; with `SMALL` merged weights would be 4 % short of the margin."""
     own = {"lora_rank": lora.rank, "lora_alpha": lora.alpha, "zero_stage": stage}
-    return own | {"learning_rate": 1e-6, "batch_size": 16, "micro_batch_tokens": BATCH_TOKENS}
+    return own | {"learning_rate": 1e-6, "batch_size": NUM_PAIRS // 16, "micro_batch_tokens": BATCH_TOKENS}
 
 
 @pytest.mark.parametrize(
