@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -13,6 +14,36 @@ from rlhf.records import Message, Prompt, Tokens, UserFeedback
 from rlhf.seeds import derive_seed
 from rlhf.stages import Schedule
 from rlhf.tools.syntax import ToolsConfig, parts
+
+Turns = tuple[Message, ...]
+
+
+class Demonstrations(Mapping[str, Tokens]):
+    """By prompt; each is tokenized when it is first asked for, since few runs ask for many."""
+
+    def __init__(
+        self, shown: Mapping[str, tuple[Prompt, Turns]], read: Callable[[Prompt, Turns], Tokens]
+    ) -> None:
+        self._shown = shown
+        self._read = read
+        self._found: dict[str, Tokens] = {}
+        for id, (_, turns) in shown.items():
+            if len(turns) > 1:  # which a chat template may refuse
+                self[id]
+
+    def __getitem__(self, id: str) -> Tokens:
+        if id not in self._found:
+            self._found[id] = self._read(*self._shown[id])
+        return self._found[id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shown)
+
+    def __len__(self) -> int:
+        return len(self._shown)
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._shown
 
 
 @dataclass(frozen=True)
@@ -78,11 +109,14 @@ def load_data(
                 ]
             )
     shown = {row.id: row.demonstration for row in (*source.train, *source.lessons)}
-    demonstrations = {
-        prompt.id: _demonstrated(prompt, _turns(demonstration), renderer, tools, stops)
-        for prompt in (*train, *lessons)
-        if (demonstration := shown[prompt.id]) is not None
-    }
+    demonstrations = Demonstrations(
+        {
+            prompt.id: (prompt, _turns(demonstration))
+            for prompt in (*train, *lessons)
+            if (demonstration := shown[prompt.id]) is not None
+        },
+        partial(_demonstrated, renderer=renderer, tools=tools, stops=stops),
+    )
     return Data(
         train,
         heldout,
@@ -100,7 +134,7 @@ def _opened(source: Source, opened: Callable[[Sequence[Row]], list[Row]]) -> Sou
     )
 
 
-def _turns(demonstration: str | tuple[Message, ...]) -> tuple[Message, ...]:
+def _turns(demonstration: str | Turns) -> Turns:
     if isinstance(demonstration, str):
         return (Message("assistant", demonstration),)
     return demonstration

@@ -233,7 +233,7 @@ async def _initial_policy(
         await policy.start(inputs.model_path, warm_up=True)
         await warm_up(
             policy,
-            tuple(inputs.data.demonstrations.values()),
+            inputs.data.demonstrations,
             config.warmup,
             config.seed,
             setting.tracker.warmup,

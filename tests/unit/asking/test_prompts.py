@@ -138,6 +138,20 @@ def test_sums_are_distinct_right_and_held_out(renderer, num_digits, num_prompts,
     }
 
 
+def test_a_demonstration_is_tokenized_once_and_when_it_is_asked_for(renderer, monkeypatch):
+    read = []
+    monkeypatch.setattr(renderer, "text_ids", lambda text: read.append(text) or (7,) * bool(text))
+    monkeypatch.setattr(renderer, "render", lambda messages: (5,))
+    shown = load(ArithmeticConfig(2, 50, 10), renderer).demonstrations
+    assert read == [] and len(shown) == 50 and all(id in shown for id in shown)
+    _, second, *_ = shown
+    assert shown[second] == shown[second] == Tokens((5,), (7, 1))
+    left, right = map(int, second.split("+"))
+    assert read[0] == str(left + right) and read.count(read[0]) == 1
+    with pytest.raises(KeyError):
+        shown["nobody"]
+
+
 def test_sums_follow_the_seed(renderer):
     config = ArithmeticConfig(2, 50, 10)
     assert load(config, renderer, seed=1) == load(config, renderer, seed=1)
