@@ -5,26 +5,25 @@ Nor is a copy made of all schemas each time; both together are half of what comp
 
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_store import ConfigStore
-from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult
 
 from rlhf.launching.configuration import CONF
 
-_READ: dict[tuple[str, str], ConfigResult] = {}
+SOURCES = ["hydra.conf", str(CONF), ""]
+"""Of a command without a folder of its own; the last are the schemas."""
+
+_READ: dict[str, ConfigResult] = {}
 _read = ConfigRepository.load_config
 
 
 def _read_once(self: ConfigRepository, config_path: str) -> ConfigResult | None:
-    """Hydra changes nothing of what it has read. Files of tests may change meanwhile."""
-    source = self._find_object_source(config_path, ObjectType.CONFIG)
-    if source is None or source.path not in (str(CONF), "hydra.conf"):
+    """Hydra changes nothing of what it has read of files; those of tests may change meanwhile."""
+    if [source.path for source in self.sources] != SOURCES:
         return _read(self, config_path)
-    key = (source.path, config_path)
-    if key not in _READ:
-        found = _read(self, config_path)
-        assert found is not None
-        _READ[key] = found
-    return _READ[key]
+    found = _READ.get(config_path) or _read(self, config_path)
+    if found is not None and not found.path.startswith("structured:"):
+        _READ[config_path] = found
+    return found
 
 
 ConfigRepository.load_config = _read_once  # type: ignore[method-assign]
