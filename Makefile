@@ -27,6 +27,7 @@ $(READY): pyproject.toml requirements/cpu.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Agon needs Python 3.11 or newer, and $(PYTHON) is older: make setup PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	$(PIP) 'pip>=26' # the one that comes with Python 3.11 takes twice as long
 	$(PIP) '$(TORCH)' || $(PIP) '$(TORCH)' --index-url $(TORCH_INDEX)
 	$(PIP) setuptools==78.1.1 wheel
 	$(PIP) --no-deps --no-build-isolation -r requirements/cpu.txt
