@@ -16,10 +16,12 @@ from rlhf.toys.tiny import build_tiny_model
 @pytest.fixture(scope="session", autouse=True)
 def nursery_of_all() -> None:
     """What the workers of all runs that these tests start are forks of; with what DeepSpeed imports
-    for the first engine that shards, too, which has torch's compiler in it, since there are many.
+    for the first engine that shards, which has torch's compiler in it, and what vLLM imports of
+    others, since there are many.
     """
     muon = "deepspeed.runtime.zero.muon.muon_optimizer"
-    nursery.begin((*MODULES, muon), {"DS_ACCELERATOR": "cpu", **WORKER_ENV})
+    others = ("scipy.signal", "openai.types.responses", "fastapi")
+    nursery.begin((*MODULES, muon, *others), {"DS_ACCELERATOR": "cpu", **WORKER_ENV})
 
 
 @pytest.fixture(scope="module")
