@@ -13,7 +13,7 @@ pytestmark = pytest.mark.faults
 LONG = [
     *SMALL,
     "warmup.steps=200",
-    "num_rounds=60",
+    "num_rounds=32",
     "run.checkpoint_every=7",
     "eval.every=20",
     # So that a round's first prompts are trained on while the rest is sampled.
@@ -38,7 +38,7 @@ def test_each_worker_that_is_killed_comes_back_and_nothing_is_lost(tmp_path):
         kill_worker(name)
     output = finish(begun)
     records = read_metrics(directory / "metrics.jsonl")
-    assert [one["round"] for one in records] == [*range(-1, 60)]
+    assert [one["round"] for one in records] == [*range(-1, 32)]
     last = {name: value for name, value in records[-1].items() if "cluster/" in name}
     assert last == {
         "cluster/restarts_judge": 1.0,
