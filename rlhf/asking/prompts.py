@@ -19,7 +19,7 @@ Turns = tuple[Message, ...]
 
 
 class Demonstrations(Mapping[str, Tokens]):
-    """By prompt; each is tokenized when it is first asked for, since few runs ask for many."""
+    """By prompt; each is tokenized when it is first asked for, since many runs ask for none."""
 
     def __init__(
         self, shown: Mapping[str, tuple[Prompt, Turns]], read: Callable[[Prompt, Turns], Tokens]

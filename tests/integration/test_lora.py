@@ -113,9 +113,14 @@ async def learnt(policy: PolicyService, service: RolloutService, carrier) -> Mar
 
 def settings(lora: Lora, stage: int) -> dict[str, float]:
     """64 steps in all; with `SMALL` merged weights would be 4 % short of the margin."""
-    own = {"lora_rank": lora.rank, "lora_alpha": lora.alpha, "zero_stage": stage}
-    own |= {"batch_size": NUM_PAIRS // 16, "micro_batch_tokens": BATCH_TOKENS}
-    return own | {"learning_rate": 1e-6}
+    return {
+        "lora_rank": lora.rank,
+        "lora_alpha": lora.alpha,
+        "zero_stage": stage,
+        "learning_rate": 1e-6,
+        "batch_size": NUM_PAIRS // 16,
+        "micro_batch_tokens": BATCH_TOKENS,
+    }
 
 
 @pytest.mark.parametrize(

@@ -101,9 +101,9 @@ def test_a_trees_answers_become_a_ranked_list(tmp_path):
 
 def test_fragments_of_calls_are_searched_for_what_is_hardest(tmp_path):
     overrides = [one for one in SMALL if not one.startswith("experiment")]
-    run(tmp_path / "run", "experiment=itool", *overrides, "num_rounds=1")
+    run(tmp_path / "run", "experiment=itool", *overrides)
     found = trees(tmp_path / "run")
-    assert len(found) == 8
+    assert len(found) == 16
     steps = [node["step"] for tree in found for node in tree["nodes"][1:]]
     ends = {step["text"][-1] for step in steps if step["stopped"] and not step["observed"]}
     assert ends and ends <= {"+", "=", "\n"}
