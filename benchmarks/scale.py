@@ -3,11 +3,12 @@ workers.
 
     python benchmarks/scale.py [--json FILE] [--parts round at_once large long ...]
 
-The simulated workers stand where Ray's would, in the driver's own process: they answer each
-request after a delay of its own, with a reply that is unpickled there as Ray's are. CPU seconds are
-those of this process; `simulation_cpu_s` is what the same workers take when nothing stands in front
-of them. A stall is the event loop's own CPU time between two ticks that are 5 ms apart, so others
-on the machine do not count; `longest_wait_s` is the same by the clock.
+The simulated workers stand where Ray's would, in the driver's own process: their answers come one
+after another from when they are first asked, each with a delay of its own, and are unpickled there
+as Ray's are. CPU seconds are those of this process; `simulation_cpu_s` is what the same workers
+take when nothing stands in front of them. A stall is the event loop's own CPU time between two
+ticks that are 5 ms apart, so others on the machine do not count; `longest_wait_s` is the same by
+the clock.
 
 - round: 20,000 prompts and 256 workers, all asked at once: answers within 25 s, an update of 5 s;
 - at_once: the same with 1,024 workers, and answers within 2 s;
@@ -107,7 +108,8 @@ class Marks:
 
     @property
     def critical_s(self) -> float:
-        """What the driver did while every worker waited for it."""
+        """What the driver did until every worker had something to do, and from the last answer to
+        what is learnt, and afterwards."""
         at = self.at
         before, between = at["asked"] - at["begun"], at["learning"] - at["answered"]
         return before + between + at["ended"] - at["learnt"]
@@ -121,6 +123,9 @@ class Worker:
     replies: Mapping[str, bytes]
     longest_s: float
     mark: Marks = field(default_factory=Marks)
+    num_calls: int = 0
+    """Under way."""
+    began: float = 0.0
     comes_back: bool = False
     cause: str | None = None
     handle: object = None
@@ -129,19 +134,22 @@ class Worker:
         raise AssertionError("it is never lost")
 
     async def call(self, requests: Sequence[Any]) -> AsyncIterator[list[tuple[int, Any]]]:
-        self.mark("asked")
-        began = time.monotonic()
+        if not self.num_calls:  # with more to come before it is done with these
+            self.mark("asked")
+            self.began = time.monotonic()
+        self.num_calls += 1
         least = self.longest_s / 15
         spread = (self.longest_s - least) / 9999
         due = sorted((least + spread * (one.seed % 10_000), i) for i, one in enumerate(requests))
         while due:
-            await asyncio.sleep(max(0.0, began + due[0][0] - time.monotonic()))
-            passed = time.monotonic() - began
+            await asyncio.sleep(max(0.0, self.began + due[0][0] - time.monotonic()))
+            passed = time.monotonic() - self.began
             num_done = next((k for k, (at, _) in enumerate(due) if at > passed), len(due))
             num_done = min(max(num_done, 1), CHUNK)
             ready, due = due[:num_done], due[num_done:]
             self.mark("answered")
             yield [(i, pickle.loads(self.replies[requests[i].prompt_id])) for _, i in ready]
+        self.num_calls -= 1
 
 
 class JudgeWorker(Worker):

@@ -24,9 +24,16 @@ settings.load_profile("agon")
 
 def _seed_torch(seed: int) -> None:
     """In place of DeepSpeed's, which pytest-randomly finds where it is installed: that one brings
-    DeepSpeed into every process of pytest, and takes a millisecond three times for each test."""
-    if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(seed)
+    DeepSpeed into every process of pytest, and takes a millisecond three times for each test.
+
+    So does torch's own for all devices, which keeps where it was called from until one is used.
+    """
+    if (torch := sys.modules.get("torch")) is None:
+        return
+    seed_all = (
+        torch.manual_seed if torch.cuda.is_initialized() else torch.default_generator.manual_seed
+    )
+    seed_all(seed)
 
 
 pytest_randomly.entrypoint_reseeds = [_seed_torch]

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 from rlhf.collecting.deadlines import Deadlines
 from rlhf.collecting.dispatch import RequestFailed
@@ -11,7 +10,7 @@ from rlhf.collecting.turns import begun, pause
 from rlhf.config.run import RoundConfig
 from rlhf.problems import RunFailed
 from rlhf.records import Asked, Collected, Prompt, Verdict
-from rlhf.seeds import derive_seed
+from rlhf.seeds import seeds_after
 from rlhf.stages import Algorithm, Collector, Outcome, Schedule, Tell, nobody
 from rlhf.tools.tool import cut
 
@@ -85,40 +84,45 @@ class RoundCollector:
         Prompts begin, and come back, in the order of their seeds: one at random, since schedules
         may have any, and the same again.
         """
-        gate = asyncio.Semaphore(self._config.concurrency)
         deadlines = Deadlines(self._config.deadline_s)
         failed: list[str] = []
 
-        async def one(place: int, asked: Asked) -> Collected | None:
-            prompt, found = asked.prompt, None
-            try:
-                async with gate:
-                    with deadlines:
-                        found = await self._algorithm.collect(asked)
-            except RequestFailed as error:
-                failed.append(f"{prompt.id}: {error}")
-            except TimeoutError:
-                failed.append(f"{prompt.id}: not done within {self._config.deadline_s:g} s")
-            if found is None and len(failed) > self._config.max_failed:
-                raise PromptsFailed(
-                    f"round {round}: {len(failed)} prompts failed and round.max_failed="
-                    f"{self._config.max_failed}: " + "; ".join(failed[:10])
-                )
-            tell(Outcome(place, found))
-            return found
-
         asked = await self._asked(round, await self._schedule.round(round))
+        done: list[Collected | None] = [None] * len(asked)
+        left = enumerate(asked)
+
+        async def one_after_another() -> None:
+            for place, one in left:
+                try:
+                    with deadlines:
+                        done[place] = await self._algorithm.collect(one)
+                except RequestFailed as error:
+                    self._failed(round, failed, f"{one.prompt.id}: {error}")
+                except TimeoutError:
+                    late = f"{one.prompt.id}: not done within {self._config.deadline_s:g} s"
+                    self._failed(round, failed, late)
+                tell(Outcome(place, done[place]))
+
+        num_at_once = min(self._config.concurrency, len(asked))
         async with asyncio.TaskGroup() as tasks:
-            begun_tasks = await begun(tasks, map(one, count(), asked))
-        collected = [found for task in begun_tasks if (found := task.result()) is not None]
+            await begun(tasks, (one_after_another() for _ in range(num_at_once)))
+        collected = [one for one in done if one is not None]
         self._check_judge(round, collected)
         return collected
 
+    def _failed(self, round: int, failed: list[str], why: str) -> None:
+        failed.append(why)
+        if len(failed) > self._config.max_failed:
+            raise PromptsFailed(
+                f"round {round}: {len(failed)} prompts failed and round.max_failed="
+                f"{self._config.max_failed}: " + "; ".join(failed[:10])
+            )
+
     async def _asked(self, round: int, prompts: Sequence[Prompt]) -> list[Asked]:
         progress = round / self._num_rounds
-        seeds = []
+        seed_of, seeds = seeds_after(self._seed, round), []
         for prompt in prompts:
-            seeds.append(derive_seed(self._seed, round, prompt.id))
+            seeds.append(seed_of(prompt.id))
             await pause(len(seeds))
         order = sorted(range(len(prompts)), key=lambda i: (seeds[i], prompts[i].id))
         return [Asked(prompts[i], seeds[i], progress) for i in order]

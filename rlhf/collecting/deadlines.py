@@ -13,15 +13,15 @@ class Deadlines:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
         self._due: dict[asyncio.Task, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time() + self._seconds
-        self._due[_current()] = due
+        due = self._loop.time() + self._seconds
+        self._due[self._current()] = due
         if self._timer is None:
-            self._timer = loop.call_at(due, self._look)
+            self._timer = self._loop.call_at(due, self._look)
 
     def __exit__(
         self,
@@ -29,7 +29,7 @@ class Deadlines:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        task = _current()
+        task = self._current()
         in_time = self._due.pop(task, None) is not None
         if self._timer is not None and not self._due:
             self._timer.cancel()
@@ -39,18 +39,16 @@ class Deadlines:
             raise TimeoutError from error
 
     def _look(self) -> None:
-        loop = asyncio.get_running_loop()
         self._timer = None
         while self._due:
             task, due = next(iter(self._due.items()))
-            if due > loop.time():
-                self._timer = loop.call_at(due, self._look)
+            if due > self._loop.time():
+                self._timer = self._loop.call_at(due, self._look)
                 return
             del self._due[task]
             task.cancel()
 
-
-def _current() -> asyncio.Task:
-    task = asyncio.current_task()
-    assert task is not None
-    return task
+    def _current(self) -> asyncio.Task:
+        task = asyncio.current_task(self._loop)
+        assert task is not None
+        return task

@@ -20,6 +20,9 @@ from rlhf.problems import RunFailed
 CALLS_A_TURN = 16
 """Calls that begin before the event loop turns to others: each is packed for its way there."""
 
+WAVE = 4096
+"""Requests that are sent though more are just coming, where a worker has nothing to do."""
+
 MAX_ATTEMPTS = 3
 """Workers that may be lost over one request, after which it is what they are lost by."""
 
@@ -134,10 +137,14 @@ class Dispatcher(Generic[Request, Result]):
             asyncio.get_running_loop().call_soon(self._look)
 
     def _look(self) -> None:
-        """Sends what waits, unless more is just coming: what begins or wakes in portions."""
+        """Sends what waits, unless more is just coming: what begins or wakes in portions.
+
+        Tens of thousands take so long to begin that nobody is to be without work until then.
+        """
         self._scheduled = False
         came, self._num_came = self._num_came, 0
-        if came >= PORTION // 2:
+        is_wave = len(self._waiting) >= WAVE and self._seats.one_is_idle()
+        if came >= PORTION // 2 and not is_wave:
             self._look_soon()
         else:
             self._send_waiting()

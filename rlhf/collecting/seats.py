@@ -92,5 +92,10 @@ class Seats(Generic[Request]):
             heappop(self._heap)
         return None
 
+    def one_is_idle(self) -> bool:
+        """Whether a worker has nothing to do."""
+        seat = self.least_busy()
+        return seat is not None and not seat.tickets
+
     def _is_free(self, seat: Seat[Request]) -> bool:
         return seat.number in self._seats and len(seat.calls) < self._calls_per_worker

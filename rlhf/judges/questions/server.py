@@ -6,8 +6,10 @@ import math
 import os
 import random
 import re
+import ssl
 import time
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any
 
 import httpx
@@ -56,6 +58,12 @@ class _Busy(Exception):
         self.wait_s = wait_s
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Of the authorities that are trusted; reading them takes longer than a question."""
+    return httpx.create_ssl_context()
+
+
 class ChatServer:
     """The server at `judge.endpoint`, used within one event loop.
 
@@ -76,6 +84,7 @@ class ChatServer:
             | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
             limits=httpx.Limits(max_connections=config.concurrency),
             timeout=config.timeout_s,
+            verify=_certificates(),
         )
 
     async def ask(self, question: str, **options: Any) -> httpx.Response:

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf.collecting.dispatch import Dispatcher, Failure, RequestFailed, StageFailed, WorkerDied
+from rlhf.collecting.dispatch import (
+    WAVE,
+    Dispatcher,
+    Failure,
+    RequestFailed,
+    StageFailed,
+    WorkerDied,
+)
 from rlhf.collecting.turns import all_of
 
 Script = Callable[[Sequence[str]], AsyncIterator[list[tuple[int, object]]]]
@@ -551,6 +558,39 @@ async def test_what_begins_in_portions_still_travels_together_and_is_spread():
     names = [f"{i:04d}" for i in range(1000)]
     assert await all_of(asked.submit((name,), name) for name in names) == names
     assert [worker.calls for worker in workers] == [[names[i::3]] for i in range(3)]
+
+
+async def test_who_has_nothing_to_do_is_not_kept_waiting_until_tens_of_thousands_have_begun():
+    begun = 0
+
+    class Notes(Fake):
+        async def call(self, requests):
+            had_begun.append(begun)
+            async for chunk in super().call(requests):
+                yield chunk
+
+    async def asks(name: str) -> str:
+        nonlocal begun
+        begun += 1
+        return await asked.submit((name,), name)
+
+    had_begun: list[int] = []
+    answer = asyncio.Event()
+    workers = [Notes(f"w{i}", answering(then=answer), answering(then=answer)) for i in range(2)]
+    asked = dispatcher(*workers, calls_per_worker=16)
+    names = [f"{i:05d}" for i in range(5 * WAVE)]
+    everything = asyncio.create_task(all_of(asks(name) for name in names))
+    while begun < len(names):
+        await asyncio.sleep(0)
+    await turns()
+    answer.set()
+    assert await everything == names
+    first, rest = had_begun[:2], had_begun[2:]
+    assert all(WAVE <= one < 2 * WAVE for one in first)
+    assert rest == [len(names)] * 2  # as the others gather while there is something to do
+    assert [[len(call) for call in worker.calls] for worker in workers] == [
+        [WAVE // 2, 2 * WAVE]
+    ] * 2
 
 
 async def test_all_at_once_is_as_one_by_one():
