@@ -52,6 +52,9 @@ In a search tree `prefix` is how the answer begins, and either side goes on from
 a JSON object of the parts of the judge's score, null where one is missing, and `_reason` the
 judge's; both are null where the judge gave none."""
 
+_PROMPTS = pa.schema([SCHEMA.field(i) for i in range(4)])
+_OWN = ("prefix", "margin", "weight", "win_prob", "judge", "dropped")
+"""Columns of which each row has a value of its own."""
 
 PIECE_BYTES = 1 << 24
 """Of texts that are written together."""
@@ -77,10 +80,8 @@ class PreferenceStore:
         return prepare_table(path, SCHEMA, _pieces(round, collected))
 
 
-def prepare_table(
-    path: Path, schema: pa.Schema, pieces: Iterable[list[dict[str, Any]]]
-) -> Callable[[], None]:
-    """A Parquet file of rows, which is old or new at any time, never half; it is on disk, and
+def prepare_table(path: Path, schema: pa.Schema, pieces: Iterable[pa.Table]) -> Callable[[], None]:
+    """A Parquet file of tables, which is old or new at any time, never half; it is on disk, and
     gets its name when what is returned is called. Raises DiskFailed."""
     unfinished = path.with_suffix(".tmp")
     # Of a text in many pairs there is one in the file, and a number for each.
@@ -89,8 +90,9 @@ def prepare_table(
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with pq.ParquetWriter(unfinished, schema, **options) as writer:
-                for rows in pieces:
-                    writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+                for piece in pieces:
+                    if piece.num_rows:
+                        writer.write_table(piece)
             fsync(unfinished)
         except OSError:
             unfinished.unlink(missing_ok=True)
@@ -104,19 +106,15 @@ def _name(unfinished: Path, path: Path) -> None:
         fsync(path.parent)
 
 
-def _pieces(round: int, collected: Sequence[Collected]) -> Iterator[list[dict[str, Any]]]:
+def _pieces(round: int, collected: Sequence[Collected]) -> Iterator[pa.Table]:
     """All rows, some prompts' at a time, so that memory need not hold every text once per pair."""
-    rows: list[dict[str, Any]] = []
-    size = 0
+    piece = _Piece(round)
     for one in collected:
-        if rows and size > PIECE_BYTES:
-            yield rows
-            rows, size = [], 0
-        for row in preference_rows(round, one):
-            rows.append(row)
-            size += len(row["prompt"]) + len(row.get("chosen", "")) + len(row.get("rejected", ""))
-    if rows:
-        yield rows
+        if piece.num_bytes > PIECE_BYTES:
+            yield piece.table()
+            piece = _Piece(round)
+        piece.add(one)
+    yield piece.table()
 
 
 def delete_rounds(directory: Path, first: int) -> None:
@@ -138,51 +136,107 @@ def read(directory: Path) -> pa.Table:
     return pa.concat_tables([SCHEMA.empty_table(), *tables])
 
 
-def preference_rows(round: int, one: Collected) -> Iterator[dict[str, Any]]:
-    """One prompt's rows by the names of SCHEMA; a name that is absent is null."""
-    same = {"round": round, "prompt_id": one.prompt.id, "prompt": one.prompt.text, "prefix": ""}
-    if len(one.prompt.messages) > 1:
-        same[PROMPT_MESSAGES] = [message._asdict() for message in one.prompt.messages]
-    said = _said(one)
-    known: dict[tuple[str, int, float | None], dict[str, Any]] = {}
+def preference_rows(round: int, *collected: Collected) -> list[dict[str, Any]]:
+    """Some prompts' rows by the names of SCHEMA."""
+    piece = _Piece(round)
+    for one in collected:
+        piece.add(one)
+    return piece.table().to_pylist()
 
-    def side(name: str, completion: Completion | None, score: float | None) -> dict[str, Any]:
-        """A completion of many pairs is described once."""
-        key = (name, id(completion), score)
-        if key not in known:
-            known[key] = _side(name, completion, score, said)
-        return known[key]
 
-    for preference in one.preferences:
-        chosen, rejected = preference.sides
-        yield {
-            **same,
-            "prefix": preference.prompt.prefix,
-            **side("chosen", chosen.completion, chosen.score),
-            **side("rejected", rejected.completion, rejected.score),
-            "margin": preference.margin,
-            "weight": preference.weight,
-            "win_prob": preference.win_prob,
-            "judge": preference.judge,
+class _Piece:
+    """The rows of some prompts. What many rows have in common is told once, in lists of prompts and
+    sides, and each row has its place there: most of a round's pairs share their sides."""
+
+    def __init__(self, round: int) -> None:
+        self.num_bytes = 0
+        """That the texts in all rows come to at most."""
+        self._round = round
+        self._prompts: list[dict[str, Any]] = []
+        self._sides: list[dict[str, Any]] = []
+        self._rows: list[tuple] = []
+        """Place of the prompt, of the chosen and of the rejected side, and `_OWN`."""
+
+    def add(self, one: Collected) -> None:
+        place, prompt, side = len(self._prompts), one.prompt, self._side_of(one)
+        num_before = len(self._sides)
+        for pair in one.preferences:
+            chosen = side(pair.chosen.completion, pair.chosen.score)
+            rejected = side(pair.rejected.completion, pair.rejected.score)
+            own = (pair.prompt.prefix, pair.margin, pair.weight, pair.win_prob, pair.judge, None)
+            self._rows.append((place, chosen, rejected, *own))
+        score, judge = _score_of(one), one.judgement.judge if one.judgement else USER
+        for dropped in one.dropped:
+            high, low = score(dropped.chosen), score(dropped.rejected)
+            chosen, rejected = side(dropped.chosen, high), side(dropped.rejected, low)
+            margin = None if high is None or low is None else high - low
+            own = ("", margin, None, None, judge, dropped.reason.value)
+            self._rows.append((place, chosen, rejected, *own))
+        told = {"round": self._round, "prompt_id": prompt.id, "prompt": prompt.text}
+        if len(prompt.messages) > 1:
+            told[PROMPT_MESSAGES] = [message._asdict() for message in prompt.messages]
+        self._prompts.append(told)
+        longest = max((len(told[""]) for told in self._sides[num_before:]), default=0)
+        num_rows = len(one.preferences) + len(one.dropped)
+        self.num_bytes += num_rows * (len(prompt.text) + 2 * longest)
+
+    def _side_of(self, one: Collected) -> Callable[[Completion | None, float | None], int | None]:
+        """Gives the place of a completion with its score; there is none of a side that lacks."""
+        said = _said(one)
+        places: dict[tuple[int, float | None], int] = {}
+
+        def side(completion: Completion | None, score: float | None) -> int | None:
+            if completion is None:
+                return None
+            key = (id(completion), score)
+            if key not in places:
+                places[key] = len(self._sides)
+                told = said.get(completion, Said()) if said else Said()
+                self._sides.append(_side(completion, score, told))
+            return places[key]
+
+        return side
+
+    def table(self) -> pa.Table:
+        if not self._rows:
+            return SCHEMA.empty_table()
+        of_prompt, of_chosen, of_rejected, *own = zip(*self._rows, strict=True)
+        columns = {
+            name: pa.array(values, SCHEMA.field(name).type)
+            for name, values in zip(_OWN, own, strict=True)
         }
-    verdict = one.judgement
+        prompts = pa.Table.from_pylist(self._prompts, schema=_PROMPTS)
+        columns |= _taken(prompts, of_prompt)
+        sides = pa.Table.from_pylist(self._sides, schema=pa.schema(_SIDE_TYPES))
+        columns |= _taken(sides, of_chosen, "chosen")
+        columns |= _taken(sides, of_rejected, "rejected")
+        return pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+
+def _taken(told: pa.Table, places: Sequence[int | None], prefix: str = "") -> dict[str, Any]:
+    """The columns of rows that stand at these places; null where there is none."""
+    rows = told.take(pa.array(places, pa.int32()))
+    return {
+        f"{prefix}{name}": column
+        for name, column in zip(rows.column_names, rows.columns, strict=True)
+    }
+
+
+def _score_of(one: Collected) -> Callable[[Completion | None], float | None]:
+    """Gives the judge's own score of a completion, which is looked for once."""
     scores: dict[Completion, float | None] = {}
-    if verdict and one.dropped:
-        scores = dict(zip(one.completions, verdict.scores, strict=True))
-    for dropped in one.dropped:
-        chosen_score = scores.get(dropped.chosen) if dropped.chosen else None
-        rejected_score = scores.get(dropped.rejected) if dropped.rejected else None
-        margin = None
-        if chosen_score is not None and rejected_score is not None:
-            margin = chosen_score - rejected_score
-        yield {
-            **same,
-            **side("chosen", dropped.chosen, chosen_score),
-            **side("rejected", dropped.rejected, rejected_score),
-            "margin": margin,
-            "judge": verdict.judge if verdict else USER,
-            "dropped": dropped.reason.value,
-        }
+    if one.judgement and one.dropped:
+        scores = dict(zip(one.completions, one.judgement.scores, strict=True))
+    known: dict[int, float | None] = {}
+
+    def score(completion: Completion | None) -> float | None:
+        if completion is None:
+            return None
+        if id(completion) not in known:
+            known[id(completion)] = scores.get(completion)
+        return known[id(completion)]
+
+    return score
 
 
 def _said(one: Collected) -> dict[Completion, Said]:
@@ -195,27 +249,19 @@ def _said(one: Collected) -> dict[Completion, Said]:
     return found
 
 
-def _side(
-    side: str,
-    completion: Completion | None,
-    score: float | None,
-    said: Mapping[Completion, Said],
-) -> dict[str, Any]:
-    if completion is None:
-        return {}
-    told = said.get(completion, Said())
+def _side(completion: Completion, score: float | None, told: Said) -> dict[str, Any]:
     parts = {name: _known(value) for name, value in told.parts.items()}
     reason = told.reason.encode(errors="replace").decode()  # halves of characters included
     return {
-        side: completion.text,
-        f"{side}_tokens": len(completion.token_ids),
-        f"{side}_truncated": completion.truncated,
-        f"{side}_score": score,
-        f"{side}_policy_version": completion.policy_version,
-        f"{side}_sample": completion.sample,
-        f"{side}_mixture": completion.mixture,
-        f"{side}_parts": json.dumps(parts) if parts else None,
-        f"{side}_reason": reason or None,
+        "": completion.text,
+        "_tokens": len(completion.token_ids),
+        "_truncated": completion.truncated,
+        "_score": score,
+        "_policy_version": completion.policy_version,
+        "_sample": completion.sample,
+        "_mixture": completion.mixture,
+        "_parts": json.dumps(parts) if parts else None,
+        "_reason": reason or None,
     }
 
 

@@ -120,7 +120,7 @@ class TreeStore:
         is called."""
         rows = [{"round": round, **tree.record()} for tree in searched(collected)]
         path = self._directory / f"round_{round:06d}.parquet"
-        name = prepare_table(path, SCHEMA, [rows])
+        name = prepare_table(path, SCHEMA, [pa.Table.from_pylist(rows, schema=SCHEMA)])
         return partial(self._keep, name, {_key(row) for row in rows})
 
     def _keep(self, name: Callable[[], None], written: Set[tuple[str, int]]) -> None:

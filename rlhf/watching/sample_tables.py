@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate, islice
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from rlhf.records import Collected
@@ -51,11 +51,17 @@ def _completions(collected: Sequence[Collected], num_rows: int) -> Table:
 
 def _preferences(round: int, collected: Sequence[Collected], num_rows: int) -> Table:
     """`dropped` is the reason why a pair is not trained on, and null for one that is."""
-    chosen = _spread(collected, lambda one: len(one.preferences) + len(one.dropped), num_rows)
-    rows = [next(islice(preference_rows(round, one), i, None)) for one, i in chosen]
+    chosen = list(_spread(collected, _num_rows, num_rows))
+    rows = preference_rows(round, *(one for one, _ in chosen))
+    ends = accumulate(_num_rows(one) for one, _ in chosen)
+    shown = [rows[end - _num_rows(one) + i] for (one, i), end in zip(chosen, ends, strict=True)]
     return Table(
-        _PREFERENCE_COLUMNS, [[row.get(name) for name in _PREFERENCE_COLUMNS] for row in rows]
+        _PREFERENCE_COLUMNS, [[row[name] for name in _PREFERENCE_COLUMNS] for row in shown]
     )
+
+
+def _num_rows(one: Collected) -> int:
+    return len(one.preferences) + len(one.dropped)
 
 
 def _spread(
