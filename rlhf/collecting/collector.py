@@ -84,12 +84,11 @@ class RoundCollector:
         Prompts begin, and come back, in the order of their seeds: one at random, since schedules
         may have any, and the same again.
         """
-        deadlines = Deadlines(self._config.deadline_s)
-        failed: list[str] = []
-
         asked = await self._asked(round, await self._schedule.round(round))
         done: list[Collected | None] = [None] * len(asked)
         left = enumerate(asked)
+        deadlines = Deadlines(self._config.deadline_s)
+        failures: list[str] = []
 
         async def one_after_another() -> None:
             for place, one in left:
@@ -97,10 +96,12 @@ class RoundCollector:
                     with deadlines:
                         done[place] = await self._algorithm.collect(one)
                 except RequestFailed as error:
-                    self._failed(round, failed, f"{one.prompt.id}: {error}")
+                    failures.append(f"{one.prompt.id}: {error}")
                 except TimeoutError:
-                    late = f"{one.prompt.id}: not done within {self._config.deadline_s:g} s"
-                    self._failed(round, failed, late)
+                    within = f"{self._config.deadline_s:g} s"
+                    failures.append(f"{one.prompt.id}: not done within {within}")
+                if done[place] is None:
+                    self._check_failures(round, failures)
                 tell(Outcome(place, done[place]))
 
         num_at_once = min(self._config.concurrency, len(asked))
@@ -110,12 +111,11 @@ class RoundCollector:
         self._check_judge(round, collected)
         return collected
 
-    def _failed(self, round: int, failed: list[str], why: str) -> None:
-        failed.append(why)
-        if len(failed) > self._config.max_failed:
+    def _check_failures(self, round: int, failures: Sequence[str]) -> None:
+        if len(failures) > self._config.max_failed:
             raise PromptsFailed(
-                f"round {round}: {len(failed)} prompts failed and round.max_failed="
-                f"{self._config.max_failed}: " + "; ".join(failed[:10])
+                f"round {round}: {len(failures)} prompts failed and round.max_failed="
+                f"{self._config.max_failed}: " + "; ".join(failures[:10])
             )
 
     async def _asked(self, round: int, prompts: Sequence[Prompt]) -> list[Asked]:

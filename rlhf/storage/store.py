@@ -52,7 +52,9 @@ In a search tree `prefix` is how the answer begins, and either side goes on from
 a JSON object of the parts of the judge's score, null where one is missing, and `_reason` the
 judge's; both are null where the judge gave none."""
 
-_PROMPTS = pa.schema([SCHEMA.field(i) for i in range(4)])
+_PROMPTS = pa.schema(
+    [SCHEMA.field(name) for name in ("round", "prompt_id", "prompt", PROMPT_MESSAGES)]
+)
 _OWN = ("prefix", "margin", "weight", "win_prob", "judge", "dropped")
 """Columns of which each row has a value of its own."""
 
@@ -159,7 +161,7 @@ class _Piece:
 
     def add(self, one: Collected) -> None:
         place, prompt, side = len(self._prompts), one.prompt, self._side_of(one)
-        num_before = len(self._sides)
+        num_sides, num_rows = len(self._sides), len(self._rows)
         for pair in one.preferences:
             chosen = side(pair.chosen.completion, pair.chosen.score)
             rejected = side(pair.rejected.completion, pair.rejected.score)
@@ -176,9 +178,8 @@ class _Piece:
         if len(prompt.messages) > 1:
             told[PROMPT_MESSAGES] = [message._asdict() for message in prompt.messages]
         self._prompts.append(told)
-        longest = max((len(told[""]) for told in self._sides[num_before:]), default=0)
-        num_rows = len(one.preferences) + len(one.dropped)
-        self.num_bytes += num_rows * (len(prompt.text) + 2 * longest)
+        longest = max((len(entry[""]) for entry in self._sides[num_sides:]), default=0)
+        self.num_bytes += (len(self._rows) - num_rows) * (len(prompt.text) + 2 * longest)
 
     def _side_of(self, one: Collected) -> Callable[[Completion | None, float | None], int | None]:
         """Gives the place of a completion with its score; there is none of a side that lacks."""
