@@ -12,7 +12,7 @@ from actors.group import Worker, WorkerFailed, WorkerRaised, call_all
 from actors.supervision import beats, pause, start_anew
 from rlhf.collecting.dispatch import WorkerDied
 from rlhf.problems import PolicyBroken, PolicyLost, PolicyRaised
-from rlhf.records import PreferenceBatch, Tokens
+from rlhf.records import Columns, PreferenceBatch, Tokens
 from rlhf.records.pickling import Pickled
 from rlhf.stages import Metrics
 
@@ -98,13 +98,13 @@ class PolicyService:
     async def accumulate(self, portion: PreferenceBatch) -> None:
         """Raises PolicyBroken if a rank fails: the others wait for it, and nothing can be saved."""
         try:
-            await self._call("accumulate", ray.put(Pickled(portion)))
+            await self._call("accumulate", ray.put(Pickled(Columns.of(portion))))
         except WorkerFailed as failure:
             raise PolicyBroken(str(failure), details=failure.details) from failure
 
     async def update(self, batch: PreferenceBatch) -> Metrics:
         self.num_changes += 1
-        return (await self._call("update", ray.put(Pickled(batch))))[0]
+        return (await self._call("update", ray.put(Pickled(Columns.of(batch)))))[0]
 
     async def token_logprobs(
         self, sequences: Sequence[Tokens], initial: bool = False

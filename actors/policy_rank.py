@@ -23,7 +23,7 @@ from rlhf.models.batching import Shape, rank_micro_batches
 from rlhf.models.saving import save_causal
 from rlhf.objectives.base import ObjectiveConfig
 from rlhf.problems import RunFailed
-from rlhf.records import PreferenceBatch, Tokens
+from rlhf.records import Columns, Tokens
 from rlhf.seeds import derive_seed
 from rlhf.stages import Metrics
 from rlhf.storage.disk import writing
@@ -159,12 +159,12 @@ class PolicyRank:
         self._step([self._reader.shape([row]) for row in rows], loss, learning_rate)
         return over_ranks(sums, self._engine.device)[0]
 
-    def accumulate(self, portion: PreferenceBatch) -> None:
+    def accumulate(self, portion: Columns) -> None:
         """Some of the next update's preferences, in order: more are to come."""
         self._engine.make_moments()  # by a step, which would take what is added up along
         self._update_of(portion).add(portion)
 
-    def update(self, batch: PreferenceBatch) -> Metrics:
+    def update(self, batch: Columns) -> Metrics:
         """Trains on a round's preferences, of which these are the last, or all; metrics are
         weighted means over pairs and steps."""
         update = self._update_of(batch)
@@ -177,7 +177,7 @@ class PolicyRank:
             torch.cuda.empty_cache()
         return metrics
 
-    def _update_of(self, portion: PreferenceBatch) -> RoundUpdate:
+    def _update_of(self, portion: Columns) -> RoundUpdate:
         """The round's, which has been begun or begins now."""
         if "previous" in portion.anchors and portion.round != self._version:
             raise StaleAnchor(

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from rlhf.config.models import LOGPROB_NOISE
-from rlhf.learning.pair_losses import PairLosses, sides_of, units_of
+from rlhf.learning.pair_losses import Losses, PairLosses, units_of
 from rlhf.learning.reading import RowReader
 from rlhf.learning.schedules import learning_rate, step_progress
 from rlhf.models.batching import optimizer_steps, rank_micro_batches, surely_first
-from rlhf.records import Preference, PreferenceBatch, SidePair, SideTokens, Tokens
+from rlhf.records import Columns, Tokens
 from rlhf.seeds import derive_seed
 from rlhf.stages import Metrics
 
@@ -28,8 +28,7 @@ class MicroBatch(NamedTuple):
     """What one forward pass is over."""
 
     reader: RowReader
-    places: Sequence[int]
-    """Of pairs in the round."""
+    columns: Columns
 
 
 class RoundUpdate:
@@ -51,39 +50,35 @@ class RoundUpdate:
         """The objective's, of the steps so far."""
         self.random_state = random_state()
         """As it was before any of this."""
-        self._pairs: list[Preference] = []
-        self._anchors: dict[str, list[SidePair]] = {}
-        self._tokens: dict[str, list[SideTokens]] = {}
+        self._portions: list[Columns] = []
         self._ends = [0]
         """Pairs after so many portions."""
         self._num_begun = 0
         """Portions whose gradient is added up already."""
-        batch = PreferenceBatch(round, self._pairs, self._anchors, self._tokens)  # which grow
-        noise = LOGPROB_NOISE[plan.dtype]
-        self._losses = PairLosses(plan.objective, batch, noise, engine.device)
+        self._losses = PairLosses(plan.objective, LOGPROB_NOISE[plan.dtype], engine.device)
         whole = plan.objective.needs_whole_steps
         self._first = None if whole else self._losses.of_step(self.memory, True)
         """Losses of the first step's pairs, if they can be had before all are there."""
 
-    def add(self, portion: PreferenceBatch) -> None:
+    def add(self, portion: Columns) -> None:
         """A portion that is not the last; adds up what is in the first step for certain."""
         self._take(portion)
         if self._first is None:
             return
-        certain = surely_first(len(self._pairs), self._plan.policy.batch_size)
-        ends = self._ends[self._num_begun :]
-        for start, end in pairwise(end for end in ends if end <= certain):
-            micro_batches = self._micro_batches(range(start, end))
-            self._engine.accumulate(micro_batches, self._loss_of(self._first))
+        certain = surely_first(self._ends[-1], self._plan.policy.batch_size)
+        while self._ends[self._num_begun + 1 :] and self._ends[self._num_begun + 1] <= certain:
+            micro_batches = self._micro_batches(self._portions[self._num_begun])
+            self._engine.accumulate(micro_batches, _loss_of(self._first))
             self._num_begun += 1
 
-    def finish(self, portion: PreferenceBatch, told: Callable[[bool], None]) -> Metrics:
+    def finish(self, portion: Columns, told: Callable[[bool], None]) -> Metrics:
         """With the last portion; metrics are weighted means over pairs and steps. `told` hears of
         each step whether it was applied."""
         self._take(portion)
         plan, round = self._plan, self._round
         seed = derive_seed(plan.seed, "order", round)
-        prompts = [pair.prompt.id for pair in self._pairs]
+        columns = Columns.joined(self._portions)
+        prompts = columns.pairs.prompt_B.tolist()
         epochs = plan.epochs if round else plan.first_epochs
         whole = plan.objective.needs_whole_lists
         steps = optimizer_steps(prompts, plan.policy.batch_size, epochs, seed, whole, in_order=True)
@@ -91,7 +86,7 @@ class RoundUpdate:
         for k, places in enumerate(steps):
             done = step_progress(plan.policy, round, plan.num_rounds, k, len(steps))
             rate = learning_rate(plan.policy, done)
-            result = self._step(places, rate, is_first=k == 0)
+            result = self._step(columns, places, rate, is_first=k == 0)
             skipped += not result.applied
             norms += [result.grad_norm] if result.applied else []
             told(result.applied)
@@ -102,51 +97,39 @@ class RoundUpdate:
         counts = {"policy/num_steps": float(len(steps)), "policy/skipped_steps": float(skipped)}
         return self._means(norms) | counts | {"policy/lr": rate}
 
-    def _take(self, portion: PreferenceBatch) -> None:
-        self._pairs.extend(portion.preferences)
-        for name, values in portion.anchors.items():
-            self._anchors.setdefault(name, []).extend(values)
-        for name, values in portion.tokens.items():
-            self._tokens.setdefault(name, []).extend(values)
-        self._ends.append(len(self._pairs))
+    def _take(self, portion: Columns) -> None:
+        self._portions.append(portion)
+        self._ends.append(self._ends[-1] + len(portion))
 
-    def _step(self, places: Sequence[int], rate: float, is_first: bool) -> Any:
+    def _step(self, columns: Columns, places: Sequence[int], rate: float, is_first: bool) -> Any:
         if is_first and self._first is not None:
-            losses, micro_batches = self._first, self._rest_of_first(len(places))
+            losses, micro_batches = self._first, self._rest_of_first(columns, len(places))
         else:
-            losses = self._losses.of_step(self.memory, is_first, places)
-            micro_batches = self._micro_batches(places)
-        weight = sum(self._pairs[i].weight for i in places)
+            step = columns.at(places)
+            losses = self._losses.of_step(self.memory, is_first, step)
+            micro_batches = self._micro_batches(step)
+        weight = sum(columns.pairs.weight_B[list(places)].tolist())
         # Nothing may be left of a first step, and a step ends with a backward pass of all ranks.
-        micro_batches = micro_batches or [MicroBatch(self._reader, [])]
-        return self._engine.step(micro_batches, self._loss_of(losses), rate, weight)
+        micro_batches = micro_batches or [MicroBatch(self._reader, columns.at([]))]
+        return self._engine.step(micro_batches, _loss_of(losses), rate, weight)
 
-    def _rest_of_first(self, size: int) -> list[MicroBatch]:
+    def _rest_of_first(self, columns: Columns, size: int) -> list[MicroBatch]:
         """Of its so many pairs those that are not begun, by portions."""
         ends = [min(end, size) for end in self._ends[self._num_begun :]]
         parts = (range(start, end) for start, end in pairwise(ends) if start < end)
-        return [one for part in parts for one in self._micro_batches(part)]
+        return [one for part in parts for one in self._micro_batches(columns.at(part))]
 
-    def _micro_batches(self, places: Sequence[int]) -> list[MicroBatch]:
+    def _micro_batches(self, columns: Columns) -> list[MicroBatch]:
         """This rank's, as many as any rank's."""
-        pairs = [self._pairs[i] for i in places]
-        reader = self._reader.fitting(sides_of(pairs))
+        reader = self._reader.fitting(columns.read)
         plan = self._plan
         whole, budget = plan.objective.needs_whole_lists, plan.policy.micro_batch_tokens
-        units = units_of(pairs, reader, whole, budget)
+        units = units_of(columns, reader, whole, budget)
         ranks = rank_micro_batches([unit.shape for unit in units], budget, self._num_ranks)
         return [
-            MicroBatch(reader, [places[i] for unit in batch for i in units[unit].places])
+            MicroBatch(reader, columns.at([i for unit in batch for i in units[unit].places]))
             for batch in ranks[self._rank]
         ]
-
-    @staticmethod
-    def _loss_of(losses: Any) -> Callable[[MicroBatch], Tensor]:
-        def loss(micro_batch: MicroBatch) -> Tensor:
-            reader, places = micro_batch
-            return losses(partial(logprobs_RC, reader), places)
-
-        return loss
 
     def _means(self, norms: Sequence[float]) -> Metrics:
         *values, weight = self._over_ranks(self._losses.sums)
@@ -156,13 +139,21 @@ class RoundUpdate:
         }
         if norms:
             means["policy/grad_norm"] = sum(norms) / len(norms)
-        if "previous" in self._anchors:
+        if "previous" in self._portions[0].anchors:
             (gap,) = self._over_ranks(self._losses.gap, torch.distributed.ReduceOp.MAX)
             means["policy/anchor_gap"] = gap
         return means
 
     def _over_ranks(self, values: Tensor, how: Any = torch.distributed.ReduceOp.SUM) -> list[float]:
         return over_ranks(values, self._engine.device, how)
+
+
+def _loss_of(losses: Losses) -> Callable[[MicroBatch], Tensor]:
+    def loss(micro_batch: MicroBatch) -> Tensor:
+        reader, columns = micro_batch
+        return losses(partial(logprobs_RC, reader), columns)
+
+    return loss
 
 
 def over_ranks(

@@ -24,7 +24,16 @@ from rlhf.objectives.lcpo import LCPOConfig
 from rlhf.objectives.rrpo import RRPOConfig
 from rlhf.objectives.sppo import SPPOConfig, Target
 from rlhf.objectives.vpo import Optimism, VPOConfig
-from rlhf.records import LOGGED, Collected, Completion, Preference, PreferenceBatch, Prompt, Tokens
+from rlhf.records import (
+    LOGGED,
+    Collected,
+    Columns,
+    Completion,
+    Preference,
+    PreferenceBatch,
+    Prompt,
+    Tokens,
+)
 
 BUDGET_TOKENS = 150
 """Of a micro-batch: a few rows, so that a step has several."""
@@ -110,23 +119,23 @@ def gradient(
 ) -> dict[str, Tensor]:
     """Of the mean over the batch by the pairs' weights, for each parameter by its name; micro-batch
     by micro-batch, as so many ranks share them."""
-    losses = PairLosses(objective, batch, LOGPROB_NOISE[DType.float32], CPU)
-    pairs, reader = batch.preferences, RowReader(model, CPU, packing)
-    loss = losses.of_step(objective.first_memory(), True, range(len(pairs)))
+    losses = PairLosses(objective, LOGPROB_NOISE[DType.float32], CPU)
+    columns, reader = Columns.of(batch), RowReader(model, CPU, packing)
+    loss = losses.of_step(objective.first_memory(), True, columns)
     model.zero_grad()
-    for places in _micro_batches(objective, pairs, reader, num_ranks):
-        loss(reader.logprobs_RC, places).backward()
-    weight = sum(pair.weight for pair in pairs)
+    for places in _micro_batches(objective, columns, reader, num_ranks):
+        loss(reader.logprobs_RC, columns.at(places)).backward()
+    weight = sum(pair.weight for pair in batch.preferences)
     found = {name: one.grad / weight for name, one in model.named_parameters()}
     model.zero_grad()
     return found
 
 
 def _micro_batches(
-    objective: ObjectiveConfig, pairs: Sequence[Preference], reader: RowReader, num_ranks: int
+    objective: ObjectiveConfig, columns: Columns, reader: RowReader, num_ranks: int
 ) -> Iterator[list[int]]:
     """All ranks', without those that are empty."""
-    units = units_of(pairs, reader, objective.needs_whole_lists, BUDGET_TOKENS)
+    units = units_of(columns, reader, objective.needs_whole_lists, BUDGET_TOKENS)
     ranks = rank_micro_batches([unit.shape for unit in units], BUDGET_TOKENS, num_ranks)
     for micro_batch in (one for rank in ranks for one in rank if one):
         yield [i for unit in micro_batch for i in units[unit].places]

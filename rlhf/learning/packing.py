@@ -10,7 +10,7 @@ Dimensions: R rows, C completion tokens, B lines of trees, T tokens of the large
 whose logits are asked for, V vocabulary, E completion tokens of all rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -45,9 +45,11 @@ class Packing:
         """Whether some rows may be too long for trees."""
         return self.longest < UNLIMITED
 
-    def fits(self, rows: Sequence[Tokens]) -> bool:
+    def fits(self, rows: Iterable[Tokens]) -> bool:
         """Whether the model's attention is that of trees for all these rows."""
-        return all(len(row.prompt) + len(row.completion) <= self.longest for row in rows)
+        return not self.has_window or all(
+            len(row.prompt) + len(row.completion) <= self.longest for row in rows
+        )
 
     def trees(self, rows: Sequence[Tokens]) -> list["Tree"]:
         """The rows in trees, each row in one; a row joins where that is less work than its own."""

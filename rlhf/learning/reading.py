@@ -4,7 +4,7 @@ Rows that share a beginning are packed into trees where the model's attention al
 side by side where not; the numbers are the same but for rounding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -44,7 +44,7 @@ class RowReader:
     packing: Packing | None = None
     """None if rows are padded."""
 
-    def fitting(self, rows: Sequence[Tokens]) -> "RowReader":
+    def fitting(self, rows: Iterable[Tokens]) -> "RowReader":
         """For these rows: padded if one of them is longer than all tokens see."""
         if self.packing is None or self.packing.fits(rows):
             return self

@@ -1,6 +1,6 @@
 """What every objective says of itself, and what it may leave as it is here."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from rlhf.objectives.late import Tensor
 from rlhf.objectives.pairs import Pairs
 from rlhf.options import Fact, Option
-from rlhf.records import Preference, SidePair
+from rlhf.records import Columns, Preference
 
 
 class Anchor(Enum):
@@ -105,9 +105,7 @@ class ObjectiveConfig(Option):
         """Per pair, `(B,)`, in nats unless it says otherwise; to be minimised."""
         raise NotImplementedError
 
-    def statistic(
-        self, pairs: Sequence[Preference], anchors: Mapping[str, Sequence[SidePair]]
-    ) -> float:
+    def statistic(self, step: Columns) -> float:
         """One number of a whole step's pairs, which the loss of each finds in `Peers.distance`; for
         those that need whole steps."""
         return 0.0

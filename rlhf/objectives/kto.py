@@ -1,6 +1,6 @@
 """KTO, and with the policy's own words alone M-KTO: each side by itself."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.late import Tensor
 from rlhf.objectives.pairs import Pairs
 from rlhf.ranges import number
-from rlhf.records import LOGGED, Preference, SidePair
+from rlhf.records import Columns
 
 
 @dataclass
@@ -44,21 +44,13 @@ class KTOConfig(ObjectiveConfig):
         # 2409.02392, M-KTO
         return 1 - (good_B + bad_B) / 2
 
-    def statistic(
-        self, pairs: Sequence[Preference], anchors: Mapping[str, Sequence[SidePair]]
-    ) -> float:
+    def statistic(self, step: Columns) -> float:
         """The paper's z: mean nats by which the policy that drew a step's completions favours them.
 
         The paper estimates KL(policy‖anchor) with completions of other prompts, for want of fresh
         ones; here the sides are the policy's own. Those that it did not draw do not count. Never
         below 0.
         """
-        favours = [
-            before - anchor
-            for pair, previous, at_anchor in zip(
-                pairs, anchors[self.previous.value], anchors[self.anchor.value], strict=True
-            )
-            for side, before, anchor in zip(pair.sides, previous, at_anchor, strict=True)
-            if side.completion.policy_version != LOGGED and not side.completion.mixture
-        ]
+        favours_BS = step.anchors[self.previous.value] - step.anchors[self.anchor.value]
+        favours = favours_BS[step.pairs.is_own_BS].tolist()
         return max(0.0, sum(favours) / len(favours)) if favours else 0.0

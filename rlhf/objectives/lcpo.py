@@ -1,6 +1,6 @@
 """LCPO, also RE-PO: another objective's loss, by how likely each label is to be right."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from rlhf.objectives.late import Tensor
 from rlhf.objectives.pairs import Pairs, log_sigmoid
 from rlhf.options import Fact
 from rlhf.ranges import number
-from rlhf.records import Preference, SidePair
+from rlhf.records import Columns, Preference
 
 RELIABILITY = "reliability"
 _MOST = 1 - 1e-6
@@ -72,10 +72,8 @@ class LCPOConfig(ObjectiveConfig):
     def mark(self, pair: Preference) -> Preference:
         return self.of.mark(pair)
 
-    def statistic(
-        self, pairs: Sequence[Preference], anchors: Mapping[str, Sequence[SidePair]]
-    ) -> float:
-        return self.of.statistic(pairs, anchors)
+    def statistic(self, step: Columns) -> float:
+        return self.of.statistic(step)
 
     def loss(self, pairs: Pairs) -> Tensor:
         """-c·ln p - (1-c)·ln(1-p): p is how much less the loss is under the label than under its

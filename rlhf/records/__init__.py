@@ -1,5 +1,6 @@
 """What is handed over between stages, in the order in which it comes into being."""
 
+from rlhf.records.columns import Columns
 from rlhf.records.completions import (
     LOGGED,
     PROMPT_MESSAGES,
@@ -48,6 +49,7 @@ __all__ = [
     "USER",
     "Asked",
     "Collected",
+    "Columns",
     "Comparison",
     "Completion",
     "DropReason",

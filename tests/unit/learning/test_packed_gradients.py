@@ -10,7 +10,7 @@ from every_objective import batch_of, distance, every_objective, gradient, norm
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlhf.learning.packing import UNLIMITED, Packing
-from rlhf.learning.pair_losses import sides_of
+from rlhf.records import Columns
 
 PACKING = Packing(width=1 << 20, longest=UNLIMITED)
 
@@ -30,7 +30,7 @@ def model():
 async def test_packed_or_padded_on_one_rank_or_two_the_gradient_is_the_same(model, name):
     objective = every_objective()[name]
     batch = await batch_of(objective)
-    rows = sides_of(batch.preferences)
+    rows = Columns.of(batch).rows
     assert len(PACKING.trees(rows)) < len(rows)
     padded = gradient(model, objective, batch)
     assert 1e-3 < norm(padded) < 1e6

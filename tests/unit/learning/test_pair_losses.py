@@ -13,7 +13,7 @@ from rlhf.objectives.dpo import DPOConfig
 from rlhf.objectives.lcpo import RELIABILITY, LCPOConfig
 from rlhf.objectives.ld_dpo import LDDPOConfig
 from rlhf.objectives.rrpo import RRPOConfig
-from rlhf.records import Collected, Completion, Preference, PreferenceBatch, Prompt, Tokens
+from rlhf.records import Collected, Columns, Completion, Preference, Prompt, Tokens
 
 CPU = torch.device("cpu")
 
@@ -62,11 +62,11 @@ PAIRS = (
 )
 
 
-async def batch(objective: ObjectiveConfig) -> PreferenceBatch:
+async def columns(objective: ObjectiveConfig) -> Columns:
     ours = [Collected(one.prompt, (), None, (one,), ()) for one in PAIRS]
     sources = dict.fromkeys(objective.anchor_names, Model(size=8))
     anchors = Anchors(sources, objective)
-    return await anchors.attach(0, [anchors.read(one) for one in ours])
+    return Columns.of(await anchors.attach(0, [anchors.read(one) for one in ours]))
 
 
 OBJECTIVES = [DPOConfig(), LDDPOConfig(), RRPOConfig(kl_coef=0.5), LCPOConfig(of=RRPOConfig())]
@@ -76,9 +76,9 @@ OBJECTIVES = [DPOConfig(), LDDPOConfig(), RRPOConfig(kl_coef=0.5), LCPOConfig(of
 async def test_however_a_step_is_split_its_loss_and_sums_are_the_same(objective):
     found = []
     for split in ([[2, 0, 1]], [[2], [], [1, 0]]):
-        losses = PairLosses(objective, await batch(objective), 0.0, CPU)
+        losses, pairs = PairLosses(objective, 0.0, CPU), await columns(objective)
         loss = losses.of_step(objective.first_memory(), True)
-        total = sum(loss(Model(4), places) for places in split)
+        total = sum(loss(Model(4), pairs.at(places)) for places in split)
         found.append([total, losses.sums, *losses.noticed.values()])
     for whole, parts in zip(*found, strict=True):
         assert torch.allclose(whole, parts, rtol=1e-6) and whole.isfinite().all()
@@ -87,10 +87,10 @@ async def test_however_a_step_is_split_its_loss_and_sums_are_the_same(objective)
 
 async def test_marked_tokens_count_so_for_policy_and_anchor():
     objective = LDDPOConfig(alpha=0.5)
-    losses = PairLosses(objective, await batch(objective), 0.0, CPU)
+    losses, pairs = PairLosses(objective, 0.0, CPU), await columns(objective)
     # Rejected: 2, a tool's, 3 and 1, of which the 1 is one more than the chosen side has: policy
     # (2 + 3 + 0.5)/4, anchor half of it; chosen 6/4, and half: margin -0.75 + 0.6875.
-    loss = losses.of_step({}, True)(Model(4), [0])
+    loss = losses.of_step({}, True)(Model(4), pairs.at([0]))
     assert loss.item() == pytest.approx(torch.nn.functional.softplus(torch.tensor(0.00625)).item())
 
 
@@ -103,8 +103,8 @@ async def test_a_loss_of_tokens_is_given_them_unmarked_beside_marked_sums():
             return super().loss(pairs)
 
     objective, model = Looking(), Model(size=4)
-    losses = PairLosses(objective, await batch(objective), 0.0, CPU)
-    losses.of_step({}, True)(model, [0, 1])
+    losses, pairs = PairLosses(objective, 0.0, CPU), await columns(objective)
+    losses.of_step({}, True)(model, pairs.at([0, 1]))
     (given,) = seen
     # Both of the first pair's sides begin with 2, which its sums leave out.
     assert given.policy.both_SB.tolist() == [[-1.0, -1.5], [-1.0, -1.0]]
@@ -119,9 +119,9 @@ async def test_a_loss_of_tokens_is_given_them_unmarked_beside_marked_sums():
 
 async def test_what_is_noticed_is_of_the_step_alone_and_by_weight():
     objective = LCPOConfig(of=DPOConfig())
-    losses = PairLosses(objective, await batch(objective), 0.0, CPU)
+    losses, pairs = PairLosses(objective, 0.0, CPU), await columns(objective)
     for places in ([0], [1, 2]):
-        losses.of_step({RELIABILITY: 0.5}, True)(Model(4), places)
+        losses.of_step({RELIABILITY: 0.5}, True)(Model(4), pairs.at(places))
     confidence, weight = losses.noticed[RELIABILITY].tolist()
     # At η = 1/2 the confidence is p = σ(0.1·margin): log-ratios -6/8 + 4/8, and -2/8 + 8/8.
     expected = [torch.tensor(0.1 * margin).sigmoid().item() for margin in (-0.25, 0.75)]
@@ -133,6 +133,6 @@ async def test_what_is_noticed_is_of_the_step_alone_and_by_weight():
 
 
 async def test_a_rank_without_pairs_still_computes_something():
-    losses = PairLosses(DPOConfig(), await batch(DPOConfig()), 0.0, CPU)
-    assert losses.of_step({}, True)(Model(4), []).item() == 0
+    losses, pairs = PairLosses(DPOConfig(), 0.0, CPU), await columns(DPOConfig())
+    assert losses.of_step({}, True)(Model(4), pairs.at([])).item() == 0
     assert losses.sums.sum() == 0

@@ -16,7 +16,16 @@ from rlhf.models.batching import unique
 from rlhf.objectives import Judged, PairLogprobs, Pairs, Peers, SideLogprobs
 from rlhf.objectives.kto import KTOConfig
 from rlhf.objectives.tpo import TPOConfig, ranks
-from rlhf.records import LOGGED, Completion, Preference, Prompt, SidePair, Tokens
+from rlhf.records import (
+    LOGGED,
+    Columns,
+    Completion,
+    Preference,
+    PreferenceBatch,
+    Prompt,
+    SidePair,
+    Tokens,
+)
 
 
 def vector(*values: float) -> Tensor:
@@ -247,9 +256,11 @@ def test_only_what_the_policy_drew_says_how_far_it_is() -> None:
     previous = [SidePair(-1.0, -2.0), SidePair(-3.0, -50.0), SidePair(-4.0, 90.0)]
     initial = [SidePair(-2.0, -2.5), SidePair(-3.0, -1.0), SidePair(-4.5, 1.0)]
     anchors = {"previous": previous, "initial": initial}
-    assert KTOConfig().statistic(pairs, anchors) == pytest.approx((1 + 0.5 + 0.5) / 4)
+    step = Columns.of(PreferenceBatch(0, pairs, anchors))
+    assert KTOConfig().statistic(step) == pytest.approx((1 + 0.5 + 0.5) / 4)
     nearer = {"previous": initial, "initial": previous}
-    assert KTOConfig().statistic(pairs, nearer) == 0.0, "never below 0"
+    step = Columns.of(PreferenceBatch(0, pairs, nearer))
+    assert KTOConfig().statistic(step) == 0.0, "never below 0"
 
 
 def test_without_peers_such_a_loss_is_refused() -> None:
