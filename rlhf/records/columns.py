@@ -29,6 +29,7 @@ class PairColumns(NamedTuple):
     """Whether a policy of this run has drawn a side, and no other beside it."""
 
     def at(self, places: Sequence[int]) -> "PairColumns":
+        """Those of the pairs at some places."""
         return PairColumns(*(column[places] for column in self))
 
 
