@@ -6,8 +6,10 @@ and to ask each by itself, would take a tenth of a small model's update.
 Dimensions: B pairs, S their two sides, the chosen one first.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 from rlhf.records.completions import LOGGED, Tokens
@@ -53,24 +55,30 @@ class Columns:
         """All of a batch."""
         import numpy as np
 
-        def in_twos(values: Sequence, kind: Any = np.float64) -> Any:
-            return np.array(values, dtype=kind).reshape(-1, 2)
+        def column(values: Iterable[float]) -> Any:
+            return np.array(array("d", values))  # numpy by itself takes None for a nan
+
+        def in_twos(values: Iterable[float]) -> Any:
+            return column(values).reshape(-1, 2)
 
         given = batch.preferences
         sides = [side for pair in given for side in (pair.chosen, pair.rejected)]
         drawn = [side.completion for side in sides]
+        own = [one.policy_version != LOGGED and not one.mixture for one in drawn]
         rows, places = rows_of(sides)
         prompts: dict[str, int] = {}
         pairs = PairColumns(
-            in_twos(places, np.intp),
-            _places([pair.prompt.id for pair in given], prompts),
-            np.array([pair.weight for pair in given], dtype=np.float64),
-            np.array([pair.win_prob for pair in given], dtype=np.float64),
-            in_twos([side.score for side in sides]),
-            in_twos([one.mixture for one in drawn]),
-            in_twos([one.policy_version != LOGGED and not one.mixture for one in drawn], bool),
+            np.array(places, dtype=np.intp).reshape(-1, 2),
+            _places((pair.prompt.id for pair in given), prompts),
+            column(pair.weight for pair in given),
+            column(pair.win_prob for pair in given),
+            in_twos(side.score for side in sides),
+            in_twos(one.mixture for one in drawn),
+            np.array(own, dtype=bool).reshape(-1, 2),
         )
-        anchors = {name: in_twos(values) for name, values in batch.anchors.items()}
+        anchors = {
+            name: in_twos(chain.from_iterable(values)) for name, values in batch.anchors.items()
+        }
         tokens = {
             name: _by_row(values, pairs.row_BS, len(rows)) for name, values in batch.tokens.items()
         }
@@ -115,11 +123,11 @@ class Columns:
         return (self.rows[row] for row in dict.fromkeys(self.pairs.row_BS.ravel().tolist()))
 
 
-def _places(ones: Sequence, known: dict[Any, int]) -> Any:
+def _places(ones: Iterable, known: dict[Any, int]) -> Any:
     """Where each stands among those known, to which it is added."""
     import numpy as np
 
-    return np.array([known.setdefault(one, len(known)) for one in ones], dtype=np.intp)
+    return np.fromiter((known.setdefault(one, len(known)) for one in ones), np.intp)
 
 
 def _by_row(tokens: Sequence[SideTokens], row_BS: Any, num_rows: int) -> list[Sequence[float]]:

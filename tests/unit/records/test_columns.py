@@ -96,6 +96,12 @@ def test_some_pairs_are_those_that_were_asked_for(places):
     assert len(found) == len(places) and same(found, Columns.of(batch(*places)))
 
 
+def test_a_score_that_is_no_number_is_refused():
+    pair = Preference.over(ONE, completion("a", 0, (3,)), completion("a", 1, (4,)), None, 0, "j@1")
+    with pytest.raises(TypeError):
+        Columns.of(PreferenceBatch(0, [pair], {}))
+
+
 async def test_whatever_an_objective_needs_comes_through():
     for name, objective in every_objective().items():
         made = await batch_of(objective)
