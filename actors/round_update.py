@@ -66,9 +66,11 @@ class RoundUpdate:
         if self._first is None:
             return
         certain = surely_first(self._ends[-1], self._plan.policy.batch_size)
-        while self._ends[self._num_begun + 1 :] and self._ends[self._num_begun + 1] <= certain:
-            micro_batches = self._micro_batches(self._portions[self._num_begun])
-            self._engine.accumulate(micro_batches, _loss_of(self._first))
+        begun = self._num_begun
+        for one, end in zip(self._portions[begun:], self._ends[begun + 1 :], strict=True):
+            if end > certain:
+                break
+            self._engine.accumulate(self._micro_batches(one), _loss_of(self._first))
             self._num_begun += 1
 
     def finish(self, portion: Columns, told: Callable[[bool], None]) -> Metrics:
@@ -86,7 +88,7 @@ class RoundUpdate:
         for k, places in enumerate(steps):
             done = step_progress(plan.policy, round, plan.num_rounds, k, len(steps))
             rate = learning_rate(plan.policy, done)
-            result = self._step(columns, places, rate, is_first=k == 0)
+            result = self._step(columns.at(places), rate, is_first=k == 0)
             skipped += not result.applied
             norms += [result.grad_norm] if result.applied else []
             told(result.applied)
@@ -101,23 +103,22 @@ class RoundUpdate:
         self._portions.append(portion)
         self._ends.append(self._ends[-1] + len(portion))
 
-    def _step(self, columns: Columns, places: Sequence[int], rate: float, is_first: bool) -> Any:
+    def _step(self, step: Columns, rate: float, is_first: bool) -> Any:
         if is_first and self._first is not None:
-            losses, micro_batches = self._first, self._rest_of_first(columns, len(places))
+            losses, micro_batches = self._first, self._rest_of_first(step)
         else:
-            step = columns.at(places)
             losses = self._losses.of_step(self.memory, is_first, step)
             micro_batches = self._micro_batches(step)
-        weight = sum(columns.pairs.weight_B[list(places)].tolist())
+        weight = sum(step.pairs.weight_B.tolist())
         # Nothing may be left of a first step, and a step ends with a backward pass of all ranks.
-        micro_batches = micro_batches or [MicroBatch(self._reader, columns.at([]))]
+        micro_batches = micro_batches or [MicroBatch(self._reader, step.at([]))]
         return self._engine.step(micro_batches, _loss_of(losses), rate, weight)
 
-    def _rest_of_first(self, columns: Columns, size: int) -> list[MicroBatch]:
-        """Of its so many pairs those that are not begun, by portions."""
-        ends = [min(end, size) for end in self._ends[self._num_begun :]]
+    def _rest_of_first(self, step: Columns) -> list[MicroBatch]:
+        """Of its pairs, which are the round's first, those that are not begun, by portions."""
+        ends = [min(end, len(step)) for end in self._ends[self._num_begun :]]
         parts = (range(start, end) for start, end in pairwise(ends) if start < end)
-        return [one for part in parts for one in self._micro_batches(columns.at(part))]
+        return [one for part in parts for one in self._micro_batches(step.at(part))]
 
     def _micro_batches(self, columns: Columns) -> list[MicroBatch]:
         """This rank's, as many as any rank's."""

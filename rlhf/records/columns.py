@@ -1,7 +1,7 @@
 """Preferences as the policy's ranks read them: numbers in columns, and each distinct row once.
 
 A round has thousands of pairs, of which a loss needs a few numbers each: to send them as records,
-and to ask each by itself, would take a tenth of a small model's update.
+and to ask each by itself, would take a seventh of a small model's update.
 
 Dimensions: B pairs, S their two sides, the chosen one first.
 """
