@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM
 from actors.policy import PolicyService
 from rlhf.config.models import DType, Optimizer
 from rlhf.objectives import ObjectiveConfig
-from rlhf.records import PreferenceBatch, SidePair
+from rlhf.records import Columns, PreferenceBatch, SidePair
 
 pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("ray_session")]
 
@@ -52,6 +52,7 @@ async def stepped(
     packing: bool = True,
 ) -> Stepped:
     """One step on the portions by the ranks that there are, which is then taken back."""
+    sent = [Columns.of(portion) for portion in portions]
 
     def step(rank: Any) -> tuple:  # of what ranks know too, which this file is not
         engine, settings = rank._engine, replace(rank._plan.policy, packing=packing)
@@ -59,9 +60,9 @@ async def stepped(
         rank._memory, rank._version = dict(objective.first_memory()), 0
         rank._reader = replace(rank._reader, packing=rank._packing())
         before = {name: value.clone() for name, value in engine.state()}
-        for portion in portions[:-1]:
+        for portion in sent[:-1]:
             rank.accumulate(portion)
-        metrics = rank.update(portions[-1])
+        metrics = rank.update(sent[-1])
         taken = {
             name.removeprefix("master/"): (before[name] - value) / RATE
             for name, value in engine.state()
