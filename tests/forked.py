@@ -171,14 +171,17 @@ def serve(parent: int, listener: socket.socket) -> Sequence[str] | None:
     return None
 
 
-def _read_configuration() -> None:
+def _do_once() -> None:
+    """What every command would do anew, and find the same."""
     import hydra
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     from rlhf.launching.configuration import CONF, register_schemas
 
     register_schemas()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         hydra.compose("train", ["experiment=demo"])
+    get_checkpoint_conversion_mapping("llama")
 
 
 def main() -> None:
@@ -187,7 +190,7 @@ def main() -> None:
     imports.begin()
     for module in MODULES:
         import_module(module)
-    _read_configuration()
+    _do_once()
     imports.end()
     with socket.socket(fileno=int(sys.argv[2])) as listener:
         words = serve(int(sys.argv[1]), listener)

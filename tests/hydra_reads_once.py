@@ -1,9 +1,13 @@
 """Whoever composes in a process that has imported this reads the files of `conf/` once.
 
-Nor is a copy made of all schemas each time; both together are half of what composing takes.
+Nor is a copy made of all schemas each time, or a table of what has been chosen for lists of defaults
+that name it; all together are most of what composing takes. And a command composes once: Hydra does
+it before, too, for `hydra.mode`, which no file of `conf/` sets.
 """
 
+from hydra._internal import defaults_list
 from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.config_source import ConfigResult
 
@@ -29,3 +33,7 @@ def _read_once(self: ConfigRepository, config_path: str) -> ConfigResult | None:
 ConfigRepository.load_config = _read_once  # type: ignore[method-assign]
 # There is one in a process, which gives copies of what it holds.
 ConfigStore.__deepcopy__ = lambda self, _: self  # type: ignore[attr-defined]
+# No file of `conf/` has such a list; one that had would end here with an error.
+defaults_list._create_interpolation_map = lambda *_: None  # type: ignore[assignment]
+# Then `-m`, or that there is none, says it.
+Hydra.get_mode = lambda self, config_name, overrides: None  # type: ignore[method-assign]
