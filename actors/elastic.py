@@ -88,8 +88,10 @@ class ElasticWorkers:
         self._watching.create_task(worker.keeper.watch(worker, self._done))
 
     async def _look(self) -> None:
-        missing = self._rules.most - len(self._workers) - len(self._ready)
-        lost = [one for own in self._roles.values() for one in own if one.cause is not None]
+        kept = [one for one in self._workers if not one.is_given_up]
+        missing = self._rules.most - len(kept) - len(self._ready)
+        every = [one for own in self._roles.values() for one in own]
+        lost = [one for one in every if one.cause is not None and not one.is_given_up]
         if missing <= 0 or lost:  # who is lost may need the room
             return
         nodes = await asyncio.to_thread(room.with_room, self._rules.needs, missing)

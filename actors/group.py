@@ -82,8 +82,13 @@ class Keeper(Protocol):
         """Waits until it can be asked again; raises WorkerDied if it never will."""
         ...
 
-    def has_answered(self) -> None:
-        """One of the workers has done what it was asked."""
+    def has_answered(self, worker: "Worker") -> None:
+        """It has done what it was asked."""
+        ...
+
+    @property
+    def start_timeout_s(self) -> float:
+        """Longest wait for a worker to be ready."""
         ...
 
 
@@ -146,7 +151,7 @@ class Worker:
 
     def _has_answered(self) -> None:
         if self.keeper is not None and self.cause is None:
-            self.keeper.has_answered()
+            self.keeper.has_answered(self)
 
     @property
     def comes_back(self) -> bool:
@@ -155,13 +160,18 @@ class Worker:
 
     async def is_back(self) -> None:
         """Waits until it can be asked again; raises WorkerDied if it never will."""
+        keeper = self.keeper
+        assert keeper is not None  # or nobody would wait
         while True:
             if self.cause is not None:
-                assert self.keeper is not None
-                await self.keeper.is_back(self)
+                await keeper.is_back(self)
             handle = self.handle
             try:  # it may have been slow, and have other things to do still
-                await handle.ready.remote()
+                async with asyncio.timeout(keeper.start_timeout_s):
+                    await handle.ready.remote()
+            except TimeoutError:  # by then, another would have been
+                limit = f"{keeper.start_timeout_s:g} s (cluster.start_timeout_s)"
+                self.lose(handle, f"{self.name} lives, and was not ready again within {limit}")
             except RayError as error:
                 if not isinstance(told := self.failed(error, handle), WorkerDied):
                     raise told from error

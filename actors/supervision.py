@@ -6,6 +6,7 @@ weights that they were made with.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Patience:
     """How often, and for how long, lost workers are waited for."""
 
     max_restarts: int
-    """Of a role, without an answer of one of its workers between them."""
+    """Of a worker, without an answer of it between them."""
     start_timeout_s: float
     silence_s: float
     """Longest time in which a process does not even say that it lives."""
@@ -58,7 +59,7 @@ class Supervisor:
         self._restarts = restarts
         self._lets_go = lets_go
         self._may_start = may_start
-        self._in_a_row = 0
+        self._in_a_row: Counter[Worker] = Counter()
         self._tasks: dict[Worker, asyncio.Task[None]] = {}
         for worker in workers:
             worker.keeper = self
@@ -81,18 +82,22 @@ class Supervisor:
     async def is_back(self, worker: Worker) -> None:
         await asyncio.shield(self._tasks[worker])
 
-    def has_answered(self) -> None:
-        self._in_a_row = 0
+    def has_answered(self, worker: Worker) -> None:
+        self._in_a_row.pop(worker, None)
+
+    @property
+    def start_timeout_s(self) -> float:
+        return self._patience.start_timeout_s
 
     async def _bring_back(self, worker: Worker) -> None:
         assert worker.cause is not None
-        while self._in_a_row < self._patience.max_restarts:
+        while (number := self._in_a_row[worker]) < self._patience.max_restarts:
             if self._lets_go is not None and self._lets_go(worker):
                 raise WorkerDied(worker.cause)
-            wait_s = min(FIRST_WAIT_S * 2 ** (self._in_a_row - 1), LONGEST_WAIT_S)
-            self._in_a_row += 1
+            self._in_a_row[worker] = number + 1
             self._restarts.begin(self._role, worker.name, worker.cause, worker.details)
-            await asyncio.sleep(wait_s if self._in_a_row > 1 else 0)
+            if number:
+                await asyncio.sleep(min(FIRST_WAIT_S * 2 ** (number - 1), LONGEST_WAIT_S))
             await head.back(self._patience.silence_s)  # without it nothing starts
             if self._may_start is not None:
                 await self._may_start()
@@ -106,11 +111,12 @@ class Supervisor:
                 worker.cause = None
                 return
         worker.is_given_up = True
-        raise WorkerDied(
-            f"{worker.cause} (started anew {self._in_a_row} times in a row, "
-            f"cluster.max_restarts={self._patience.max_restarts})",
-            details=worker.details,
+        cause = (
+            f"{worker.cause} (started anew {number} times in a row, "
+            f"cluster.max_restarts={self._patience.max_restarts})"
         )
+        self._restarts.give_up(worker.name, cause, worker.details)
+        raise WorkerDied(cause, details=worker.details)
 
     async def _start(self, worker: Worker) -> None:
         """Until it is ready; raises WorkerDied if its node goes meanwhile, for which Ray waits."""

@@ -219,9 +219,9 @@ class ProbedPublisher:
                 await self._carrier.carry_to(worker, timeout_s)
                 (found,) = await call_all([worker], "logprobs", self._probe, timeout_s=timeout_s)
             except (GivenLost, PolicyLost):
-                # The policy is ahead, or is started anew: it will publish again.
-                async with asyncio.timeout(timeout_s):
-                    await published.is_old.wait()
+                # The policy is ahead, or is started anew: it publishes again, however long it waits
+                # for a place of its own, or the run ends.
+                await published.is_old.wait()
                 continue
             if published is self._published:
                 gap = {worker.name: _mean_gap(published.expected.result(), found)}
@@ -256,15 +256,21 @@ class _Published:
 
 
 def make_probe(
-    prompts: Sequence[Prompt], vocabulary_size: int, num_tokens: int, seed: int
+    prompts: Sequence[Prompt], vocabulary_size: int, num_tokens: int, longest: int, seed: int
 ) -> list[Tokens]:
     """Eight rows: a prompt each, or fewer prompts where they are long, continued by seeded random
-    tokens, so that many embeddings count."""
+    tokens, so that many embeddings count. `longest`: tokens of a row and of one more, which some
+    engines sample; of a longer prompt, its end."""
     rng = random.Random(derive_seed(seed, "probe"))
+    num_tokens = max(1, min(num_tokens, longest - 2))
+    num_kept = max(1, longest - 1 - num_tokens)
     ends = accumulate(len(prompt.token_ids) for prompt in prompts[:PROBE_ROWS])
     num_prompts = max(1, sum(end <= PROBE_PROMPT_TOKENS for end in ends))
     return [
-        Tokens(prompt.token_ids, tuple(rng.randrange(vocabulary_size) for _ in range(num_tokens)))
+        Tokens(
+            prompt.token_ids[-num_kept:],
+            tuple(rng.randrange(vocabulary_size) for _ in range(num_tokens)),
+        )
         for prompt in islice(cycle(prompts[:num_prompts]), PROBE_ROWS)
     ]
 

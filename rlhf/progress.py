@@ -10,6 +10,7 @@ from rlhf.problems import PolicyBroken, PolicyLost, RunFailed, Stopped
 from rlhf.records import Collected
 from rlhf.stages import Checkpoints, Metrics, Store, Tracker
 from rlhf.storage.disk import DiskFailed
+from rlhf.storage.threads import in_thread
 from rlhf.watching.metrics import collection_metrics
 
 
@@ -51,22 +52,14 @@ class Noted:
 
 async def noted(store: Store, tracker: Tracker, round: int, collected: list[Collected]) -> Noted:
     """What was collected is counted and written, in a thread, shown, and let go of: the policy
-    trains meanwhile.
-
-    Ends with the thread even if it is cancelled, since the run may write the same file again.
-    """
+    trains meanwhile."""
 
     def work() -> Noted:
         metrics = collection_metrics(collected, policy_version=round)
         return Noted(metrics, store.prepare(round, collected))
 
     await asyncio.sleep(0)  # first the policy is asked: the thread would hold that up
-    working = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        found = await asyncio.shield(working)
-    except asyncio.CancelledError:
-        await asyncio.wait([working])
-        raise
+    found = await in_thread(work)
     tracker.show(round, collected)
     await let_go(collected)
     return found
@@ -82,10 +75,9 @@ async def kept(
     progress = Progress(first_round)
     try:
         yield progress
-    except* (PolicyBroken, PolicyLost, DiskFailed):
-        raise
-    except* RunFailed:
-        if progress.between:
+    except* RunFailed as failed:
+        is_kept = failed.split((PolicyBroken, PolicyLost, DiskFailed))[0] is None
+        if progress.between and is_kept:
             if progress.tell is not None:
                 progress.tell()
             with suppress(RunFailed):  # it may be the policy that is lost

@@ -1,8 +1,8 @@
 """Whoever composes in a process that has imported this reads the files of `conf/` once.
 
-Nor is a copy made of all schemas each time, or a table of what has been chosen for lists of defaults
-that name it; all together are most of what composing takes. And a command composes once: Hydra does
-it before, too, for `hydra.mode`, which no file of `conf/` sets.
+Nor is a copy made of all schemas each time, or a table of what has been chosen, for lists of
+defaults that name it; all together are most of what composing takes. And a command composes once:
+Hydra does it before, too, for `hydra.mode`, which no file of `conf/` sets.
 """
 
 from hydra._internal import defaults_list

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rlhf.collecting.deadlines import Deadlines
+from rlhf.collecting.deadlines import Deadlines, TooLate
 from rlhf.collecting.dispatch import RequestFailed
 from rlhf.collecting.turns import begun, pause
 from rlhf.config.run import RoundConfig
-from rlhf.problems import RunFailed
+from rlhf.problems import RunFailed, one_line
 from rlhf.records import Asked, Collected, Prompt, Verdict
 from rlhf.seeds import seeds_after
 from rlhf.stages import Algorithm, Collector, Outcome, Schedule, Tell, nobody
@@ -97,9 +97,10 @@ class RoundCollector:
                         done[place] = await self._algorithm.collect(one)
                 except RequestFailed as error:
                     failures.append(f"{one.prompt.id}: {error}")
-                except TimeoutError:
-                    within = f"{self._config.deadline_s:g} s"
-                    failures.append(f"{one.prompt.id}: not done within {within}")
+                except TooLate as error:
+                    failures.append(f"{one.prompt.id}: {error}")
+                except TimeoutError as error:  # of the algorithm's own
+                    failures.append(f"{one.prompt.id}: {one_line(error)}")
                 if done[place] is None:
                     self._check_failures(round, failures)
                 tell(Outcome(place, done[place]))

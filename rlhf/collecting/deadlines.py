@@ -4,8 +4,12 @@ import asyncio
 from types import TracebackType
 
 
+class TooLate(TimeoutError):
+    """A deadline has passed, and not one of what was done within it; says which."""
+
+
 class Deadlines:
-    """What is done within it is to be done within so many seconds, or raises TimeoutError.
+    """What is done within it is to be done within so many seconds, or raises TooLate.
 
     As `asyncio.timeout`, which has a timer for each and takes a fifth of what it costs to ask a
     prompt; here tasks stand in the order in which they began, and the first alone has one.
@@ -36,7 +40,7 @@ class Deadlines:
             self._timer = None
         # Of two that cancel it, it may be for the other to say what comes of it.
         if not in_time and task.uncancel() == 0 and kind is asyncio.CancelledError:
-            raise TimeoutError from error
+            raise TooLate(f"not done within {self._seconds:g} s") from error
 
     def _look(self) -> None:
         self._timer = None

@@ -95,8 +95,8 @@ class ClusterConfig:
     silence_s: float = number(60.0, above=0)
     """Longest time in which a worker's process does not say that it lives, whatever it does."""
     max_restarts: int = number(3, at_least=0)
-    """Times in a row that a role's lost workers are started anew, without an answer in between;
-    for the policy, without a new checkpoint or a round further. 0: who is lost stays lost."""
+    """Times in a row that a lost worker is started anew, without an answer of it in between; for
+    the policy, without a new checkpoint or a round further. 0: who is lost stays lost."""
 
 
 @dataclass

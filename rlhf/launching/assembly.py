@@ -149,7 +149,10 @@ def require_transport(config: Config) -> None:
 def make_publisher(
     config: Config, inputs: Inputs, policy: PolicyService, rollout: RolloutService
 ) -> ProbedPublisher:
-    probe = make_probe(inputs.data.train, inputs.vocabulary_size, PROBE_TOKENS, config.seed)
+    longest = config.rollout.max_prompt_tokens + config.rollout.max_completion_tokens
+    probe = make_probe(
+        inputs.data.train, inputs.vocabulary_size, PROBE_TOKENS, longest, config.seed
+    )
     carrier = _carrier(config, policy, rollout)
     merges = config.policy.lora is not None and served_lora(config) is None
     return ProbedPublisher(carrier, policy, rollout, probe, max_logprob_gap(config), merges)

@@ -10,6 +10,7 @@ from actors.policy import PolicyService
 from actors.rollout import RolloutService
 from actors.supervision import Patience, Supervisor
 from actors.weight_sync import ProbedPublisher
+from rlhf.collecting.dispatch import WorkerDied
 from rlhf.launching.configuration import Config
 from rlhf.launching.inputs import Inputs
 from rlhf.launching.judging import Judges
@@ -54,7 +55,10 @@ class Crew:
 
 
 def supervise(config: Config, crew: Crew, restarts: Restarts) -> None:
-    """From now on, workers that are lost come back; before, what cannot start is wrong."""
+    """From now on, workers that are lost come back; before, what cannot start is wrong.
+
+    Raises WorkerDied if one of a role is lost, whose others have begun without it.
+    """
     cluster = config.cluster
     if not cluster.max_restarts:
         return
@@ -76,6 +80,8 @@ def supervise(config: Config, crew: Crew, restarts: Restarts) -> None:
     for role, workers in crew.by_role.items():
         if role == "policy" or not workers or workers[0].keeper:
             continue
+        if dead := [worker for worker in workers if worker.cause is not None]:
+            raise WorkerDied(str(dead[0].cause), details=dead[0].details)
         elastic = crew.elastic if role == "rollout" else None
         keeper = Supervisor(
             role,

@@ -72,7 +72,7 @@ async def run(setting: Setting, checkpoint: Checkpoint | None) -> None:
         remembered = Remembered(share, most_bytes, tracker.note)
         lasting = Lasting(stop, restarts, remembered)
         while (cause := await _live(setting, crew, checkpoint, lasting)) is not None:
-            remembered.write(setting.directory / CHECKPOINTS)
+            await remembered.write(setting.directory / CHECKPOINTS)
             checkpoint = verified(setting.directory / CHECKPOINTS)
             rounds = max((line["round"] + 1 for line in tracker.records()), default=0)
             lives.begin(checkpoint, rounds, cause)

@@ -8,8 +8,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from rlhf.storage.disk import (
     writing,
 )
 from rlhf.storage.reading import read_json
+from rlhf.storage.threads import in_thread
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -47,29 +48,38 @@ class Checkpoint:
     """`num_rounds` done, `policy_version`, and whatever the run added."""
 
 
-@contextmanager
-def being_written(directory: Path, num_rounds: int) -> Iterator[Path]:
+@asynccontextmanager
+async def being_written(directory: Path, num_rounds: int) -> AsyncIterator[Path]:
     """Gives a folder for the files of a checkpoint after so many rounds, which is complete, under
-    its own name, once this ends without an error.
+    its own name, once this ends without an error; all files are read again for that, which takes
+    minutes for a large model, in a thread.
 
     Raises DiskFailed where there is no room, which leaves all that is there as it is.
     """
     name = name_of(num_rounds)
     temporary = directory / f".{name}.partial"
     with writing(directory / name):
-        for leftover in directory.glob(".round_*"):  # of one that was killed
-            shutil.rmtree(leftover)
-        if names := complete_names(directory):
-            require_room(directory, size_of(directory / names[-1]))
+        await in_thread(_make_room, directory)
         try:
             temporary.mkdir(parents=True)
             yield temporary
-            _write_manifest(temporary)
-            os.rename(temporary, directory / name)
+            await in_thread(_complete, temporary, directory / name)
         except (OSError, DiskFailed):
             shutil.rmtree(temporary, ignore_errors=True)  # the room is needed for other things
             raise
-        fsync(directory)
+
+
+def _make_room(directory: Path) -> None:
+    for leftover in directory.glob(".round_*"):  # of one that was killed
+        shutil.rmtree(leftover)
+    if names := complete_names(directory):
+        require_room(directory, size_of(directory / names[-1]))
+
+
+def _complete(unfinished: Path, checkpoint: Path) -> None:
+    _write_manifest(unfinished)
+    os.rename(unfinished, checkpoint)
+    fsync(checkpoint.parent)
 
 
 def newest_checkpoint(directory: Path) -> Checkpoint | None:
@@ -112,8 +122,9 @@ def name_of(num_rounds: int) -> str:
 
 
 def complete_names(directory: Path) -> list[str]:
-    """Names of renamed checkpoints, oldest first."""
-    return sorted(path.name for path in directory.glob("round_*") if path.is_dir())
+    """Names of renamed checkpoints, oldest first; people's copies have others."""
+    folders = (path.name for path in directory.glob("round_*") if path.is_dir())
+    return sorted(name for name in folders if name.removeprefix("round_").isdecimal())
 
 
 def last_sound(directory: Path, before: int | None = None) -> Path | None:

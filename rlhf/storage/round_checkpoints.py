@@ -18,6 +18,7 @@ from rlhf.storage.checkpoint import (
 )
 from rlhf.storage.disk import gib, write_atomically, writing
 from rlhf.storage.ledger import LEDGER, Ledger
+from rlhf.storage.threads import in_thread
 
 Files = Mapping[str, Any]
 """What they hold, in bytes, by their path in a checkpoint."""
@@ -69,15 +70,15 @@ class Remembered:
     def forget(self) -> None:
         self._newest = None
 
-    def write(self, directory: Path) -> None:
+    async def write(self, directory: Path) -> None:
         """As a checkpoint like others, unless there is one as new. Raises DiskFailed."""
         if self._newest is None:
             return
         num_rounds, files = self._newest
         names = complete_names(directory)
         if not names or names[-1] < name_of(num_rounds):
-            with being_written(directory, num_rounds) as folder:
-                _write(folder, files)
+            async with being_written(directory, num_rounds) as folder:
+                await in_thread(_write, folder, files)
             write_atomically(directory / LATEST, name_of(num_rounds))
         self.forget()
 
@@ -110,12 +111,12 @@ class RoundCheckpoints:
         """Raises DiskFailed where there is no room, which leaves all that is there as it is."""
         final = self._directory / name_of(num_rounds)
         if not final.exists():  # else it was renamed, when it was complete
-            with being_written(self._directory, num_rounds) as folder:
+            async with being_written(self._directory, num_rounds) as folder:
                 await self._policy.save(folder)
                 _write(folder, self._rest(num_rounds))
         with writing(final):
             write_atomically(self._directory / LATEST, final.name)
-            self._remove_old()
+            await in_thread(self._remove_old)
         self._remembered.forget()
         return final
 

@@ -50,6 +50,11 @@ def claimed(directory: Path) -> Iterator[None]:
             raise InputError(
                 [f"run.dir={directory}: in use by {lock.read().strip()}; choose another"]
             ) from error
+        except OSError as error:  # of a file system without locks
+            raise InputError(
+                [f"run.dir={directory}: cannot be claimed, since files are not locked there "
+                 f"({error.strerror}); choose another file system, or mount it with locks"]
+            ) from error  # fmt: skip
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()

@@ -32,6 +32,10 @@ class Restarts:
         text = f"{cause}; {worker} is started anew ({self._counts[whole]} so far)"
         self._tell(Alert(f"{worker} was lost", text, details=details))
 
+    def give_up(self, worker: str, cause: str, details: str = "") -> None:
+        """A worker is not started anew any more, and the others of its role go on without it."""
+        self._tell(Alert(f"{worker} is gone", f"{cause}; nobody takes its place", details=details))
+
     def metrics(self) -> Metrics:
         """Restarts so far, by role."""
         return {f"{RESTARTS}{role}": float(count) for role, count in self._counts.items()}

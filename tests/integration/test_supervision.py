@@ -79,6 +79,9 @@ class Brittle:
             if first == "slow" and not Path(flag).exists():  # and only once
                 Path(flag).touch()
                 time.sleep(4)
+            if first == "hang" and not Path(flag).exists():
+                Path(flag).touch()
+                time.sleep(3600)
             if first == "raise" and not (flag and Path(flag).exists()):
                 if flag:
                     Path(flag).touch()
@@ -98,11 +101,14 @@ class Watched:
         max_restarts: int = 3,
         silence_s: float = 60,
         timeout_s: float = 60,
+        start_timeout_s: float = 300,
+        never: str = "",
     ) -> None:
+        """`never`: who cannot be brought along."""
         self.workers, self.told = workers, []
         self.restarts = Restarts(["role"], [], self.told.append)
-        self._fails, self.brought = fails, 0
-        patience = Patience(max_restarts, 300, silence_s)
+        self._fails, self._never, self.brought = fails, never, 0
+        patience = Patience(max_restarts, start_timeout_s, silence_s)
         supervisor = Supervisor("role", workers, self._bring, patience, self.restarts)
         self.dispatcher: Dispatcher[str, str] = Dispatcher(workers, timeout_s=timeout_s)
         self.done = asyncio.Event()
@@ -110,7 +116,7 @@ class Watched:
 
     async def _bring(self, worker: Worker) -> None:
         self.brought += 1
-        if self.brought <= self._fails:
+        if self.brought <= self._fails or worker.name == self._never:
             raise RunFailed("what it was brought does not fit")
         await worker.ask("bring", "weights")
 
@@ -182,6 +188,15 @@ async def test_who_raises_what_nobody_foresaw_is_replaced_and_its_request_asked_
         assert role.count() == 4
 
 
+async def killed(*workers: Worker) -> None:
+    """All at once, and it is known."""
+    for process in await asyncio.gather(*(one.ask("__ray_call__", _pid) for one in workers)):
+        os.kill(process, signal.SIGKILL)
+    async with asyncio.timeout(60):
+        while any(one.cause is None for one in workers):
+            await asyncio.gather(*(one.beat() for one in workers), return_exceptions=True)
+
+
 def _pid(_: object) -> int:
     return os.getpid()
 
@@ -197,6 +212,36 @@ async def test_who_cannot_be_brought_along_is_tried_again_and_then_given_up():
         assert isinstance(error, StageFailed)
         assert "what it was brought does not fit (started anew 2 times in a row" in str(error)
         assert "cluster.max_restarts=2" in str(error)
+
+
+async def test_those_who_are_lost_together_all_come_back():
+    async with watched(count=3, max_restarts=1) as role:
+        await killed(*role.workers)
+        async with asyncio.timeout(120):
+            await asyncio.gather(*(one.is_back() for one in role.workers))
+        assert role.count() == len(role.told) == 3
+
+
+async def test_who_never_comes_along_is_given_up_and_told_of_beside_others_that_answer():
+    async with watched(count=2, max_restarts=2, never="role-1") as role:
+        await killed(role.workers[1])
+        number = 0
+        async with asyncio.timeout(120):
+            while not role.workers[1].is_given_up:
+                number += 1
+                (found,) = await role.ask(str(number))
+                assert found == f"{number} by one that was brought nothing"
+        titles = [alert.title for alert in role.told]
+        assert titles == ["role-1 was lost", "role-1 was lost", "role-1 is gone"]
+        assert "does not fit (started anew 2 times in a row" in role.told[2].text
+
+
+async def test_who_lives_and_hangs_is_replaced_once_another_would_have_been_ready(tmp_path):
+    async with watched(timeout_s=1, start_timeout_s=8) as role:
+        request = f"hang {tmp_path / 'flag'}"
+        assert await role.ask(request) == [f"{request} by one that was brought weights"]
+        (alert,) = role.told
+        assert "role-0 lives, and was not ready again within 8 s" in alert.text
 
 
 async def test_who_shares_a_gpu_starts_in_no_turn_but_its_own():

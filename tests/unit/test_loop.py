@@ -17,7 +17,7 @@ from rlhf.learning.anchors import Anchors
 from rlhf.learning.portions import Portions
 from rlhf.loop import Run, due, train
 from rlhf.problems import PolicyBroken, PolicyLost, Stopped
-from rlhf.progress import noted
+from rlhf.progress import kept, noted
 from rlhf.records import (
     Collected,
     Completion,
@@ -331,6 +331,15 @@ async def test_a_policy_that_is_broken_or_lost_is_not_kept(error):
     world.raises["publish 2"] = error
     with pytest.raises(ExceptionGroup):
         await world.train(5)
+    assert world.those("save") == []
+
+
+@pytest.mark.parametrize("error", [PolicyBroken("not finite"), PolicyLost("policy-1 was killed")])
+async def test_nor_is_it_where_something_else_has_failed_too(error):
+    world = World()
+    with pytest.raises(ExceptionGroup):
+        async with kept(world, 0, 5):
+            raise ExceptionGroup("", [error, WorkerDied("judge-0 on node ab: killed")])
     assert world.those("save") == []
 
 

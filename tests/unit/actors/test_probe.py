@@ -1,5 +1,7 @@
 """Rows by which it is proved that weights arrived."""
 
+import pytest
+
 from actors.weight_sync import make_probe
 from rlhf.records import Message, Prompt
 
@@ -12,7 +14,7 @@ def prompts(*lengths: int) -> list[Prompt]:
 
 def rows(*lengths: int) -> list[int]:
     """Of which prompt each is."""
-    probe = make_probe(prompts(*lengths), 50, 16, seed=1)
+    probe = make_probe(prompts(*lengths), 50, 16, longest=5000, seed=1)
     assert all(len(row.completion) == 16 and max(row.completion) < 50 for row in probe)
     assert len({row.completion for row in probe}) == 8
     return [row.prompt[0] for row in probe]
@@ -30,3 +32,13 @@ def test_long_prompts_share_a_thousand_tokens():
 
 def test_few_prompts_have_several_rows():
     assert rows(12, 12, 12) == [0, 1, 2, 0, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "longest, sizes",
+    [(31, (14, 16)), (30, (13, 16)), (18, (1, 16)), (17, (1, 15)), (4, (1, 2)), (3, (1, 1))],
+)
+def test_no_row_is_longer_than_the_engines_allow(longest, sizes):
+    (row, *_) = make_probe([Prompt("0", (), tuple(range(14)))], 50, 16, longest, seed=1)
+    assert (len(row.prompt), len(row.completion)) == sizes
+    assert row.prompt == tuple(range(14))[-sizes[0] :]

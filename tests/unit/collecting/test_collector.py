@@ -193,6 +193,16 @@ async def test_a_deadline_counts_as_a_failure():
     assert "b: not done within 0.02 s" in str(caught.value.exceptions[0])
 
 
+async def test_a_deadline_of_somebody_else_s_is_told_in_its_own_words():
+    async def late() -> None:
+        raise TimeoutError("the tool's server has not answered")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await collect(Fake("abc", b=late), deadline_s=60)
+    told = "b: TimeoutError: the tool's server has not answered"
+    assert told in str(caught.value.exceptions[0])
+
+
 async def test_a_prompt_s_time_runs_from_its_own_turn():
     """One after another they take longer than the deadline of each."""
     fake = Fake("abcdefgh", **dict.fromkeys("abcdefgh", partial(asyncio.sleep, 0.03)))

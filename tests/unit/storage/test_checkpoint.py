@@ -3,9 +3,11 @@
 import asyncio
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.storage import tensor_files
+from rlhf.storage import checkpoint, tensor_files
 from rlhf.storage.checkpoint import (
     LATEST,
     MANIFEST,
@@ -187,6 +189,38 @@ def test_a_save_that_fails_leaves_the_older_one(tmp_path):
     assert (tmp_path / LATEST).read_text() == "round_000003"
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_the_run_goes_on_while_the_files_are_read_again(tmp_path, monkeypatch, is_cancelled):
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def write_manifest(folder: Path) -> None:
+        begun.set()
+        assert goes_on.wait(30), "nothing else was done meanwhile"
+        _write_manifest(folder)
+
+    monkeypatch.setattr(checkpoint, "_write_manifest", write_manifest)
+    _, kept = remembering(tmp_path, Remembered(0))
+    saving = asyncio.create_task(kept.save(3))
+    while not begun.is_set():
+        await asyncio.sleep(0.01)
+    if is_cancelled:
+        saving.cancel()
+        await asyncio.sleep(0)
+        assert not saving.done()
+    goes_on.set()
+    await asyncio.wait([saving])
+    assert saving.cancelled() == is_cancelled
+    verify(tmp_path / "round_000003")
+
+
+def test_a_copy_that_somebody_keeps_is_left_alone(tmp_path):
+    save(tmp_path, 3)
+    copy = shutil.copytree(tmp_path / "round_000003", tmp_path / "round_000003_keep")
+    save(tmp_path, 6, 9, keep=1)
+    assert complete_names(tmp_path) == ["round_000009"] and found(tmp_path) == 9
+    verify(copy)
+
+
 def test_what_a_killed_save_left_is_passed_over_and_cleared_away(tmp_path):
     save(tmp_path, 3)
     for name in (".round_000006.partial", ".round_000001.removed"):
@@ -219,7 +253,7 @@ def test_one_in_memory_becomes_the_one_that_would_have_been_saved(tmp_path):
             asyncio.run(kept.save(5))
         asyncio.run(kept.remember(5))
         policy.num_rounds = 6  # which is lost
-        remembered.write(tmp_path / name)
+        asyncio.run(remembered.write(tmp_path / name))
         assert found(tmp_path / name) == 5
     saved, remembered = (
         {
@@ -239,12 +273,12 @@ def test_one_in_memory_gives_way_to_one_on_disk_that_is_as_new(tmp_path, order):
     for what in order.split():  # a slow one may be complete only after the next is saved
         asyncio.run(kept.remember(4) if what == "remember" else kept.save(5))
     before = sorted(tmp_path.rglob("*"))
-    remembered.write(tmp_path)
+    asyncio.run(remembered.write(tmp_path))
     assert sorted(tmp_path.rglob("*")) == before and complete_names(tmp_path) == ["round_000005"]
 
 
 def test_nothing_in_memory_writes_nothing(tmp_path):
-    Remembered(1).write(tmp_path)
+    asyncio.run(Remembered(1).write(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -276,7 +310,7 @@ def test_one_that_failed_is_tried_again(tmp_path):
         asyncio.run(kept.remember(1))
     policy.snapshot, policy.num_rounds = good, 2
     asyncio.run(kept.remember(2))
-    remembered.write(tmp_path)
+    asyncio.run(remembered.write(tmp_path))
     assert found(tmp_path) == 2
 
 
@@ -285,7 +319,7 @@ def test_one_that_is_too_large_is_told_of_once_and_not_tried_again(tmp_path):
     policy, kept = remembering(tmp_path, remembered := Remembered(1, 1 << 7, told.append))
     for number in (1, 2):
         asyncio.run(kept.remember(number))
-    remembered.write(tmp_path)
+    asyncio.run(remembered.write(tmp_path))
     assert policy.num_snapshots == 1 and complete_names(tmp_path) == []
     (line,) = told
     assert line.startswith("no checkpoints in memory: one takes more than 1.19e-07 GiB, a quarter")

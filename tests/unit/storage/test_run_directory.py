@@ -1,7 +1,9 @@
 """Who may use a run directory, and whether a run goes on or begins."""
 
 import asyncio
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -112,6 +114,16 @@ def test_a_directory_in_use_is_refused_and_its_user_named(tmp_path, other):
         pytest.raises(InputError, match=rf"in use by process {other.pid} on \S+; choose"),
         claimed(tmp_path),
     ):
+        pass
+
+
+def test_where_files_cannot_be_locked_it_says_so(tmp_path, monkeypatch):
+    def refuses(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuses)
+    told = r"cannot be claimed, since files are not locked there \(No locks available\); choose"
+    with pytest.raises(InputError, match=told), claimed(tmp_path):
         pass
 
 

@@ -25,6 +25,10 @@ async def test_each_is_told_once_and_counted_by_its_role():
         "cluster/restarts_judge": 2,
     }
     assert restarts.metrics().keys() <= METRICS.keys()
+    restarts.give_up("judge-0", "judge-0 on node 7: killed (started anew 3 times in a row)", "why")
+    assert (told[2].title, told[2].details) == ("judge-0 is gone", "why")
+    assert told[2].text.endswith("killed (started anew 3 times in a row); nobody takes its place")
+    assert restarts.metrics()["cluster/restarts_judge"] == 2
 
 
 def test_a_run_that_goes_on_counts_on():
