@@ -46,6 +46,7 @@ from rlhf.storage.ledger import Ledger
 from rlhf.storage.retention import best_by
 from rlhf.storage.round_checkpoints import Remembered, RoundCheckpoints
 from rlhf.storage.run_directory import CHECKPOINTS, verified
+from rlhf.storage.threads import in_thread
 from rlhf.watching.restarts import Counted, Restarts
 
 
@@ -73,7 +74,7 @@ async def run(setting: Setting, checkpoint: Checkpoint | None) -> None:
         lasting = Lasting(stop, restarts, remembered)
         while (cause := await _live(setting, crew, checkpoint, lasting)) is not None:
             await remembered.write(setting.directory / CHECKPOINTS)
-            checkpoint = verified(setting.directory / CHECKPOINTS)
+            checkpoint = await in_thread(verified, setting.directory / CHECKPOINTS)
             rounds = max((line["round"] + 1 for line in tracker.records()), default=0)
             lives.begin(checkpoint, rounds, cause)
             restarts.begin("policy", "its group", str(cause), cause.details)
