@@ -42,6 +42,15 @@ def shown(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
+def text_lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Numbers, from 1, and texts of a JSONL file's lines, but for blank ones: they end with a line
+    feed alone, since JSON may hold what else ends lines. Raises OSError and UnicodeDecodeError."""
+    with file.open(encoding="utf-8-sig", newline="\n") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, line
+
+
 class RowReader:
     """Streams one file, and gathers its faults so that each kind takes one line.
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from rlhf.asking.sources.feedback import require_feed
 from rlhf.config.data import LabelSource
 from rlhf.conversations.labels import Satisfaction
 from rlhf.conversations.log import Conversation, ConversationLog
@@ -36,8 +37,7 @@ class Feed:
     ) -> None:
         """`used`: ids of the conversations that have been used before. Raises InputError if there
         is no such folder."""
-        if not folder.is_dir():
-            raise InputError([f"data.feed={folder}: no such folder; make it, or correct the path"])
+        require_feed(folder)
         self._folder = folder
         self._label = label
         self._heldout_share = heldout_share

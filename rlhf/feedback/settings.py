@@ -8,7 +8,18 @@ from rlhf.config.data import LabelSource
 from rlhf.config.models import RolloutConfig
 from rlhf.feedback.config import FeedbackConfig
 from rlhf.judges.llm import LLMJudgeConfig
+from rlhf.judges.questions.settings import OR_POLICY
 
+UNREAD = (
+    "template",
+    "user_guided",
+    "logprobs",
+    "contexts",
+    "context_column",
+    "weights",
+    "policy",
+)
+"""Keys of a judge that say how two answers are compared, or by whom."""
 _INSTEAD = {
     "num_workers": "judge.num_workers",
     "max_prompt_tokens": "judge.max_tokens",
@@ -26,9 +37,10 @@ def label_problems(config: FeedbackConfig) -> Iterator[str]:
                 "needs no model; add label=llm to the command, or remove them"
             )
         return
-    yield from dataclasses.replace(judge, template=None).problems()
+    for problem in dataclasses.replace(judge, template=None).problems():
+        yield problem.removesuffix(OR_POLICY)
     for name in _changed(judge, LLMJudgeConfig()):
-        if name in ("template", "user_guided", "logprobs", "contexts", "weights", "policy"):
+        if name in UNREAD:
             yield f"judge.{name}={getattr(judge, name)}: label=llm does not read it; remove it"
     if judge.path is None or judge.endpoint is not None:
         return

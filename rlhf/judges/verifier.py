@@ -1,7 +1,7 @@
 """A verifier: 1.0 if a completion gives the prompt's answer, 0.0 if not, None if we cannot tell."""
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
@@ -10,8 +10,12 @@ from rlhf.judges.base import JudgeConfig
 from rlhf.judges.groups import Group
 from rlhf.judges.mathematics.process import MathProcess
 from rlhf.options import Fact
-from rlhf.records import Judgement
+from rlhf.problems import InputError
+from rlhf.records import Judgement, Prompt
+from rlhf.tools.tool import cut
 
+SHOWN_CHARS = 60
+"""Of an answer, in a message."""
 _INTEGER = re.compile(r"([+-]?)([0-9]+)")
 
 
@@ -40,6 +44,22 @@ class VerifierConfig(JudgeConfig):
             "judge.user_guided=true to measure by what users said"
         }
 
+    def inspect_prompts(self, prompts: Iterable[Prompt]) -> None:
+        if self.check is Check.math:
+            return
+        every = list(prompts)
+        unread = [one for one in every if one.answer is None or _integer(one.answer) is None]
+        if len(unread) > self.max_failure_rate * len(every):
+            answer = cut(unread[0].answer or "", SHOWN_CHARS)
+            raise InputError(
+                [
+                    f"judge.check={self.check.value}: of {len(every)} prompts {len(unread)} have "
+                    f"an answer that is no integer, such as {answer!r} of {unread[0].id}, and no "
+                    "verdict can be given on them; set judge.check=math, which reads other "
+                    "answers too, or leave those prompts out"
+                ]
+            )
+
     def build(self) -> "Verifier":
         return Verifier(self)
 
@@ -54,11 +74,16 @@ class Verifier:
 
     def judge(self, groups: Sequence[Group]) -> list[Judgement]:
         """Scores are 1.0, 0.0, or None where the prompt's answer is absent or not readable."""
-        return [
-            Judgement(tuple(self._score(group.prompt.answer, c.text) for c in group.completions),
-                      self._name)
-            for group in groups
-        ]  # fmt: skip
+        return [self._judgement(group) for group in groups]
+
+    def _judgement(self, group: Group) -> Judgement:
+        answer = group.prompt.answer
+        scores = tuple(self._score(answer, one.text) for one in group.completions)
+        if None not in scores:
+            return Judgement(scores, self._name)
+        why = f"cannot be compared with the answer {cut(answer or '', SHOWN_CHARS)!r}"
+        reasons = tuple(why if score is None else "" for score in scores)
+        return Judgement(scores, self._name, reasons=reasons)
 
     def _score(self, answer: str | None, text: str) -> float | None:
         if answer is None:

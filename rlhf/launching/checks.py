@@ -1,6 +1,7 @@
 """What can be wrong with a configuration by itself; everything is reported at once."""
 
 import dataclasses
+import math
 import operator
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -50,10 +51,14 @@ def out_of_range(section: Any, prefix: str) -> Iterator[str]:
     """In the order of the keys."""
     for name, limits in _limits(type(section)):
         value = getattr(section, name)
-        if limits and isinstance(value, (int, float)) and not isinstance(value, bool):
-            for limit, (words, holds) in limits:
-                if not holds(value, limit):
-                    yield f"{prefix}{name}={value}: must be {words} {limit}"
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            wrong = [
+                f"{words} {limit}" for limit, (words, holds) in limits if not holds(value, limit)
+            ]
+            if not (wrong or math.isfinite(value)):
+                wrong = ["a finite number"]
+            for told in wrong:
+                yield f"{prefix}{name}={value}: must be {told}"
         if not isinstance(value, PLAIN):
             for key, part in within(name, value):
                 yield from out_of_range(part, f"{prefix}{key}.")

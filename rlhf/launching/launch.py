@@ -33,6 +33,7 @@ from rlhf.storage.run_directory import (
     last_evaluation,
     last_of_finished,
     refuse_other_run,
+    require_place,
 )
 from rlhf.watching.alerts import Alert
 from rlhf.watching.metrics import LOWER_IS_BETTER, headline
@@ -117,6 +118,7 @@ def show_plan(config: Config) -> None:
     checked what a run checks before it starts workers; the run's directory stays as it is."""
     directory = Path(config.run.dir).absolute()
     refuse_throwaway("run.dir", directory)
+    require_place(directory)
     if last_of_finished(directory, config.run.resume, plain(config)) is not None:
         print(f"{directory}: the run there is finished; nothing would be done")
         return

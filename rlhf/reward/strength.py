@@ -16,6 +16,7 @@ from typing import Any
 
 from rlhf.config.reward import PreferenceFilesConfig
 from rlhf.data.preference_files import Example, read_examples
+from rlhf.data.rows import text_lines
 from rlhf.judges.reward_model import Answer, RewardModelConfig
 from rlhf.launching.command_line import told
 from rlhf.problems import InputError, some
@@ -35,9 +36,9 @@ def with_strengths(file: Path, judges: Sequence[str]) -> Iterator[dict[str, Any]
     config = PreferenceFilesConfig(path=str(file), heldout_path=str(file))
     examples = read_examples(config).train
     by_judge = [list(_differences(path, examples)) for path in judges]
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = dict(text_lines(file))
     for place, example in enumerate(examples):
-        row = json.loads(lines[example.row - 1])
+        row = json.loads(lines[example.row])
         yield {**row, "strength": [differences[place] for differences in by_judge]}
 
 

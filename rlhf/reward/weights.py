@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlhf.data.rows import text_lines
 from rlhf.launching.command_line import told
 from rlhf.problems import InputError
 from rlhf.storage.disk import write_atomically
@@ -121,10 +122,10 @@ def pairs_of_file(file: Path, members: Sequence[str] = ()) -> Iterator[Pair]:
     """Raises InputError for what has no parts, with its line; `members`: whose strengths of
     preference a line may have instead."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = list(text_lines(file))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError([f"data={file}: cannot be read ({error})"]) from error
-    for number, line in enumerate(lines, 1):
+    for number, line in lines:
         try:
             pair = _pair(json.loads(line), members)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,5 +1,6 @@
 """Who may use a run directory, and whether a run goes on or begins."""
 
+import errno
 import fcntl
 import os
 import socket
@@ -35,30 +36,40 @@ MAY_CHANGE = ("run", "tracking", "cluster", "placement", "eval", "num_rounds", "
 
 
 @contextmanager
-def claimed(directory: Path) -> Iterator[None]:
-    """Within it, no other run can use the directory; the claim ends with the process at latest."""
+def claimed(directory: Path, key: str = "run.dir") -> Iterator[None]:
+    """Within it, no other run can use the directory; the claim ends with the process at latest.
+    `key`: which names it, where it is a sweep's."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / ".lock").open("a+")
     except OSError as error:
-        raise InputError([f"run.dir={directory}: cannot be written ({error.strerror})"]) from error
+        raise InputError([f"{key}={directory}: cannot be written ({error.strerror})"]) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             lock.seek(0)
             raise InputError(
-                [f"run.dir={directory}: in use by {lock.read().strip()}; choose another"]
+                [f"{key}={directory}: in use by {lock.read().strip()}; choose another"]
             ) from error
         except OSError as error:  # of a file system without locks
             raise InputError(
-                [f"run.dir={directory}: cannot be claimed, since files are not locked there "
+                [f"{key}={directory}: cannot be claimed, since files are not locked there "
                  f"({error.strerror}); choose another file system, or mount it with locks"]
             ) from error  # fmt: skip
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()
         yield
+
+
+def require_place(directory: Path) -> None:
+    """Raises InputError where the directory is none and cannot be made, and makes nothing."""
+    there = next(path for path in (directory, *directory.parents) if path.exists())
+    number = 0 if os.access(there, os.W_OK | os.X_OK) else errno.EACCES
+    if number := number if there.is_dir() else errno.ENOTDIR:
+        why = os.strerror(number)
+        raise InputError([f"run.dir={directory}: {there} cannot be written to ({why})"])
 
 
 def last_of_finished(

@@ -50,7 +50,7 @@ class Sweep(Callback):
             directory = _directory(config.hydra.sweep.dir)
             records = _records(directory, config.dry_run)
             _CLAIM.close()
-            _CLAIM.enter_context(claimed(directory))
+            _CLAIM.enter_context(claimed(directory, "hydra.sweep.dir"))
             shutil.rmtree(records, ignore_errors=True)
             records.mkdir(parents=True)
             if config.dry_run:

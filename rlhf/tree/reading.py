@@ -88,7 +88,7 @@ def shelves(directory: Path, round: str | None = None) -> list[Shelf]:
     if journal.num_rows:
         found.insert(0, Shelf(UNFINISHED, journal))
     if not found:
-        hint = f"those of algorithm=tree write them to {directory / TREES}"
+        hint = f"algorithm=mcts, tree_plv, tpo and itool write them to {directory / TREES}"
         raise InputError([f"{directory}: this run has no search trees; {hint}"])
     wanted = [shelf for shelf in found if round in (None, shelf.round)]
     if not wanted:

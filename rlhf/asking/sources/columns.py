@@ -37,6 +37,13 @@ class ColumnsConfig(DataConfig):
     overlong: Overlong = Overlong.error
     """What to do with prompts beyond `rollout.max_prompt_tokens`."""
 
+    def problems(self) -> Iterator[str]:
+        if self.answer_marker is not None and self.answer_column is None:
+            yield (
+                f"data.answer_marker={self.answer_marker}: is looked for in data.answer_column, "
+                "which is not given; name the column, or remove it"
+            )
+
     @property
     def drops_overlong(self) -> bool:
         return self.overlong is Overlong.drop

@@ -54,7 +54,15 @@ class FeedbackDataConfig(DataConfig):
             )
 
     def source(self, wanted: Wanted, seed: int) -> Source:
+        if self.feed is not None:
+            require_feed(Path(self.feed))
         return open_folder(self).source()
+
+
+def require_feed(folder: Path) -> None:
+    """Raises InputError where new logs cannot appear."""
+    if not folder.is_dir():
+        raise InputError([f"data.feed={folder}: no such folder; make it, or correct the path"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +135,11 @@ def open_folder(config: FeedbackDataConfig) -> FeedbackFolder:
         summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
         share = float(summary["heldout_share"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        place = "FOLDER, and give that as data.path" if path.exists() else path
         raise InputError(
             [
                 f"data.path={path}: must be a folder that python -m rlhf.feedback has written, "
-                f"with its summary.json; run it with path=LOGS out={path}"
+                f"with its summary.json; run it with path=LOGS out={place}"
             ]
         ) from None
     return FeedbackFolder(path, config.instruction, share)

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlhf.data.rows import text_lines
 from rlhf.judges.programs.answers import bare, programs, without_comments
 from rlhf.problems import InputError
 from rlhf.storage.disk import DiskFailed, write_atomically
@@ -110,12 +111,10 @@ def _git(repository: Path, *words: str) -> str:
 def _of_revisions(file: Path) -> Iterator[dict[str, str]]:
     """Those whose program was changed; raises InputError for a row that cannot be read."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = list(text_lines(file))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError([f"{file}: cannot be read ({error})"]) from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in lines:
         try:
             row = json.loads(line)
             prompt, draft, revision = (row[name] for name in ("prompt", "draft", "revision"))

@@ -31,6 +31,7 @@ THOUGHT_LOGPROBS = 5
 """For each token of a thought, which has thousands: enough to hold both letters after it."""
 NEITHER = f"not even after a thought of at most {THOUGHT_TOKENS} tokens"
 
+NO_COMPLETION = "answers with no chat completion"
 GO_ON = "Go on from where you stopped."
 
 _log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class Endpoint:
         if not self._thinks:
             reply = await ask(question, **self._options)
             if (choice := _choice(reply)) is None:
-                return f"answers with no chat completion: {self._server.excerpt(reply)}"
+                return f"{NO_COMPLETION}: {self._server.excerpt(reply)}"
             if (found := _shares(choice, labels)) is not None:
                 return found
         reply = await ask(question, **self._thinking(question))
@@ -145,11 +146,11 @@ class Endpoint:
         ask = partial(self._server.first_reply, refused_hint=hint)
         found = await self._answer(ask, question, labels)
         if isinstance(found, str):
+            advice = "turn off its thinking on the server, or take another model"
+            if found.startswith(NO_COMPLETION):
+                advice = "give judge.endpoint up to /v1, and a model that the server has"
             raise InputError(
-                [
-                    f"judge.model={self._config.model}: to a trivial question, {found}; turn off "
-                    "its thinking on the server, or take another model"
-                ]
+                [f"judge.model={self._config.model}: to a trivial question, {found}; {advice}"]
             )
 
     async def close(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from rlhf.judges.questions.settings import AskedModelConfig
-from rlhf.problems import InputError, RunFailed, printable
+from rlhf.problems import InputError, RunFailed, one_line, printable
 
 KEY_VARIABLE = "AGON_JUDGE_API_KEY"
 START_PATIENCE_S = 30.0
@@ -30,6 +30,8 @@ MAX_REPLY_BYTES = 8 * 2**20
 """Of a reply, as it is once decompressed: a thought of 4096 tokens with its log-probabilities takes
 about two; what is longer is no answer, and is not read."""
 
+_WAY = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""What of the environment says how a server is reached, in capitals or not."""
 _apart = random.Random()
 _log = logging.getLogger(__name__)
 _PASSING = {408, 425, 429}
@@ -67,7 +69,7 @@ def _certificates() -> ssl.SSLContext:
 class ChatServer:
     """The server at `judge.endpoint`, used within one event loop.
 
-    Raises InputError for a key that cannot be sent.
+    Raises InputError for a key that cannot be sent, and for a way there that is none.
     """
 
     def __init__(self, config: AskedModelConfig) -> None:
@@ -79,13 +81,22 @@ class ChatServer:
             raise InputError([f"{KEY_VARIABLE}: is no key: it has characters no header can have"])
         self._gate = asyncio.Semaphore(config.concurrency)
         self._told_at = -math.inf
-        self._client = httpx.AsyncClient(
-            headers={"Accept-Encoding": "gzip"}
-            | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
-            limits=httpx.Limits(max_connections=config.concurrency),
-            timeout=config.timeout_s,
-            verify=_certificates(),
-        )
+        try:
+            self._client = httpx.AsyncClient(
+                headers={"Accept-Encoding": "gzip"}
+                | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
+                limits=httpx.Limits(max_connections=config.concurrency),
+                timeout=config.timeout_s,
+                verify=_certificates(),
+            )
+        except (ImportError, ValueError, OSError, httpx.InvalidURL) as error:
+            named = sorted(name for name in os.environ if name.upper() in _WAY)
+            raise InputError(
+                [
+                    f"judge.endpoint={config.endpoint}: cannot be asked as the environment has it "
+                    f"({one_line(error)}); correct or unset {' or '.join(named) or 'its proxies'}"
+                ]
+            ) from error
 
     async def ask(self, question: str, **options: Any) -> httpx.Response:
         """A reply of status 200 to one user's message; `options` join the request.
@@ -120,6 +131,11 @@ class ChatServer:
                 f"{endpoint} answers 404: {self.excerpt(reply)}; give the address up to /v1, and "
                 f"a model that it serves (now {model})"
             )
+        elif location := self._hidden(reply.headers.get("location", "")):
+            problem = (
+                f"{endpoint} answers {status}, and that it is at {location}; give that address, "
+                "up to /v1"
+            )
         else:
             problem = f"{endpoint} answers {status} to a trivial question: {self.excerpt(reply)}"
             problem += refused_hint if status in _REFUSED_QUESTION else ""
@@ -127,8 +143,11 @@ class ChatServer:
 
     def excerpt(self, reply: httpx.Response) -> str:
         """The beginning of a reply, on one line; a server may repeat the key in it."""
-        text = printable(" ".join(reply.text.split()))
-        return (text.replace(self._key, "***") if self._key else text)[:200] or "nothing"
+        return self._hidden(" ".join(reply.text.split()))[:200] or "nothing"
+
+    def _hidden(self, text: str) -> str:
+        text = printable(text)
+        return text.replace(self._key, "***") if self._key else text
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -183,7 +202,8 @@ class ChatServer:
                 content += part
                 if len(content) > MAX_REPLY_BYTES:
                     raise NoReply(f"answers with more than {MAX_REPLY_BYTES >> 20} MiB")
-        headers = {"content-type": coming.headers.get("content-type", "")}
+        kept = ("content-type", "location")
+        headers = {name: coming.headers[name] for name in kept if name in coming.headers}
         reply = httpx.Response(coming.status_code, headers=headers, content=bytes(content))
         if reply.status_code >= 500 or reply.status_code in _PASSING:
             wait_s = _asked_to_wait(coming.headers.get("retry-after", ""))

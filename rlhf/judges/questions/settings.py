@@ -8,6 +8,9 @@ from rlhf.config.texts import from_anywhere, location, text
 from rlhf.judges.base import JudgeConfig, Seat
 from rlhf.ranges import number
 
+OR_POLICY = ", or judge.policy=true"
+"""Where there is a policy."""
+
 
 @dataclass
 class AskedModelConfig(JudgeConfig):
@@ -63,8 +66,8 @@ class AskedModelConfig(JudgeConfig):
         else:
             yield (
                 "judge.path, judge.endpoint: one is required; add judge.path=<model> or "
-                "judge.endpoint=http://<host>:<port>/v1 judge.model=<name> to the command, or "
-                "judge.policy=true"
+                "judge.endpoint=http://<host>:<port>/v1 judge.model=<name> to the command"
+                f"{OR_POLICY}"
             )
 
 

@@ -29,6 +29,7 @@ from rlhf.config.run import PlacementConfig, RoundConfig, WarmupConfig
 from rlhf.environments.base import EnvironmentConfig
 from rlhf.environments.function import FunctionEnvironmentConfig
 from rlhf.judges.panel import PanelConfig
+from rlhf.judges.text import TextJudgeConfig
 from rlhf.judges.verifier import VerifierConfig
 from rlhf.launching.checks import config_problems, contradictions, out_of_range, plain, unknown_keys
 from rlhf.launching.command_line import hydra_problem, typed
@@ -268,6 +269,22 @@ def test_rollout_workers_come_and_go_where_their_weights_can_follow():
 def test_what_is_not_a_number_is_in_no_range(demo):
     demo.policy.learning_rate = math.nan
     assert config_problems(demo) == ["policy.learning_rate=nan: must be above 0"]
+
+
+def test_what_is_infinite_is_no_number_of_anything(demo):
+    demo.policy.learning_rate = demo.objective.beta = math.inf
+    demo.judge = TextJudgeConfig(sign=math.nan)
+    assert sorted(config_problems(demo))[-3:] == [
+        "judge.sign=nan: must be a finite number",
+        "objective.beta=inf: must be a finite number",
+        "policy.learning_rate=inf: must be a finite number",
+    ]
+
+
+def test_a_marker_is_looked_for_in_a_column(demo):
+    demo.data = FilesConfig(path="x.jsonl", answer_marker="####")
+    (told,) = [line for line in config_problems(demo) if "marker" in line]
+    assert told.startswith("data.answer_marker=####: is looked for in data.answer_column, which is")
 
 
 def test_a_curator_needs_several_judges_and_a_loss_that_takes_its_labels(demo):

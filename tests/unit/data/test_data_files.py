@@ -13,6 +13,7 @@ from rlhf.config.data import LabelSource
 from rlhf.config.reward import PreferenceFilesConfig
 from rlhf.conversations.log import ConversationLog
 from rlhf.data.preference_files import read_examples
+from rlhf.data.rows import text_lines
 from rlhf.feedback.feed import Feed
 from rlhf.problems import InputError
 
@@ -129,3 +130,10 @@ def test_a_judge_that_reads_rows_finds_every_column_as_it_was(tmp_path, suffix):
     assert found.whole == row
     ((found,), _) = file_rows(config, Wanted())
     assert found.whole is None
+
+
+def test_lines_of_jsonl_end_with_a_line_feed_alone(tmp_path):
+    file = tmp_path / "x.jsonl"
+    file.write_bytes('\ufeff{"a": "x\u2028y"}\n\n{"b": "\u0085"}\r\n'.encode())
+    found = [(number, json.loads(line)) for number, line in text_lines(file)]
+    assert found == [(1, {"a": "x\u2028y"}), (3, {"b": "\u0085"})]

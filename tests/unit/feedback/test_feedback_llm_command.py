@@ -132,6 +132,7 @@ def test_what_is_wrong_with_the_settings_is_told_at_once(tmp_path):
     ]
     (neither,) = problems(tmp_path, label=LabelSource.llm)
     assert neither.startswith("judge.path, judge.endpoint: one is required")
+    assert "judge.policy" not in neither  # there is none
 
 
 def test_what_the_worker_s_model_would_not_read_is_told(tmp_path):

@@ -703,6 +703,35 @@ def test_a_server_that_is_no_judge_is_refused(server, monkeypatch, reply, told):
     assert len(caught.value.problems) == 1
 
 
+@pytest.mark.parametrize("reply", [(200, b"<html>hi</html>"), (200, {"error": "no model x"})])
+def test_what_is_no_chat_completion_is_a_matter_of_address_or_model(server, reply):
+    server.replies = [reply]
+    told = r"no chat completion: .*; give judge.endpoint up to /v1, and a model that the server has"
+    with pytest.raises(InputError, match=told):
+        server.config().inspect(set())
+
+
+def test_where_a_server_says_that_it_is_is_told(server):
+    server.replies, server.headers = [(307, b"")], {"Location": "https://judge/v1/chat"}
+    told = r"answers 307, and that it is at https://judge/v1/chat; give that address, up to /v1"
+    with pytest.raises(InputError, match=told):
+        server.config().inspect(set())
+
+
+@pytest.mark.parametrize(
+    "name, value", [("ALL_PROXY", "socks5://localhost:1"), ("HTTP_PROXY", "foo://localhost:1"),
+                    ("HTTP_PROXY", "http://[::1"), ("SSL_CERT_FILE", "/no/where.pem")]
+)  # fmt: skip
+def test_a_way_to_the_server_that_is_none_is_refused(server, monkeypatch, name, value):
+    for known in server_module._WAY:
+        monkeypatch.delenv(known, raising=False)
+    monkeypatch.setenv(name, value)
+    server_module._certificates.cache_clear()
+    told = rf"judge.endpoint=http://127.*: cannot be asked as .* \(.+\); correct or unset {name}$"
+    with pytest.raises(InputError, match=told):
+        server.config().inspect(set())
+
+
 def test_no_server_is_refused(server):
     server.end()
     with pytest.raises(InputError, match=r"judge.endpoint=http://127.*: cannot be reached"):

@@ -22,6 +22,7 @@ from rlhf.judges.mathematics.tidying import MATH_NAMES
 from rlhf.judges.reward_model import RewardModelConfig
 from rlhf.judges.verifier import Check, VerifierConfig, integer_score
 from rlhf.options import Fact
+from rlhf.problems import InputError
 from rlhf.records import Completion, Message, Prompt
 
 GSM8K = Path(__file__).parents[3].parent / "shared" / "data" / "gsm8k" / "test.jsonl"
@@ -42,6 +43,25 @@ def math():
     process = MathProcess()
     yield process
     process.close()
+
+
+@pytest.mark.parametrize("check", [Check.integer, Check.last_line])
+def test_answers_that_it_cannot_read_are_refused_before_a_run(check):
+    config = VerifierConfig(check=check, max_failure_rate=0.25)
+    few = [prompt("a", "forty"), *(prompt(str(n), str(n)) for n in range(3))]
+    config.inspect_prompts(few)
+    told = (
+        rf"^judge.check={check.value}: of 5 prompts 2 have an answer that is no integer, such as "
+        "'forty' of a, and .*; set judge.check=math"
+    )
+    with pytest.raises(InputError, match=told):
+        config.inspect_prompts([*few, prompt("b", None)])
+    VerifierConfig(check=Check.math).inspect_prompts([prompt("a", "forty")])
+    (judgement,) = config.build().judge([group("a", "forty", "40", "forty")])
+    assert judgement.scores == (None, None)
+    assert judgement.reasons == ("cannot be compared with the answer 'forty'",) * 2
+    (judgement,) = config.build().judge([group("a", "40", "40", "forty")])
+    assert judgement.scores == (1.0, 0.0) and judgement.reasons == ()
 
 
 # --- integers ------------------------------------------------------------------------------------

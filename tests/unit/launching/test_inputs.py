@@ -243,6 +243,8 @@ async def test_what_arrives_is_used_once_and_not_if_the_log_has_it(config, tmp_p
     assert open_feed(config, inputs, Ledger(tmp_path), print) is inputs.schedule
     config.data.feed, config.data.label = str(feed), LabelSource.rules
     with pytest.raises(InputError, match=r"data\.feed=.*: no such folder"):
+        read_inputs(config, tmp_path)  # before any worker starts
+    with pytest.raises(InputError, match=r"data\.feed=.*: no such folder"):
         open_feed(config, inputs, Ledger(tmp_path), print)
     known = inputs.data.train[0].id.rpartition(":")[0]
     held = inputs.data.heldout[0].id.rpartition(":")[0]

@@ -16,9 +16,10 @@ from rlhf.judges.pair_model import PairModelConfig
 from rlhf.problems import InputError
 from rlhf.records import Message
 from rlhf.reward import losses as reward_losses
+from rlhf.reward import strength as strength_module
 from rlhf.reward.balance import shortest
 from rlhf.reward.labels import repaired, strength, voted
-from rlhf.reward.strength import annotate
+from rlhf.reward.strength import annotate, with_strengths
 
 # --- the formulas -------------------------------------------------------------------------------
 
@@ -349,3 +350,17 @@ def test_what_an_ensemble_cannot_be_asked(words, told):
     with pytest.raises(InputError) as refused:
         annotate(words)
     assert refused.value.problems[0].startswith(told)
+
+
+def test_strengths_stand_beside_their_own_pairs_whatever_ends_a_line_elsewhere(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        strength_module, "_differences", lambda path, examples: (one.row / 8 for one in examples)
+    )
+    rows = [{"prompt": f"{n}\u2028+1=", "chosen": "a\x85b", "rejected": "c"} for n in range(4)]
+    rows[1]["dropped"] = "tie"
+    text = "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "pairs.jsonl").write_text("\ufeff" + text, encoding="utf-8")
+    found = list(with_strengths(tmp_path / "pairs.jsonl", ["judge"]))
+    assert found == [{**rows[n], "strength": [(2 * n + 1) / 8]} for n in (0, 2, 3)]

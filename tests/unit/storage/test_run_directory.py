@@ -25,7 +25,7 @@ from rlhf.objectives.simpo import SimPOConfig
 from rlhf.problems import InputError
 from rlhf.storage.ledger import Ledger
 from rlhf.storage.round_checkpoints import RoundCheckpoints
-from rlhf.storage.run_directory import begin_or_resume, claimed, last_of_finished
+from rlhf.storage.run_directory import begin_or_resume, claimed, last_of_finished, require_place
 
 
 def config(**changes) -> dict:
@@ -114,6 +114,23 @@ def test_a_directory_in_use_is_refused_and_its_user_named(tmp_path, other):
         pytest.raises(InputError, match=rf"in use by process {other.pid} on \S+; choose"),
         claimed(tmp_path),
     ):
+        pass
+
+
+def test_what_is_no_place_for_a_run_is_refused_and_nothing_is_made(tmp_path):
+    require_place(tmp_path / "new" / "run")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    for place in ("file", "file/run"):
+        told = rf"run.dir={tmp_path}/{place}: {tmp_path}/file cannot be written to \(Not a dir"
+        with pytest.raises(InputError, match=told):
+            require_place(tmp_path / place)
+
+
+def test_a_sweep_s_place_has_another_name(tmp_path):
+    (tmp_path / "file").touch()
+    told = rf"^hydra.sweep.dir={tmp_path}/file: cannot be written \(File exists\)"
+    with pytest.raises(InputError, match=told), claimed(tmp_path / "file", "hydra.sweep.dir"):
         pass
 
 
