@@ -149,14 +149,15 @@ class PolicyRank:
         """One supervised step; returns the mean token NLL in nats."""
         num_tokens = sum(row.num_own_tokens for row in rows)
         sums = torch.zeros(1, dtype=torch.float64)
+        reader = self._reader.fitting(rows)
 
         def loss(indices: Sequence[int]) -> Tensor:
             mine = [rows[i] for i in indices]
-            total = -logprobs_RC(self._reader, mine).sum() / num_tokens
+            total = -logprobs_RC(reader, mine).sum() / num_tokens
             sums[0] += total.item()
             return total
 
-        self._step([self._reader.shape([row]) for row in rows], loss, learning_rate)
+        self._step([reader.shape([row]) for row in rows], loss, learning_rate)
         return over_ranks(sums, self._engine.device)[0]
 
     def accumulate(self, portion: Columns) -> None:

@@ -128,7 +128,8 @@ class TransformersEngine:
             for request in requests
             for i in range(request.sampling.num_completions)
         ]
-        return torch.from_numpy(np.stack(drawn)).to(self._device, torch.float32)
+        uniforms_RT = torch.from_numpy(np.stack(drawn)).to(self._device, torch.float32)
+        return uniforms_RT.clamp(max=1 - 2**-24)  # what is nearest to 1 is rounded to it
 
     def _shares(self, lengths: Sequence[int], limit: int, num_each: int) -> bool:
         """Whether the completions of such prompts share the prompt's keys and values."""

@@ -85,6 +85,11 @@ class TreeConfig(TreeSettings, AlgorithmConfig):
                 f"algorithm.value={self.value.value}: best-first search goes by look-aheads "
                 "alone; set algorithm.value=outcome"
             )
+        if self.search is Search.best_first and self.smooth_labels:
+            yield (
+                "algorithm.smooth_labels=true: best-first search tries every step equally often, "
+                "so that no side would be the better one; set algorithm.smooth_labels=false"
+            )
 
     def store(self, directory: Path, first_round: int, num_rounds: int) -> TreeStore:
         return TreeStore(directory, first_round, num_rounds)

@@ -10,7 +10,18 @@ def cautions(config: Config) -> Iterator[str]:
     """One line for each: key, value, why, what to set."""
     yield from _old_completions(config)
     yield from _unmeasured_checkpoints(config)
+    yield from _idle_optimism(config)
     yield from config.objective.cautions(config.max_staleness)
+
+
+def _idle_optimism(config: Config) -> Iterator[str]:
+    """A bonus on completions of the initial policy, of which there are none."""
+    if config.objective.explores and Fact.games not in config.algorithm.gives():
+        name = config.objective.name
+        yield (
+            f"warning: objective={name}: none of its sides is the initial policy's, so that it "
+            f"adds nothing to DPO; set algorithm={name}, or another objective"
+        )
 
 
 def _unmeasured_checkpoints(config: Config) -> Iterator[str]:

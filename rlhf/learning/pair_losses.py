@@ -110,7 +110,9 @@ class PairLosses:
         }
         _, lists = unique(pairs.prompt_B.tolist())
         list_B = torch.tensor(lists, device=device)
-        side_SB = torch.tensor(row_of, device=device).view(2, -1)
+        # Two prompts of the same tokens may have the same answer, and a side is of one list.
+        _, sides = unique(list(zip(lists * 2, row_of, strict=True)))
+        side_SB = torch.tensor(sides, device=device).view(2, -1)
         peers = Peers(list_B, side_SB, step.distance, self._noise)
         judged = Judged(
             self._there(pairs.win_prob_B),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rlhf.objectives.base import Anchor, ObjectiveConfig
 from rlhf.objectives.late import Tensor
@@ -26,8 +26,7 @@ class INPOConfig(ObjectiveConfig):
     def largest_target(self) -> float | None:
         return self.step_size / 2
 
-    def problems_with(self, algorithm: Any) -> Iterator[str]:
-        yield from super().problems_with(algorithm)
+    def problems(self) -> Iterator[str]:
         if self.tau * self.step_size >= 1:
             yield (
                 f"objective.tau={self.tau:g}: tau·step_size = {self.tau * self.step_size:g} is the "

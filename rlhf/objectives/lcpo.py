@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rlhf.objectives.base import ObjectiveConfig
 from rlhf.objectives.late import Tensor
@@ -59,6 +59,9 @@ class LCPOConfig(ObjectiveConfig):
             yield f"{key}remembers steps itself; take one that does not, such as dpo"
         elif self.of.needs_self_play or self.of.needs_whole_lists or self.of.learns_from_ties:
             yield f"{key}is no loss of a pair with one label; take one that is, such as dpo"
+
+    def problems_with(self, algorithm: Any) -> Iterator[str]:
+        yield from self.of.problems_with(algorithm)
 
     def cautions(self, max_staleness: int) -> Iterator[str]:
         yield from self.of.cautions(max_staleness)

@@ -107,9 +107,11 @@ class Grower:
                 _take(tree, verdict)
                 tree.note(node, said_of(verdict, 0))
         if node.confidence is not None:
-            # Less in deep trees, where outcomes are near (Xie et al. 2024, Section 2.1 and code).
-            depth = node.parent.depth if node.parent else 0
-            node.value = node.confidence / max(depth - 3, 1)
+            node.value = node.confidence
+            if self.config.value is not StepValue.judge and node.parent:
+                # Less in deep trees, where outcomes are near (Xie et al. 2024, Section 2.1 and
+                # code); a process reward knows of no outcome beside its own.
+                node.value /= max(node.parent.depth - 3, 1)
         if node.ended:
             await self._end(tree, node, answer)
 

@@ -110,7 +110,9 @@ class Collapse:
         title, score = "The judge says one thing only", metrics.get("judge/score_mean")
         disagreement = metrics.get("judge/order_disagreement")
         if score is not None:
-            is_so, self._score = score == self._score, score
+            # Scores that are standardised in each group have the same mean, and differ.
+            is_so = score == self._score and not metrics.get("preference/margin_mean")
+            self._score = score
             text = f"every round's mean score is {score:.6g}"
         elif (ties := metrics.get("judge/tie_rate")) is not None and ties >= ALWAYS:
             is_so, text = True, "all that it compares are ties"

@@ -5,7 +5,7 @@ Each evaluation asks the same prompts with the same seeds, so that differences a
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,16 @@ import numpy as np
 
 from rlhf.collecting.turns import all_of
 from rlhf.problems import InputError, some
-from rlhf.records import Comparison, Completion, Judgement, Prompt, Sampling, Verdict
+from rlhf.records import (
+    Comparison,
+    Completion,
+    Judgement,
+    Nats,
+    Prompt,
+    Sampling,
+    TokenIds,
+    Verdict,
+)
 from rlhf.seeds import derive_seed
 from rlhf.stages import Judge, Metrics, Rollout
 from rlhf.storage.disk import write_atomically
@@ -43,12 +52,12 @@ class Heldout:
     judge that comes later may compare with it."""
 
     def keep(self, drawn: Sequence[Sequence[Completion]]) -> None:
-        """What was sampled, if it is to be kept: the first of each prompt's, as text; null for one
-        that failed."""
+        """What was sampled, if it is to be kept: the first of each prompt's; null for one that
+        failed."""
         if self.initial is None or self.initial.exists():
             return
-        texts = {one.prompt_id: None if one.failure else one.text for (one, *_) in drawn}
-        write_atomically(self.initial, json.dumps(texts, indent=1) + "\n")
+        kept = {one.prompt_id: None if one.failure else _kept(one) for (one, *_) in drawn}
+        write_atomically(self.initial, json.dumps(kept) + "\n")
 
     @property
     def greedy(self) -> Sampling:
@@ -152,11 +161,26 @@ def require_initial(kept: Path, key: str, prompts: Sequence[Prompt]) -> None:
         )
 
 
-def _initial(beside: Completion, text: str | None) -> Completion:
-    """What the initial policy said, of which only the text is left; None if it had failed."""
-    failure = "" if text is not None else "what the initial policy answered has failed"
-    rest: dict[str, Any] = {"sample": 1, "token_ids": (), "reward": None, "failure": failure}
-    return replace(beside, text=text or "", **rest)
+def _kept(one: Completion) -> dict[str, Any]:
+    """What judges may read of it."""
+    return {"text": one.text, "token_ids": list(one.token_ids), "truncated": one.truncated}
+
+
+def _initial(beside: Completion, kept: Mapping[str, Any] | str | None) -> Completion:
+    """What the initial policy said; None if it had failed, and of runs from before there was more,
+    the text alone."""
+    failure = "" if kept is not None else "what the initial policy answered has failed"
+    found: Mapping[str, Any] = kept if isinstance(kept, Mapping) else {"text": kept or ""}
+    return Completion(
+        beside.prompt_id,
+        sample=1,
+        token_ids=TokenIds(found.get("token_ids", ())),
+        logprobs=Nats(),
+        text=found["text"],
+        truncated=found.get("truncated", False),
+        policy_version=0,
+        failure=failure,
+    )
 
 
 def _own_parts(verdict: Verdict) -> Verdict:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import ray
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
 
 from actors.group import Allotment, Worker, WorkerFailed, call_all, start_workers, stop_workers
 from actors.policy import InitialPolicy, PolicyService
@@ -461,3 +461,24 @@ async def test_a_lost_rank_is_named(tiny_model):
             for _ in range(300):  # Ray kills in its own time
                 await call_all([rank], "rendezvous", timeout_s=30)
                 await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+async def test_a_warm_start_sees_no_further_than_the_model_does(tmp_path, num_ranks):
+    """Rows that are longer than a sliding window are padded, and not packed."""
+    config = MistralConfig(
+        vocab_size=32, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, sliding_window=8, initializer_range=0.5,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = MistralForCausalLM(config).eval()
+    model.save_pretrained(tmp_path)
+    rows = [
+        Tokens(
+            tuple((3 * i + k) % 29 for k in range(10)), tuple((i + 5 * k) % 31 for k in range(n))
+        )
+        for i, n in enumerate((12, 9, 14, 11))
+    ]
+    expected = -sum(sum_logprobs(model, rows, 1000, torch.device("cpu"))) / (12 + 9 + 14 + 11)
+    async with policy(tmp_path, num_ranks=num_ranks, micro_batch_tokens=100) as service:
+        assert await service.supervise(rows, 1e-3) == pytest.approx(expected, rel=1e-5)

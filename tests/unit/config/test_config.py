@@ -507,6 +507,7 @@ def test_lists_of_choices_are_plain_values_too():
             ["algorithm.search=best_first", "algorithm.value=self_evaluation"],
             "algorithm.value=self_evaluation: best-first search goes by look-aheads",
         ),
+        (["algorithm.search=best_first"], "algorithm.smooth_labels=true: best-first search tries"),
         (["max_staleness=1"], "max_staleness=1"),
         (["objective=simpo"], "algorithm.smooth_labels=true: objective=simpo"),
         (["objective=kto"], "algorithm.smooth_labels=true: objective=kto"),
@@ -516,6 +517,24 @@ def test_lists_of_choices_are_plain_values_too():
 )
 def test_what_a_tree_search_cannot_do_is_told(overrides, problem):
     assert any(line.startswith(problem) for line in of_sums("algorithm=mcts", *overrides))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["algorithm=inpo", "objective.tau=0.01"],
+        ["algorithm=online_dpo", "objective=inpo", "objective.tau=0.01"],
+        [
+            "algorithm=inpo",
+            "objective=lcpo",
+            "objective@objective.of=inpo",
+            "objective.of.tau=0.01",
+        ],
+    ],
+)
+def test_a_blend_of_anchors_has_no_weight_below_zero(overrides):
+    told = "objective.tau=0.01: tau·step_size = 1.33333 is the weight of the initial policy"
+    assert any(line.startswith(told) for line in of_sums(*overrides))
 
 
 def test_certain_labels_and_ranked_lists_have_their_objectives():

@@ -38,6 +38,11 @@ def test_no_recipe_needs_a_caution(experiment):
             "set round.epochs=1, and more rounds",
         ),
         (
+            ["experiment=demo", "objective=vpo"],
+            "warning: objective=vpo: none of its sides is the initial policy's",
+            "set algorithm=vpo, or another objective",
+        ),
+        (
             ["experiment=game_nash_md", "max_staleness=2"],
             "warning: max_staleness=2: Nash-MD follows",
             "set max_staleness=0",

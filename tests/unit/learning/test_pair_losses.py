@@ -13,7 +13,17 @@ from rlhf.objectives.dpo import DPOConfig
 from rlhf.objectives.lcpo import RELIABILITY, LCPOConfig
 from rlhf.objectives.ld_dpo import LDDPOConfig
 from rlhf.objectives.rrpo import RRPOConfig
-from rlhf.records import Collected, Columns, Completion, Preference, Prompt, Tokens
+from rlhf.objectives.tpo import TPOConfig
+from rlhf.records import (
+    Collected,
+    Columns,
+    Completion,
+    Preference,
+    PreferenceBatch,
+    Prompt,
+    SidePair,
+    Tokens,
+)
 
 CPU = torch.device("cpu")
 
@@ -136,3 +146,27 @@ async def test_a_rank_without_pairs_still_computes_something():
     losses, pairs = PairLosses(DPOConfig(), 0.0, CPU), await columns(DPOConfig())
     assert losses.of_step({}, True)(Model(4), pairs.at([])).item() == 0
     assert losses.sums.sum() == 0
+
+
+def test_lists_of_two_prompts_of_the_same_tokens_are_two():
+    """Whose answers are partly the same, as where a question stands twice in the data."""
+
+    def ranked(name: str, *answers: tuple[int, ...]) -> list[Preference]:
+        prompt = Prompt(name, (), (1,))
+        sides = [Completion(name, i, ids, (), "", False, 0) for i, ids in enumerate(answers)]
+        worths = [1 - place / len(sides) for place in range(len(sides))]
+        places = [(a, b) for a in range(len(sides)) for b in range(a + 1, len(sides))]
+        return [
+            Preference.over(prompt, sides[a], sides[b], worths[a], worths[b], "j@1", weight=1 / 3)
+            for a, b in places
+        ]
+
+    def loss(pairs: list[Preference]) -> float:
+        anchors = {"initial": [SidePair(-3.0, -3.0) for _ in pairs]}
+        losses = PairLosses(TPOConfig(), 0.0, CPU)
+        columns = Columns.of(PreferenceBatch(0, pairs, anchors))
+        return losses.of_step({}, True)(Model(size=4), columns).item()
+
+    first = ranked("a", (9, 7), (2, 2), (4, 4))
+    second = ranked("b", (9, 7), (6, 6), (5, 5))
+    assert loss(first + second) == pytest.approx(loss(first) + loss(second), rel=1e-6)

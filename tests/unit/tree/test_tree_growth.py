@@ -316,6 +316,21 @@ def test_a_process_reward_judges_whole_answers_too() -> None:
     assert tree.said[1].parts == {"taste": 0.0} and tree.said[end.index].parts == {"taste": 2.0}
 
 
+def test_a_process_reward_means_the_same_at_any_depth_and_a_confidence_less_in_deep_trees() -> None:
+    class Same:
+        async def judge(self, prompt: Prompt, completions) -> Judgement:
+            return Judgement((math.log(4),) * len(completions), "prm@1")
+
+    for value, expected in ((StepValue.judge, 0.8), (StepValue.self_evaluation, 0.8 / 2)):
+        tree = Tree.planted(PROMPT, 0)
+        node = tree.root
+        for depth in range(1, 7):
+            node = tree.add(node, completion(f"{depth}\n"), ended=False)
+        how = grower(Scripted(), ProcessReward(Same()), value=value)
+        asyncio.run(how._evaluate(tree, node))
+        assert node.parent.depth == 5 and node.value == pytest.approx(expected)
+
+
 def test_best_first_scores_steps_by_look_aheads_and_pairs_those_far_apart() -> None:
     right, wrong = completion("51"), completion("50")
     rollout = Scripted(

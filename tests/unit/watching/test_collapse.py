@@ -40,6 +40,11 @@ def test_a_sign_counts_once_it_has_lasted(wrong, title):
     assert lasting({}, *[wrong] * (needed - 1), {}, wrong) == []
 
 
+def test_scores_that_differ_may_have_the_same_mean():
+    """As those that are standardised within each group, of whatever size."""
+    assert lasting(*[{"judge/score_mean": 0.0, "preference/margin_mean": 2.0}] * 9) == []
+
+
 def test_what_a_run_was_like_from_the_start_is_no_collapse():
     assert lasting(*[{"rollout/truncated_rate": 1.0, "rollout/entropy": 0.0}] * 9) == []
 

@@ -45,7 +45,31 @@ async def test_the_run_s_first_answers_are_kept_and_later_ones_compared_with_the
     assert (await evaluation("aa", kept, begins=True).evaluate())["win_rate"] == 0.5
     assert (await evaluation("aaa", kept, begins=False).evaluate())["win_rate"] == 1
     assert (await evaluation("a", kept, begins=False).evaluate())["win_rate"] == 0
-    assert json.loads(kept.read_text()) == {"p0": "aa", "p1": "aa"}
+    answer = {"text": "aa", "token_ids": [1], "truncated": False}
+    assert json.loads(kept.read_text()) == {"p0": answer, "p1": answer}
+
+
+class AlikeInTokens:
+    """Says which of two has more of them."""
+
+    async def judge(self, prompt: Prompt, completions):
+        more = len(completions[0].token_ids) - len(completions[1].token_ids)
+        chance = 0.5 + more / 8
+        return Comparison(((0.5, chance), (1 - chance, 0.5)), "tokens@1", None)
+
+
+async def test_judges_that_read_tokens_find_those_of_the_first_answers(tmp_path):
+    kept = tmp_path / "initial.json"
+    await evaluation("aa", kept, begins=True).evaluate()
+    heldout = Heldout(Answers("b"), PROMPTS[:2], Sampling(1, 4), 1, None)
+    assert (await WinRateEvaluation(heldout, AlikeInTokens(), kept).evaluate())["win_rate"] == 0.5
+
+
+async def test_of_older_runs_there_is_the_text_alone(tmp_path):
+    kept = tmp_path / "initial.json"
+    kept.write_text(json.dumps({"p0": "aa", "p1": None}))
+    found = await evaluation("aaa", kept, begins=False).evaluate()
+    assert found["win_rate"] == 1
 
 
 async def test_prompts_that_the_initial_policy_never_answered_are_refused(tmp_path):
