@@ -55,7 +55,7 @@ def out_of_range(section: Any, prefix: str) -> Iterator[str]:
             wrong = [
                 f"{words} {limit}" for limit, (words, holds) in limits if not holds(value, limit)
             ]
-            if not (wrong or math.isfinite(value)):
+            if not wrong and isinstance(value, float) and not math.isfinite(value):
                 wrong = ["a finite number"]
             for told in wrong:
                 yield f"{prefix}{name}={value}: must be {told}"

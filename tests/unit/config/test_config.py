@@ -274,6 +274,7 @@ def test_what_is_not_a_number_is_in_no_range(demo):
 def test_what_is_infinite_is_no_number_of_anything(demo):
     demo.policy.learning_rate = demo.objective.beta = math.inf
     demo.judge = TextJudgeConfig(sign=math.nan)
+    demo.policy.micro_batch_tokens = 10**400  # larger than any float
     assert sorted(config_problems(demo))[-3:] == [
         "judge.sign=nan: must be a finite number",
         "objective.beta=inf: must be a finite number",
