@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
+from rlhf.data.rows import shown
 from rlhf.judges.base import JudgeConfig
 from rlhf.judges.groups import Group
 from rlhf.judges.mathematics.process import MathProcess
 from rlhf.options import Fact
 from rlhf.problems import InputError
 from rlhf.records import Judgement, Prompt
-from rlhf.tools.tool import cut
 
-SHOWN_CHARS = 60
-"""Of an answer, in a message."""
 _INTEGER = re.compile(r"([+-]?)([0-9]+)")
 
 
@@ -50,12 +48,12 @@ class VerifierConfig(JudgeConfig):
         every = list(prompts)
         unread = [one for one in every if one.answer is None or _integer(one.answer) is None]
         if len(unread) > self.max_failure_rate * len(every):
-            answer = cut(unread[0].answer or "", SHOWN_CHARS)
+            first = unread[0]
             raise InputError(
                 [
                     f"judge.check={self.check.value}: of {len(every)} prompts {len(unread)} have "
-                    f"an answer that is no integer, such as {answer!r} of {unread[0].id}, and no "
-                    "verdict can be given on them; set judge.check=math, which reads other "
+                    f"an answer that is no integer, such as {shown(first.answer)} of {first.id}, "
+                    "and no verdict can be given on them; set judge.check=math, which reads other "
                     "answers too, or leave those prompts out"
                 ]
             )
@@ -81,7 +79,7 @@ class Verifier:
         scores = tuple(self._score(answer, one.text) for one in group.completions)
         if None not in scores:
             return Judgement(scores, self._name)
-        why = f"cannot be compared with the answer {cut(answer or '', SHOWN_CHARS)!r}"
+        why = f"cannot be compared with the answer {shown(answer)}"
         reasons = tuple(why if score is None else "" for score in scores)
         return Judgement(scores, self._name, reasons=reasons)
 
