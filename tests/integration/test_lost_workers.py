@@ -85,6 +85,7 @@ def test_with_a_policy_rank_the_run_goes_back_to_its_checkpoint_and_ends_with_th
         ranks = workers("PolicyRank")
         ranks[rounds % 2].kill()
         while len(read_metrics(tmp_path / "metrics.jsonl")) > rounds:
+            assert begun.poll() is None
             time.sleep(0.02)
     output = finish(begun)
     assert "round_000014" in output
