@@ -15,6 +15,9 @@ from torch import Tensor
 if not torch.cuda.is_available():
     # Read when vllm is imported; measured as the quick setting for CPUs.
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    # The model runs eagerly there, and small functions of vLLM's sampler, which would be compiled
+    # nevertheless, take longer to compile than they could save.
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 

@@ -15,6 +15,7 @@ from rlhf.launching.command_line import told
 from rlhf.launching.configuration import Config, register_schemas
 from rlhf.launching.overrides import as_hydra_reads
 from rlhf.problems import InputError
+from rlhf.storage.disk import write_atomically
 
 
 def main() -> None:
@@ -31,9 +32,9 @@ def main() -> None:
         from rlhf.launching.evaluating import evaluate  # only now, as it takes its time
 
         metrics = evaluate(directory, overrides)
-    (directory / "evaluation.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    for name, value in sorted(metrics.items()):
-        print(f"{name:20} {value:.4f}")
+        for name, value in sorted(metrics.items()):
+            print(f"{name:20} {value:.4f}")
+        write_atomically(directory / "evaluation.json", json.dumps(metrics, indent=2) + "\n")
 
 
 if __name__ == "__main__":

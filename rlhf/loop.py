@@ -38,8 +38,8 @@ async def train(run: Run) -> None:
     keeping = kept(run.checkpoints, run.first_round, run.num_rounds)
     async with keeping as progress, asyncio.TaskGroup() as tasks:
         ahead = Ahead(tasks, run.collector, rounds, run.max_staleness)
+        clock = Stopwatch()
         for round in rounds:
-            clock = Stopwatch()
             collecting = ahead.next()
             preparing = tasks.create_task(run.portions.prepare(round, collecting))
             with clock("collect"):
@@ -64,7 +64,8 @@ async def train(run: Run) -> None:
             run.tracker.log(round, metrics | published | clock.metrics())
             progress.told()
             if due(done, run.checkpoint_every, run.num_rounds):
-                await run.checkpoints.save(done)
+                with clock("checkpoint"):  # of the next round, since this one is told
+                    await run.checkpoints.save(done)
             else:
                 tasks.create_task(run.checkpoints.remember(done))
 

@@ -174,12 +174,14 @@ def _plot(panel: Panel) -> Any:
     names: list[Any] = metrics_of(panel)
     unit = METRICS[names[0]].unit
     is_area = panel.style == "stacked-area"
-    is_family = names[0].endswith("*")
+    has_family = any(name.endswith("*") for name in names)
+    patterns = [f"{name[:-1]}.*" if name.endswith("*") else name for name in names]
+    pattern = patterns[0] if len(patterns) == 1 else f"({'|'.join(patterns)})"
     return reports.LinePlot(
         title=panel.title,
         x="round",
-        y=[] if is_family else names,
-        metric_regex=f"^{names[0].removesuffix('*')}.*$" if is_family else None,
+        y=[] if has_family else names,
+        metric_regex=f"^{pattern}$" if has_family else None,
         title_x="round",
         title_y=unit,
         range_y=(0 if is_area or unit == "share" else None, None),

@@ -169,7 +169,7 @@ def _pieces(
             continue
         for text, is_observed in parts(turn.content, tools):
             yield renderer.text_ids(text), is_observed
-        is_open = turn.content.rstrip().endswith(stops)
+        is_open = turn.content.endswith(stops) or turn.content.rstrip().endswith(stops)
         if not is_open:
             yield renderer.completion_ids(""), False
 

@@ -40,7 +40,9 @@ def _spread(verdict: Verdict, places: Sequence[int], completions: Sequence[Compl
     }
     if isinstance(verdict, Judgement):
         scores = tuple(verdict.scores[at[i]] if i in at else None for i in size)
-        return replace(verdict, scores=scores, parts=parts, reasons=told)
+        more = verdict.additions
+        additions = tuple(more[at[i]] if i in at else "" for i in size) if more else ()
+        return replace(verdict, scores=scores, parts=parts, reasons=told, additions=additions)
     matrix = tuple(
         tuple(
             0.5 if i == j else verdict.win_prob[at[i]][at[j]] if {i, j} <= at.keys() else None

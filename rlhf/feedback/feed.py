@@ -45,11 +45,12 @@ class Feed:
         self._tell = tell
         self._read: dict[Path, tuple[int, int]] = {}
         self._waiting: deque[list[dict[str, Any]]] = deque()
+        self._is_gone = False
 
     def take(self, most: int) -> list[dict[str, Any]]:
         """Complaints of whole conversations, the oldest first, and no more than `most` unless one
         conversation alone has more: as `rlhf.conversations.pairs.Complaint.record` has them."""
-        for file in sorted(self._folder.iterdir()):
+        for file in self._files():
             is_log = file.suffix in LOG_SUFFIXES and not file.is_dir()
             if is_log and not file.name.startswith("."):
                 self._look_at(file)
@@ -57,6 +58,19 @@ class Feed:
         while self._waiting and (not taken or len(taken) + len(self._waiting[0]) <= most):
             taken += self._waiting.popleft()
         return taken
+
+    def _files(self) -> list[Path]:
+        """None while the folder cannot be read, of which people are told once."""
+        try:
+            found = sorted(self._folder.iterdir())
+        except OSError as error:
+            if not self._is_gone:
+                why = error.strerror
+                self._tell(f"feed: {self._folder} cannot be read ({why}); looked at every round")
+            self._is_gone = True
+            return []
+        self._is_gone = False
+        return found
 
     def _look_at(self, file: Path) -> None:
         try:
@@ -73,9 +87,10 @@ class Feed:
             self._tell(f"feed: {file} is passed over until it changes: {'; '.join(error.problems)}")
             return
         new = [one for one in conversations if one.id not in self._seen]
-        self._seen |= {one.id for one in new}
         kept = [one for one in new if not is_heldout(one.id, self._heldout_share)]
-        found = [records for one in kept if (records := self._complaints(one))]
+        by_id = {one.id: records for one in kept if (records := self._complaints(one))}
+        found = list(by_id.values())
+        self._seen |= by_id.keys()  # whoever has not complained may do so yet
         self._waiting += found
         self._tell(
             f"feed: {file}: {len(conversations)} conversations, {len(new)} of them new, "

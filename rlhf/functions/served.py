@@ -30,6 +30,21 @@ class Bounded(io.TextIOBase):
         self._stream = stream
         self._left = MAX_PRINTED_CHARS
 
+    @property
+    def encoding(self) -> str:
+        return self._stream.encoding
+
+    @property
+    def errors(self) -> str | None:
+        return self._stream.errors
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def __getattr__(self, name: str) -> Any:
+        """`buffer` and `reconfigure`, which some libraries look for."""
+        return getattr(self._stream, name)
+
     def write(self, text: str) -> int:
         if self._left > 0:
             self._stream.write(text[: self._left])

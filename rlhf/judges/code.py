@@ -5,6 +5,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import ClassVar
 
 from rlhf.config.texts import location
@@ -139,8 +140,8 @@ class CodeJudge:
         self._runner = Runner(
             config.timeout_s, config.memory_mib, config.num_parallel, config.allow_unsafe
         )
-        self._running: dict[Program, asyncio.Task[Verdict]] = {}
-        self._kept: OrderedDict[Program, Verdict] = OrderedDict()
+        self._running: dict[bytes, asyncio.Task[Verdict]] = {}
+        self._kept: OrderedDict[bytes, Verdict] = OrderedDict()
 
     async def judge(self, prompt: Prompt, completions: Sequence[Completion]) -> Judgement:
         """`num_parallel` programs at a time, of all groups together."""
@@ -152,21 +153,22 @@ class CodeJudge:
     async def _verdict(self, asked: Program | Verdict) -> Verdict:
         if isinstance(asked, Verdict):
             return asked
-        if asked in self._kept:
-            self._kept.move_to_end(asked)
-            return self._kept[asked]
-        if asked not in self._running:
-            self._running[asked] = asyncio.create_task(self._run(asked))
+        key = _key(asked)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        if key not in self._running:
+            self._running[key] = asyncio.create_task(self._run(key, asked))
         # Others may wait for the same.
-        return await asyncio.shield(self._running[asked])
+        return await asyncio.shield(self._running[key])
 
-    async def _run(self, program: Program) -> Verdict:
+    async def _run(self, key: bytes, program: Program) -> Verdict:
         try:
             verdict = await self._runner.run(*program)
         finally:
-            del self._running[program]
+            del self._running[key]
         if verdict.lasting:
-            self._kept[program] = verdict
+            self._kept[key] = verdict
             if len(self._kept) > KEPT_VERDICTS:
                 self._kept.popitem(last=False)
         return verdict
@@ -225,6 +227,11 @@ class CodeJudge:
             for choice in pair:
                 found[known[choice.code]] = source(tests.calls[choice.test])
         return tuple(found)
+
+
+def _key(program: Program) -> bytes:
+    """In place of a program with its tests, of which some have megabytes."""
+    return sha256(repr(program).encode(errors="surrogatepass")).digest()
 
 
 def _most_called(calls: Sequence[Call]) -> str | None:

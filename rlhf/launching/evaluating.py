@@ -85,4 +85,6 @@ async def _evaluate(
     num_prompts = min(config.eval.num_prompts, len(inputs.data.heldout))
     print(f"asking {num_prompts} held-out prompts, of {len(inputs.data.heldout)}")
     evaluation = make_evaluation(config, inputs, answers, judges, directory, begins=False)
-    return await evaluation.evaluate()
+    found = await evaluation.evaluate()
+    # An average is over a run's own evaluations, of which this is none.
+    return {name: value for name, value in found.items() if not name.endswith("_average")}

@@ -23,7 +23,7 @@ from rlhf.launching.ruin import with_last_good
 from rlhf.launching.running import run
 from rlhf.problems import Collapsed, InputError, PolicyBroken, Stopped
 from rlhf.stages import Metrics
-from rlhf.storage.disk import write_atomically
+from rlhf.storage.disk import DiskFailed, write_atomically
 from rlhf.storage.run_directory import (
     CHECKPOINTS,
     CONFIG,
@@ -101,7 +101,10 @@ def launch(config: Config, overrides: list[str], name: str | None = None) -> flo
                 tracker.close(status)
                 # While Ray ends: each takes a second.
                 drawn = beside.submit(_draw, directory, max_logprob_gap(config))
-        drawn.result()
+        try:
+            drawn.result()
+        except DiskFailed as error:  # the run itself is complete
+            tracker.note(f"warning: {error}")
         tracker.note(f"everything is in {directory}")
         return objective_value(last_evaluation(directory))
 

@@ -11,7 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from transformers import AutoConfig
 
 from rlhf.config.reward import JUDGE_OF, Kind
-from rlhf.models.loading import UNREADABLE, first_line
+from rlhf.models.loading import UNREADABLE, first_line, read_tokenizer
 from rlhf.problems import InputError
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -54,6 +54,7 @@ def find_model(config: Wanted) -> Path:
     faults = weight_faults(directory) or [
         *_label_faults(directory, config),
         *_training_faults(directory, config),
+        *_tokenizer_faults(directory),
     ]
     problems += [f"judge.path={config.path}: {what}" for what in faults]
     if problems:
@@ -110,6 +111,13 @@ def _label_faults(directory: Path, config: Wanted) -> Iterator[str]:
             f"it has num_labels={num_labels}, and {config.labels}; give a sequence-classification "
             f"model that was trained for judge={config.name}"
         )
+
+
+def _tokenizer_faults(directory: Path) -> Iterator[str]:
+    try:
+        read_tokenizer(directory)
+    except UNREADABLE as error:
+        yield f"its tokenizer cannot be loaded: {first_line(error)}"
 
 
 def _training_faults(directory: Path, config: Wanted) -> Iterator[str]:

@@ -6,13 +6,14 @@ file, and asks whether to run code that came along; none of that happens through
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, utils
-from transformers.utils import logging
+from transformers.utils import GENERATION_CONFIG_NAME, logging
 
 from rlhf.problems import InputError, some
 
@@ -52,10 +53,20 @@ def read_tokenizer(path: Any) -> Any:
 
 def read_generation_config(path: Any) -> GenerationConfig | None:
     """None where there is none, since a model need not have one."""
-    try:
-        return GenerationConfig.from_pretrained(path)
-    except OSError:
+    if not (Path(path) / GENERATION_CONFIG_NAME).is_file():
         return None
+    return GenerationConfig.from_pretrained(path)
+
+
+def most_positions(model: Any) -> int | None:
+    """How many tokens a model has positions for; None if it says nothing of it."""
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        # RoBERTa and those like it count from behind their padding token.
+        if most and padding is not None and name.endswith("position_embeddings"):
+            return most - padding - 1
+    return most
 
 
 def load_causal(path: Any, dtype: torch.dtype, **options: Any) -> Any:

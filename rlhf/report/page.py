@@ -19,7 +19,7 @@ import numpy as np
 # filter, nor pictures to save; researchers know plotly's from wandb. It costs a page 5 MB.
 from plotly.offline import get_plotlyjs
 
-from rlhf.config.models import MAX_LOGPROB_GAP, DType
+from rlhf.config.models import MAX_LOGPROB_GAP
 from rlhf.problems import InputError
 from rlhf.report.plots import sections
 from rlhf.report.recipe import Recipe, read_recipe
@@ -28,7 +28,7 @@ from rlhf.storage.run_directory import read_summary
 from rlhf.storage.store import read_metrics
 from rlhf.watching.metric_names import describe
 from rlhf.watching.metrics import run_summary
-from rlhf.watching.panels import OUTCOMES, Curve, headlines, read_curves
+from rlhf.watching.panels import OUTCOMES, Curve, Curves, headlines, read_curves
 
 MAX_POINTS = 2000
 """Of one curve; of a longer one each point is the mean of several neighbours."""
@@ -56,6 +56,11 @@ def contents(directory: Path, recipe: Recipe, records: Records) -> dict[str, Any
     summary = run_summary(records, _status(directory, records), elapsed_s)
     sample = sample_preferences(directory)
     length = max(len(curve.values) for curve in curves.values())
+    shown = sections(curves, _max_logprob_gap(recipe))
+    stacks = [plot for section in shown for plot in section.plots if plot.stacked]
+    all_curves = dict(curves)
+    for plot in stacks:
+        all_curves |= on_one_axis(curves, [line.metric for line in plot.lines])
     return {
         "run": {
             "name": directory.absolute().name,
@@ -70,8 +75,8 @@ def contents(directory: Path, recipe: Recipe, records: Records) -> dict[str, Any
             "throughput": summary["throughput"],
             "made": time.strftime("%Y-%m-%d %H:%M"),
         },
-        "sections": [asdict(s) for s in sections(curves, _max_logprob_gap(recipe))],
-        "curves": {name: thinned(curve) for name, curve in curves.items()},
+        "sections": [asdict(section) for section in shown],
+        "curves": {name: thinned(curve) for name, curve in all_curves.items()},
         "rounds_per_point": math.ceil(length / MAX_POINTS),
         "metrics": metric_table(records),
         "preferences": {"rows": sample.rows, "num_preferences": sample.num_preferences},
@@ -83,7 +88,8 @@ def contents(directory: Path, recipe: Recipe, records: Records) -> dict[str, Any
 
 def render(title: str, data: Mapping[str, Any]) -> str:
     """The page's file. What is in `data` can become neither markup nor script."""
-    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    # A date, of somebody's own key, is shown as it stands.
+    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=str)
     scripts = {"plotly": get_plotlyjs(), "script": _file("page.js")}
     parts = {
         "title": html.escape(title),
@@ -142,6 +148,22 @@ def thinned(curve: Curve) -> dict[str, list[float]]:
     }
 
 
+def on_one_axis(curves: Curves, names: Sequence[str]) -> Curves:
+    """Of curves that are stacked and too long to be shown point by point, all in the same rounds,
+    with 0 where one was not measured: the mean of neighbours then is of the same neighbours."""
+    during = {name: curves[name].rounds > 0 for name in names if name in curves}
+    known = {n: Curve(curves[n].rounds[at], curves[n].values[at]) for n, at in during.items()}
+    rounds = np.unique(np.concatenate([[], *(curve.rounds for curve in known.values())]))
+    if len(rounds) <= MAX_POINTS:
+        return {}
+    filled = {}
+    for name, curve in known.items():
+        values = np.zeros(len(rounds))
+        values[np.searchsorted(rounds, curve.rounds)] = curve.values
+        filled[name] = Curve(rounds.astype(int), values)
+    return filled
+
+
 def _records(metrics_jsonl: Path) -> Records:
     records = read_metrics(metrics_jsonl)
     if not read_curves(records):
@@ -162,7 +184,8 @@ def _status(directory: Path, records: Records) -> str:
 
 def _max_logprob_gap(recipe: Recipe) -> float | None:
     limit = recipe.settings.get("weights.max_logprob_gap")
-    return MAX_LOGPROB_GAP[DType(recipe.settings["model.dtype"])] if limit is None else limit
+    of_dtype = {dtype.value: gap for dtype, gap in MAX_LOGPROB_GAP.items()}
+    return of_dtype.get(str(recipe.settings.get("model.dtype"))) if limit is None else limit
 
 
 def _outcomes() -> dict[str, str]:

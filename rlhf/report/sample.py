@@ -85,5 +85,5 @@ def _bounded(value: Any) -> Any:
 def _read(file: Path, columns: list[str]) -> pa.Table:
     try:
         return pq.read_table(file, columns=columns)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise InputError([f"{file}: is damaged ({error}); move it away to go on"]) from error

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from rlhf.judges.models.classifiers import Classifier
+from rlhf.judges.models.classifiers import Classifier, left_over_faults
 from rlhf.models.files import find_directory, weight_faults
+from rlhf.models.loading import UNREADABLE, first_line, read_tokenizer
 from rlhf.problems import InputError
 
 
@@ -39,7 +39,7 @@ def start_classifier(
     try:
         config: Any = AutoConfig.from_pretrained(directory, trust_remote_code=False)
         _declare_labels(config, num_labels, names, keep_head)
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        tokenizer = read_tokenizer(directory)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model, loading = AutoModelForSequenceClassification.from_pretrained(
@@ -51,9 +51,11 @@ def start_classifier(
                 ignore_mismatched_sizes=True,  # an old head of another size
                 output_loading_info=True,
             )
-    except (ValueError, OSError, SafetensorError) as error:
-        raise InputError([f"model.path={directory}: {str(error).splitlines()[0]}"]) from error
+    except UNREADABLE as error:
+        raise InputError([f"model.path={directory}: {first_line(error)}"]) from error
     body = f"{model.base_model_prefix}."
+    if faults := list(left_over_faults(loading, body)):
+        raise InputError([f"model.path={directory}: {fault}" for fault in faults])
     mismatched = {name for name, *_ in loading["mismatched_keys"]}
     unknown = sorted({*loading["missing_keys"], *mismatched})
     # Masked language models come without the pooler, which only a head reads.

@@ -10,6 +10,7 @@ run whose judge is a panel, `run=DIR members=a,b` writes its pairs with the memb
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,17 @@ from rlhf.reward.labels import strength
 from rlhf.storage.disk import write_atomically
 from rlhf.storage.store import read
 
-KEYS = ("data", "judges", "run", "members", "output")
+COLUMNS = ("prompt_column", "chosen_column", "rejected_column")
+KEYS = ("data", "judges", "run", "members", "output", *(f"data.{name}" for name in COLUMNS))
 
 
-def with_strengths(file: Path, judges: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The file's rows with one column more; raises InputError for what cannot be scored."""
+def with_strengths(file: Path, judges: Sequence[str], **columns: str) -> Iterator[dict[str, Any]]:
+    """The file's rows with one column more, but for those that have something in `dropped`;
+    `columns`: what those of COLUMNS are called. Raises InputError for what cannot be scored."""
     if file.suffix != ".jsonl":
         raise InputError([f"data={file}: is no .jsonl file; give one, with a pair in each line"])
     # Held-out rows are named too, so that none is split off.
-    config = PreferenceFilesConfig(path=str(file), heldout_path=str(file))
+    config = replace(PreferenceFilesConfig(path=str(file), heldout_path=str(file)), **columns)
     examples = read_examples(config).train
     by_judge = [list(_differences(path, examples)) for path in judges]
     lines = dict(text_lines(file))
@@ -112,7 +115,11 @@ def annotate(words: Sequence[str]) -> None:
         raise InputError(["output: is required; add output=FILE.jsonl to the command"])
     place = Path(expanduser(given[source]))
     paths = [expanduser(name) for name in names]
-    rows = list(with_strengths(place, paths) if source == "data" else of_run(place, names))
+    columns = {name: given[key] for name in COLUMNS if given.get(key := f"data.{name}")}
+    if source == "data":
+        rows = list(with_strengths(place, paths, **columns))
+    else:
+        rows = list(of_run(place, names))
     output = Path(expanduser(given["output"]))
     write_atomically(output, "".join(json.dumps(row) + "\n" for row in rows))
     found = [strength(row["strength"]) for row in rows]

@@ -299,7 +299,8 @@ class MetricsLog:
         if old is None:
             append(self._path, _line(record))
         else:
-            self._replace([*self.read()[:-1], record])
+            earlier = self._path.read_bytes().splitlines(keepends=True)[:-1]
+            write_atomically(self._path, b"".join(earlier).decode() + _line(record))
         self._last = record
         return record
 

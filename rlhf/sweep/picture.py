@@ -12,10 +12,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from rlhf.storage.disk import writing
 from rlhf.storage.store import read_metrics
 from rlhf.sweep.results import Member, Results
 from rlhf.watching.metrics import LOWER_IS_BETTER
-from rlhf.watching.panels import BLUE, EVALUATIONS, GREEN, ORANGE, PURPLE, RED, Evaluation
+from rlhf.watching.panels import (
+    BLUE,
+    EVALUATIONS,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    RED,
+    Evaluation,
+    as_it_is,
+)
 
 COLORS = (BLUE, ORANGE, GREEN, RED, PURPLE, "#56b4e9", "#8b5a2b", "#d783b5", "#c8a000", "#3f3f6e")
 Color = str | tuple[float, float, float, float]
@@ -49,7 +59,7 @@ def draw_sweep(results: Results, png: Path) -> None:
     figure = Figure(figsize=(15, height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    shown = next(one for one in EVALUATIONS if metric in one.labels)
+    shown = next(one for one in EVALUATIONS if metric in one.lines)
     for name in reversed(ordered):  # the best on top
         _draw_group(left, groups[name], histories, colors[name])
     number = "{:.1%}" if shown.is_share else "{:.3f}"
@@ -64,7 +74,8 @@ def draw_sweep(results: Results, png: Path) -> None:
         fontsize=10,
         color="#555555",
     )
-    figure.savefig(png)
+    with writing(png):
+        figure.savefig(png)
 
 
 def _history(member: Member, metric: str) -> History:
@@ -122,7 +133,7 @@ def _draw_last(
             place = {"xytext": (0, 13), "textcoords": "offset points", "ha": "center"}
             axes.annotate(number.format(mean), (mean, row), fontsize=9, **place)
     names = [members[0].configuration for members in rows]
-    axes.set_yticks(range(len(names)), [fill(name, NAME_WIDTH) for name in names])
+    axes.set_yticks(range(len(names)), [as_it_is(fill(name, NAME_WIDTH)) for name in names])
     for label, name in zip(axes.get_yticklabels(), names, strict=True):
         label.set_color(colors[name])
         label.set_fontweight("bold")
@@ -130,7 +141,8 @@ def _draw_last(
 
 
 def _label(left: Axes, right: Axes, shown: Evaluation, metric: str) -> None:
-    words = shown.axis if len(shown.labels) == 1 else f"{shown.axis} ({shown.labels[metric]})"
+    is_plain = len(shown.labels) == 1 and metric in shown.labels
+    words = shown.axis if is_plain else f"{shown.axis} ({shown.lines[metric]})"
     left.set_title(f"{shown.title} over rounds", loc="left", fontsize=11, fontweight="bold")
     left.set_xlabel("rounds finished")
     left.set_ylabel(words)

@@ -11,6 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rlhf.problems import InputError
+from rlhf.storage.disk import write_atomically
+from rlhf.storage.reading import read_json
 from rlhf.storage.run_directory import SUMMARY
 from rlhf.watching.metrics import LOWER_IS_BETTER, headline
 
@@ -18,6 +21,10 @@ EVALUATED = ("before", "after")
 
 COLORS = {"completed": "green", "fits": "green", "failed": "red"}
 """Of a status; others are yellow."""
+
+RECORD = {"directory": str, "overrides": list, "status": str}
+"""What is known of every member."""
+BEGIN_AGAIN = "begin the sweep again, which knows what is finished"
 
 WIDTH = 140
 """Columns where the output is no terminal."""
@@ -59,8 +66,8 @@ class Results:
     def read(cls, members: Path) -> "Results":
         """From the records of `rlhf.sweep` and the run directories that they name."""
         numbers = sorted(int(path.stem) for path in members.glob("*.json"))
-        records = [json.loads((members / f"{number}.json").read_text()) for number in numbers]
-        summaries = [_summary(Path(record["directory"])) for record in records]
+        records = [read_json(members / f"{number}.json", RECORD, BEGIN_AGAIN) for number in numbers]
+        summaries = [_summary(record) for record in records]
         evaluations = [
             summary["eval"][when] for when in EVALUATED for summary in summaries if summary
         ]
@@ -80,7 +87,7 @@ class Results:
 
     def write(self, path: Path) -> None:
         """`metric`, and one object per member under `members`."""
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        write_atomically(path, json.dumps(asdict(self), indent=1) + "\n")
 
     def show(self, console: Console | None = None) -> None:
         """Prints the table, why members failed, and the configurations where there are seeds."""
@@ -115,9 +122,16 @@ class Results:
         return table
 
 
-def _summary(directory: Path) -> dict[str, Any] | None:
-    path = directory / SUMMARY
-    return json.loads(path.read_text()) if path.exists() else None
+def _summary(record: dict[str, Any]) -> dict[str, Any] | None:
+    """Of a member's run; where it is damaged, the record says so."""
+    path = Path(record["directory"]) / SUMMARY
+    if not path.exists():
+        return None
+    try:
+        return read_json(path, {"eval": dict, "rounds": int, "time_s": dict}, "it is left out here")
+    except InputError as error:
+        record.setdefault("reason", "; ".join(error.problems))
+        return None
 
 
 def _member(

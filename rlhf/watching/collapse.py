@@ -118,6 +118,8 @@ class Collapse:
             is_so, text = True, "all that it compares are ties"
         elif disagreement is not None:
             is_so, text = disagreement >= ALWAYS, "it prefers whichever text it reads first"
+        elif ties is not None:
+            is_so, text = False, "it tells some apart"
         else:
             return
         yield _Seen(

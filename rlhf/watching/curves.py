@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from rlhf.storage.disk import writing
 from rlhf.storage.store import read_metrics
 from rlhf.watching.panels import (
     BLUE,
@@ -23,6 +25,7 @@ from rlhf.watching.panels import (
     STAGES,
     Curve,
     Curves,
+    as_it_is,
     headlines,
     read_curves,
 )
@@ -40,7 +43,7 @@ def draw_curves(metrics_jsonl: Path, png: Path, max_logprob_gap: float | None = 
     """
     curves = read_curves(read_metrics(metrics_jsonl))
     panels: list[tuple[set[str], Callable[[Axes, Curves], None]]] = [
-        ({f"eval/{name}" for one in EVALUATIONS for name in one.labels}, _draw_evaluation),
+        ({f"eval/{name}" for one in EVALUATIONS for name in one.lines}, _draw_evaluation),
         _answers_panel(curves),
         ({"policy/loss", "policy/margin"}, _draw_loss),
         ({"policy/chosen_logratio", "policy/rejected_logratio"}, _draw_logratios),
@@ -70,7 +73,8 @@ def draw_curves(metrics_jsonl: Path, png: Path, max_logprob_gap: float | None = 
         axes.spines[["top", "right"]].set_visible(False)
         draw(axes, curves)
     _lay_out(shown)
-    FigureCanvasAgg(figure).print_png(png)
+    with writing(png):
+        FigureCanvasAgg(figure).print_png(png)
 
 
 def _lay_out(panels: Sequence[Axes]) -> None:
@@ -105,7 +109,9 @@ def _headline(curves: Curves, num_rounds: int) -> str:
 
 
 def _draw_evaluation(axes: Axes, curves: Curves) -> None:
-    shown = next(one for one in EVALUATIONS if any(f"eval/{name}" in curves for name in one.labels))
+    own = (one for one in EVALUATIONS if any(f"eval/{name}" in curves for name in one.labels))
+    gold = (one for one in EVALUATIONS if any(f"eval/{name}" in curves for name in one.lines))
+    shown = next(chain(own, gold))
     _label(axes, shown.title, shown.axis)
     known = {name: curves[f"eval/{name}"] for name in shown.lines if f"eval/{name}" in curves}
     for (name, curve), color in zip(known.items(), (BLUE, ORANGE, GREEN, RED), strict=False):
@@ -119,7 +125,7 @@ def _draw_evaluation(axes: Axes, curves: Curves) -> None:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     elif shown.labels.keys() & {"exploitability"}:
         axes.set_ylim(bottom=0)
-    if len(shown.labels) > 1 or len(known) > 1:
+    if len(shown.labels) > 1 or not known.keys() <= shown.labels.keys():
         axes.legend(loc="best")
 
 
@@ -137,7 +143,7 @@ def _draw_shares(axes: Axes, curves: Curves) -> None:
     _label(axes, "What the policy answers", "share of held-out answers")
     names = sorted(name for name in curves if name.startswith(SHARE))
     for name in names:
-        axes.plot(*curves[name], linewidth=2, label=name.removeprefix(SHARE))
+        axes.plot(*curves[name], linewidth=2, label=as_it_is(name.removeprefix(SHARE)))
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.legend(loc="best")

@@ -36,7 +36,7 @@ _TIME = {
         "flat, and small against the round",
     ),
     "evaluate": Metric("evaluating the policy", "s"),
-    "checkpoint": Metric("saving a checkpoint", "s"),
+    "checkpoint": Metric("saving the checkpoint of the round before", "s"),
     "round": Metric("the whole round", "s", "flat; it rises when answers grow longer"),
     "elapsed": Metric("the whole run so far, resumed parts included", "s"),
 }
@@ -253,6 +253,7 @@ _GOLD = {
         "sampled_accuracy": "rises with what the judge says; falls where that is gamed",
         "greedy_accuracy": "",
         "best_of_n": "",
+        "pass_at_*": "",
         "satisfied_rate": "",
         "greedy_satisfied_rate": "",
         "score_mean": "rises with `eval/score_mean`; falls where the judge is gamed: stop there",

@@ -112,6 +112,13 @@ def read_curves(records: Sequence[Mapping[str, Any]]) -> Curves:
     }
 
 
+def as_it_is(text: str) -> str:
+    """A text from outside as a picture is to show it: neither as a formula, nor as one of those
+    labels that legends leave out."""
+    escaped = text.replace("$", r"\$")
+    return f" {escaped}" if escaped.startswith("_") else escaped
+
+
 def headlines(curves: Curves) -> list[tuple[str, list[str]]]:
     """What was evaluated, in words, and its first and last value; only one if it was only once."""
     found = []

@@ -3,6 +3,7 @@
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -51,12 +52,18 @@ def _completions(collected: Sequence[Collected], num_rows: int) -> Table:
 
 def _preferences(round: int, collected: Sequence[Collected], num_rows: int) -> Table:
     """`dropped` is the reason why a pair is not trained on, and null for one that is."""
-    chosen = list(_spread(collected, _num_rows, num_rows))
-    rows = preference_rows(round, *(one for one, _ in chosen))
-    ends = accumulate(_num_rows(one) for one, _ in chosen)
-    shown = [rows[end - _num_rows(one) + i] for (one, i), end in zip(chosen, ends, strict=True)]
-    return Table(
-        _PREFERENCE_COLUMNS, [[row[name] for name in _PREFERENCE_COLUMNS] for row in shown]
+    shown = [_alone(one, i) for one, i in _spread(collected, _num_rows, num_rows)]
+    rows = preference_rows(round, *shown)
+    return Table(_PREFERENCE_COLUMNS, [[row[name] for name in _PREFERENCE_COLUMNS] for row in rows])
+
+
+def _alone(one: Collected, place: int) -> Collected:
+    """With the one of its preferences, or of what was dropped behind them, that stands there."""
+    later = place - len(one.preferences)
+    return replace(
+        one,
+        preferences=one.preferences[place : place + 1],
+        dropped=one.dropped[later : later + 1] if later >= 0 else (),
     )
 
 

@@ -21,6 +21,9 @@ class Stopwatch:
             self._seconds[stage] = time.perf_counter() - start
 
     def metrics(self) -> dict[str, float]:
-        """`time/<stage>_s` and `time/round_s`, the time since this stopwatch was made."""
-        seconds = self._seconds | {"round": time.perf_counter() - self._start}
+        """`time/<stage>_s` and `time/round_s`, the time since it was made or last asked this; what
+        comes from now on counts to the next round."""
+        now = time.perf_counter()
+        seconds = self._seconds | {"round": now - self._start}
+        self._start, self._seconds = now, {}
         return {f"time/{stage}_s": value for stage, value in seconds.items()}

@@ -106,7 +106,7 @@ class RunTracker:
 
     def show(self, round: int, collected: Sequence[Collected]) -> None:
         """Shows some of what was collected, in every `tracking.table_every`-th round."""
-        if round % self._config.table_every == 0:
+        if self._wandb.is_open and round % self._config.table_every == 0:
             tables = sample_tables(round, collected, self._config.table_rows)
             self._wandb.log_tables(round, tables)
 

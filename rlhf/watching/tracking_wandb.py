@@ -1,5 +1,6 @@
 """A run in wandb: numbers, tables and alerts, by the one file that imports it."""
 
+import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -57,6 +58,10 @@ class WandbRun:
             with self._forgiven("cannot start"):
                 self._run = start("offline")
                 self.is_offline = True
+
+    @property
+    def is_open(self) -> bool:
+        return self._run is not None
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Adds what the record has, other than null, at its `round`."""
@@ -124,6 +129,9 @@ def wandb_failures() -> tuple[type[Exception], ...]:
 def _start_wandb(mode: Literal["online", "offline"], **arguments: Any) -> "wandb.Run":
     import wandb
 
+    # A secret that was made of a file often ends with the file's last newline.
+    if key := os.environ.get("WANDB_API_KEY"):
+        os.environ["WANDB_API_KEY"] = key.strip()
     # Told to the whole process first: wandb's telemetry, which a run's own mode does not reach,
     # would call home from an offline run.
     wandb.setup(settings=wandb.Settings(mode=mode, silent=True))

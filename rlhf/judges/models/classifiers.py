@@ -5,24 +5,20 @@ Dimensions: B rows, T tokens (padded on the right), D of hidden states, N places
 
 import inspect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from rlhf.data.encoding import TextEncoder, special_prefix
 from rlhf.judges.models.held import held
 from rlhf.models.batching import Shape, micro_batches, unique
-from rlhf.problems import InputError
+from rlhf.models.loading import UNREADABLE, first_line, most_positions, read_tokenizer
+from rlhf.problems import InputError, some
 from rlhf.records import Message, transcript
 
 Ids = tuple[int, ...]
@@ -66,8 +62,8 @@ class Classifier:
         self._text_config = model.config.get_text_config()
         self._pad_id: int | None = self._text_config.pad_token_id
         self._has_types = _has_types(model, self._text_config, tokenizer)
-        positions = getattr(self._text_config, "max_position_embeddings", None)
-        self.max_tokens = min(max_tokens, tokenizer.model_max_length, positions or max_tokens)
+        positions = most_positions(model) or max_tokens
+        self.max_tokens = min(max_tokens, tokenizer.model_max_length, positions)
 
     @classmethod
     def load(cls, directory: Path, dtype: str, max_tokens: int) -> "Classifier":
@@ -194,7 +190,7 @@ class Classifier:
 def _loaded(directory: Path, dtype: str) -> tuple[Any, Any]:
     """The model, and its tokenizer."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        tokenizer = read_tokenizer(directory)
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             directory,
             dtype=dtype,
@@ -202,16 +198,33 @@ def _loaded(directory: Path, dtype: str) -> tuple[Any, Any]:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (ValueError, OSError, SafetensorError) as error:
-        raise InputError([f"judge.path={directory}: {str(error).splitlines()[0]}"]) from error
-    if missing := sorted(loading["missing_keys"]):
-        raise InputError(
-            [
-                f"judge.path={directory}: its weights lack {', '.join(missing)}; give a model "
-                "that was trained as a sequence classifier"
-            ]
-        )
+    except UNREADABLE as error:
+        raise InputError([f"judge.path={directory}: {first_line(error)}"]) from error
+    if faults := [
+        *lacking_faults(loading),
+        *left_over_faults(loading, f"{model.base_model_prefix}."),
+    ]:
+        raise InputError([f"judge.path={directory}: {fault}" for fault in faults])
     return model, tokenizer
+
+
+def lacking_faults(loading: Any) -> Iterator[str]:
+    """Of transformers' loading info, what would make a classifier judge at random."""
+    if missing := sorted(loading["missing_keys"]):
+        yield (
+            f"its weights lack {', '.join(missing)}; give a model that was trained as a sequence "
+            "classifier"
+        )
+
+
+def left_over_faults(loading: Any, body: str) -> Iterator[str]:
+    """Of transformers' loading info, what would make a model of a part of its files' body alone."""
+    left = [n for n in loading["unexpected_keys"] if n.startswith(body) and ".pooler." not in n]
+    if left:
+        yield (
+            f"its files have {len(left)} weights that a model of its config.json has no place for "
+            f"({some(sorted(left))}); download both again, from one model"
+        )
 
 
 def _padded_with(value: int, rows: Sequence[Ids], width_T: int) -> Tensor:

@@ -15,7 +15,13 @@ from transformers import AutoModel
 from rlhf.judges.models.held import held
 from rlhf.models.batching import Shape, micro_batches, unique
 from rlhf.models.files import DTYPES, find_directory, fingerprint, weight_faults
-from rlhf.models.loading import UNREADABLE, first_line, name_faults, read_tokenizer
+from rlhf.models.loading import (
+    UNREADABLE,
+    first_line,
+    most_positions,
+    name_faults,
+    read_tokenizer,
+)
 from rlhf.problems import InputError
 
 
@@ -41,8 +47,11 @@ class Encoder:
         loaded = held((Encoder, directory, dtype), partial(_loaded, directory, dtype))
         self._model = loaded.to(self._device).eval()
         self._tokenizer = read_tokenizer(directory)
-        longest = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        limits = (max_tokens, self._tokenizer.model_max_length, longest or max_tokens)
+        limits = (
+            max_tokens,
+            self._tokenizer.model_max_length,
+            most_positions(self._model) or max_tokens,
+        )
         self._max_tokens = int(min(limits))
         self._micro_batch_tokens = micro_batch_tokens
 

@@ -47,7 +47,8 @@ def _rows(file: Path, column: str) -> list[dict]:
         rows = [json.loads(line) for line in content.split(b"\n") if line.strip()]
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise InputError([f"{file}: cannot be read as JSON lines: {error}"]) from error
-    if faulty := [i for i, row in enumerate(rows, 1) if not isinstance(row.get(column), str)]:
+    texts = [row.get(column) if isinstance(row, dict) else None for row in rows]
+    if faulty := [i for i, text in enumerate(texts, 1) if not isinstance(text, str)]:
         raise InputError(
             [
                 f"{file} row {faulty[0]}: no solution in the column {column!r}; name the one that "
@@ -82,8 +83,12 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=5.0, help="seconds, of a row's new tests")
     parser.add_argument("--parallel", type=int, default=2, help="programs at a time")
     parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    for name, least in {"tests": 1, "parallel": 1, "timeout": 0.1}.items():
+        if not getattr(asked, name) >= least:
+            parser.error(f"argument --{name}: {getattr(asked, name)}: must be at least {least}")
     try:
-        run(parser.parse_args())
+        run(asked)
     except InputError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)

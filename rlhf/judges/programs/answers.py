@@ -2,14 +2,16 @@
 
 import ast
 import re
+from textwrap import dedent
 
 from rlhf.judges.programs.calls import Call, own_asserts
 
 MAX_PROGRAM_BYTES = 64 << 10
 """A longer program is not run, and scores 0."""
 _BLOCK = re.compile(
-    r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+.-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.M | re.S
+    r"^([ \t]*)(`{3,}|~{3,})[ \t]*([\w+.-]*)[^\n]*\n(.*?)(?:^[ \t]*\2[ \t]*$|\Z)", re.M | re.S
 )
+_FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*([\w+.-]*)[^\n]*$\n?", re.M)
 _LANGUAGES = ("", "python", "python3", "py")
 _NEXT = re.compile(r"\n(?=\S)")
 
@@ -18,19 +20,46 @@ def programs(answer: str, prompt: str, name: str | None) -> tuple[str, ...]:
     """What may be the program, best guess first; the sandbox takes the first that is Python and
     defines `name`, without a name the first that is Python.
 
-    Fenced blocks, those that define the function before others and the last first, each also as
-    the end of what the prompt begins. Without any block the whole answer, then the prompt with the
-    answer behind it, then the same up to where the answer's next unindented line begins.
+    What goes on in a block that the prompt leaves open, or ends one that the answer has not begun.
+    Then fenced blocks, those that define the function before others, of those the ones that say
+    that they are Python, and the last first, each also as the end of what the prompt begins.
+    Without any block the whole answer, then the prompt with the answer behind it, then the same up
+    to where the answer's next unindented line begins.
     """
-    blocks = [body for _, language, body in _BLOCK.findall(answer) if language in _LANGUAGES]
+    begun = _left_open(prompt)
+    fences = list(_FENCE.finditer(answer))
+    found = []
+    if begun is not None:
+        first = answer[: fences[0].start()] if fences else answer
+        found = [begun + first, first]
+    elif name and len(fences) % 2 and not fences[0][1]:
+        first = answer[: fences[0].start()]
+        found = [first, prompt + first] if first.strip() else []
+    if begun is not None and fences and not fences[0][1]:
+        answer = answer[fences[0].end() :]
+    blocks = [
+        (language, dedent(body) if indent else body)
+        for indent, _, language, body in _BLOCK.findall(answer)
+        if language.lower() in _LANGUAGES
+    ]
     if blocks:
         defines = re.compile(rf"^\s*(?:async\s+)?(?:def|class)\s+{re.escape(name or '')}\b", re.M)
         last_first = blocks[::-1]
-        ordered = sorted(last_first, key=lambda block: not name or not defines.search(block))
-        found = ordered + [prompt + block for block in ordered if prompt]
-    else:
-        found = [answer, prompt + answer, prompt + _NEXT.split(answer, maxsplit=1)[0]]
+        ordered = sorted(
+            last_first, key=lambda one: (bool(name) and not defines.search(one[1]), not one[0])
+        )
+        found += [body for _, body in ordered] + [prompt + body for _, body in ordered if prompt]
+    elif begun is None:
+        found += [answer, prompt + answer, prompt + _NEXT.split(answer, maxsplit=1)[0]]
     return tuple(dict.fromkeys(found))
+
+
+def _left_open(prompt: str) -> str | None:
+    """What stands already in the block of Python that a prompt ends in; None if it ends in none."""
+    fences = list(_FENCE.finditer(prompt))
+    if len(fences) % 2 == 0 or fences[-1][1].lower() not in _LANGUAGES:
+        return None
+    return prompt[fences[-1].end() :]
 
 
 def without_asserts(answer: str) -> tuple[str, tuple[Call, ...]]:
@@ -65,7 +94,9 @@ def with_bare_programs(answer: str) -> str:
         return without_comments(answer) or answer
 
     def rewritten(block: re.Match[str]) -> str:
-        found = without_comments(block[3]) if block[2] in _LANGUAGES else None
-        return block[0] if not found else block[0].replace(block[3], found + "\n", 1)
+        indent, _, language, body = block.groups()
+        code = dedent(body) if indent else body
+        found = without_comments(code) if language.lower() in _LANGUAGES else None
+        return block[0] if not found else block[0].replace(body, found + "\n", 1)
 
     return _BLOCK.sub(rewritten, answer)

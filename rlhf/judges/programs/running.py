@@ -81,6 +81,9 @@ class Runner:
                 verdict = await self._run(list(texts), tests)
             except SandboxFailed as error:
                 verdict = Verdict(None, str(error), lasting=False)
+            except OSError as error:  # the machine is short of something
+                why = f"no process could be started ({error})"
+                verdict = Verdict(None, why, lasting=False)
         return replace(verdict, reason=" ".join(verdict.reason.split())[:REASON_CHARS])
 
     async def values(self, texts: Sequence[str], tests: Calls) -> list[Any]:
@@ -199,6 +202,8 @@ _TRUTHS = (Relation.true, Relation.false)
 def _listed(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_listed(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _listed(each) for key, each in value.items()}
     return value
 
 

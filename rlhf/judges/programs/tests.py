@@ -12,6 +12,16 @@ from rlhf.judges.programs.calls import Call, Relation, call_in
 from rlhf.judges.programs.script import asserts
 from rlhf.judges.programs.values import encode
 
+GIVEN = """
+from typing import *
+from collections import Counter, OrderedDict, defaultdict, deque
+from functools import cache, lru_cache, reduce
+from heapq import *
+from itertools import accumulate, combinations, permutations, product
+import bisect, collections, functools, heapq, itertools, math, random, re, string
+"""
+"""What functions of APPS and TACO use without importing it, as their sites have it."""
+
 
 class Format(Enum):
     auto = "auto"
@@ -213,7 +223,7 @@ def _input_output(row: Mapping[str, Any]) -> Tests:
     if len(inputs) != len(outputs):
         raise Unreadable(f"has {len(inputs)} inputs but {len(outputs)} outputs in 'input_output'")
     if name := told.get("fn_name"):
-        return Calls(tuple(_function_calls(name, inputs, outputs)), name)
+        return Calls(tuple(_function_calls(name, inputs, outputs)), name, GIVEN)
     return Inputs(tuple(map(_lines, inputs)), tuple(map(_lines, outputs)))
 
 
