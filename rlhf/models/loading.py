@@ -105,6 +105,11 @@ def name_faults(loading: Any) -> Iterator[str]:
             f"its files have {len(unexpected)} weights that a causal language model of its "
             f"config.json has no place for ({some(unexpected)}); give the model without them"
         )
+    yield from mismatch_faults(loading)
+
+
+def mismatch_faults(loading: Any) -> Iterator[str]:
+    """Of them, those of shapes."""
     for name, found, expected in sorted(loading["mismatched_keys"], key=str):
         yield (
             f"{name} is {tuple(found)} in its files, and {tuple(expected)} by its config.json; "

@@ -38,13 +38,14 @@ def run(config: DictConfig, name: str) -> float:
     if config.seed in ENDS:
         raise ENDS[config.seed]
     before, after = 0.1 + config.seed / 100, 1 - abs(config.objective.beta - 0.5)
+    metric = "sampled_accuracy" if config.eval.gold is None else "gold_sampled_accuracy"
     log = MetricsLog(directory / "metrics.jsonl")
     for round, accuracy in [(-1, before), (3, (before + after) / 2), (7, after)]:
-        log.write(round, {"eval/sampled_accuracy": accuracy})
+        log.write(round, {f"eval/{metric}": accuracy})
     summary = {
         "status": "completed",
         "rounds": 8,
-        "eval": {"before": {"sampled_accuracy": before}, "after": {"sampled_accuracy": after}},
+        "eval": {"before": {metric: before}, "after": {metric: after}},
         "time_s": {"total": 90.0},
     }
     (directory / "summary.json").write_text(json.dumps(summary))
@@ -111,6 +112,23 @@ def test_members_that_finish_are_compared_and_the_sweep_ends_well(sweep):
     pixels = (imread(directory / "sweep.png")[..., :3] * 255).round().astype(int).reshape(-1, 3)
     for color in ((0x00, 0x72, 0xB2), (0xE0, 0x7B, 0x00)):
         assert (abs(pixels - color).max(axis=1) <= 2).sum() > 200
+
+
+def test_members_with_a_gold_judge_are_compared_by_it(sweep):
+    # In a picture, what stands between dollars would be a formula, and this one is none.
+    words = ("+judge@eval.gold=verifier", "tracking.project=$x_1_2$,b")
+    directory, output = sweep("seed=1,2", *words)
+    assert "gold sampled accuracy before" in output and row(output, 1)[4] == "0.600"
+    assert (directory / "sweep.png").exists()
+
+
+def test_a_damaged_summary_costs_the_numbers_of_its_own_member_alone(sweep, monkeypatch, capsys):
+    directory, _ = sweep("seed=1,2")
+    (directory / "0" / "summary.json").write_text("{")
+    monkeypatch.setattr(sys, "argv", ["rlhf.sweep", str(directory)])
+    shown = ended(capsys, command.main, code=0)
+    assert row(shown, 0)[3:5] == ["", ""] and row(shown, 1)[3] == "0.120"
+    assert f"{directory}/0/summary.json: cannot be read" in shown
 
 
 def test_each_member_has_its_own_directory_group_and_name(sweep):

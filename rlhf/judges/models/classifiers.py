@@ -17,7 +17,13 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from rlhf.data.encoding import TextEncoder, special_prefix
 from rlhf.judges.models.held import held
 from rlhf.models.batching import Shape, micro_batches, unique
-from rlhf.models.loading import UNREADABLE, first_line, most_positions, read_tokenizer
+from rlhf.models.loading import (
+    UNREADABLE,
+    first_line,
+    mismatch_faults,
+    most_positions,
+    read_tokenizer,
+)
 from rlhf.problems import InputError, some
 from rlhf.records import Message, transcript
 
@@ -196,12 +202,14 @@ def _loaded(directory: Path, dtype: str) -> tuple[Any, Any]:
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # told below, in words
             output_loading_info=True,
         )
     except UNREADABLE as error:
         raise InputError([f"judge.path={directory}: {first_line(error)}"]) from error
     if faults := [
         *lacking_faults(loading),
+        *mismatch_faults(loading),
         *left_over_faults(loading, f"{model.base_model_prefix}."),
     ]:
         raise InputError([f"judge.path={directory}: {fault}" for fault in faults])

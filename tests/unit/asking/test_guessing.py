@@ -88,8 +88,9 @@ def test_a_demonstration_of_several_turns_trains_on_the_policys_own() -> None:
         assert own == [f"{turn.content}<eos>" for turn in turns(row)[::2]]
 
 
-def test_a_turn_that_ends_at_a_text_goes_on_behind_what_is_said_to_it(tmp_path) -> None:
-    call = [("assistant", "<<1+2="), ("user", "3>>"), ("assistant", "3"), ("user", "sure?"),
+@pytest.mark.parametrize("end", ["=", "\n", "= "])
+def test_a_turn_that_ends_at_a_text_goes_on_behind_what_is_said_to_it(tmp_path, end) -> None:
+    call = [("assistant", f"<<1+2{end}"), ("user", "3>>"), ("assistant", "3"), ("user", "sure?"),
             ("assistant", "yes")]  # fmt: skip
     turns = [{"role": role, "content": content} for role, content in call]
     row = json.dumps({"prompt": "1+2", "turns": turns})
@@ -107,8 +108,9 @@ def test_a_turn_that_ends_at_a_text_goes_on_behind_what_is_said_to_it(tmp_path) 
         wanted=Wanted(),
         tools=ToolsConfig(),
         seed=1,
-        stops=("=",),
+        stops=(end,),
     )
     shown = next(iter(data.demonstrations.values()))
-    assert tokenizer.decode(list(shown.completion)) == "<<1+2=3>>3<eos>sure?yes<eos>"
-    assert shown.observed == ((6, 9), (11, 16))
+    assert tokenizer.decode(list(shown.completion)) == f"<<1+2{end}3>>3<eos>sure?yes<eos>"
+    first = len(f"<<1+2{end}")
+    assert shown.observed == ((first, first + 3), (first + 5, first + 10))

@@ -373,7 +373,8 @@ class Asked:
         if self.gives_matrix:
             return Comparison(((0.5, 0.75), (0.25, 0.5)), "asked")
         scores = tuple(float(one.sample) for one in completions)
-        return Judgement(scores, "asked", {"style": scores}, tuple("x" for _ in scores))
+        words = tuple("x" for _ in scores)
+        return Judgement(scores, "asked", {"style": scores}, words, additions=words)
 
 
 def test_other_judges_are_not_asked_about_what_failed() -> None:
@@ -382,6 +383,7 @@ def test_other_judges_are_not_asked_about_what_failed() -> None:
     assert (verdict.scores, verdict.judge) == ((0.0, None, 2.0), "asked")
     assert verdict.parts == {"style": (0.0, None, 2.0)}
     assert verdict.reasons == ("x", "step ValueError", "x")
+    assert verdict.additions == ("x", "", "x")
     compared = asyncio.run(EpisodeJudge(Asked(True), True).judge(PROMPT, ANSWERS))
     assert isinstance(compared, Comparison)
     assert compared.win_prob == ((0.5, None, 0.75), (None, 0.5, None), (0.25, None, 0.5))

@@ -95,6 +95,25 @@ def test_each_conversation_is_used_once_whatever_happens_to_its_file(folder):
     assert feed.take(9) == []
 
 
+def test_who_complains_later_is_heard(folder):
+    feed = folder.feed()
+    folder.write("a.jsonl", row("1", "s"), row("2"))
+    assert ids(feed.take(9)) == ["2:2"]
+    folder.write("a.jsonl", row("1", "sd", texts=("q", "a", "yes", "b", "no")), row("2"))
+    assert ids(feed.take(9)) == ["1:4"]
+
+
+def test_a_folder_that_is_gone_for_a_while_is_told_once(folder):
+    feed = folder.feed()
+    folder.path.rename(folder.path.with_name("away"))
+    assert feed.take(9) == feed.take(9) == []
+    (told,) = folder.told
+    assert "cannot be read (No such file or directory)" in told
+    folder.path.with_name("away").rename(folder.path)
+    folder.write("a.jsonl", row("1"))
+    assert ids(feed.take(9)) == ["1:2"]
+
+
 def test_what_was_used_before_is_not_used_again(folder):
     folder.write("a.jsonl", row("1"), row("2"), row("3"))
     assert ids(folder.feed(used={"1", "3"}).take(9)) == ["2:2"]

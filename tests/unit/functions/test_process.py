@@ -218,6 +218,19 @@ async def test_printing_is_bounded(make: Make, capfd):
     assert printed.endswith("what it prints from here on is left out\n")
 
 
+async def test_what_it_prints_to_is_a_stream_like_any_other(make: Make, capfd):
+    process = make(
+        "import faulthandler, subprocess, sys\nfaulthandler.enable()\n"
+        "sys.stdout.reconfigure(line_buffering=True)\n"
+        "def f(x):\n    sys.stdout.buffer.write(b'by bytes\\n')\n    sys.stdout.flush()\n"
+        "    subprocess.run(['echo', 'by a process'], stdout=sys.stderr)\n"
+        "    return sys.stdout.encoding.upper()"
+    )
+    assert await process.call(1) == "UTF-8"
+    printed = capfd.readouterr()
+    assert "by bytes" in printed.out and "by a process" in printed.err
+
+
 async def test_every_kind_of_failure_is_logged_once_with_its_place(make: Make, caplog):
     process = make("def f(x): return 1 / x")
     with caplog.at_level(logging.WARNING):

@@ -111,10 +111,29 @@ def ran(answer: str, prompt: str = PROMPT, name: str | None = "f") -> object:
         "    return x + 1\n\ndef g(:\n",
         "```python\n    return x + 1\n```",
         "```bash\nrm -r /\n```\n```python\nf = lambda x: x + 1\n```",
+        "```Python\ndef f(x): return x + 1\n```",
+        "1. So:\n   ```python\n   def f(x):\n       return x + 1\n   ```",
+        "    return x + 1\n```\n",
+        "    return x + 1\n```\nThis adds one.",
     ],
 )
 def test_a_program_is_found(answer):
     assert ran(answer) == 2
+
+
+@pytest.mark.parametrize("prompt", ["Write f.\n```python\n", "Write f.\n```py\ny = 1\n"])
+@pytest.mark.parametrize(
+    "rest", ["", "\n```", "\n```\nThis adds one.", "\n```\nSo:\n```\nf(1)\n```"]
+)
+def test_a_program_goes_on_in_the_block_that_the_prompt_leaves_open(prompt, rest):
+    assert ran("def f(x):\n    return x + 1" + rest, prompt) == 2
+    if "y" in prompt.partition("py\n")[2]:
+        assert ran("def f(x): return x + y" + rest, prompt) == 2
+
+
+def test_what_says_that_it_is_python_goes_before_what_says_nothing():
+    answer = "```python\nprint(6)\n```\nExample output:\n```\n6\n```"
+    assert programs(answer, "", None)[0] == "print(6)\n"
 
 
 def test_a_program_that_is_not_there_says_why():
@@ -264,9 +283,12 @@ def test_whole_programs_read_and_print():
         "print(3)",
         "print(int(input()))",
         "raise SystemExit(1)",
+        "print(sum(map(int, input().split())))\nexit()",
+        "print(sum(map(int, input().split())))\nquit(0)\nprint(1)",
+        "exit(1)",
     )
     found = judged("?", row, *texts)
-    assert found.scores == (1, 1, 1, 1, 1, 0, 0, 0)
+    assert found.scores == (1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0)
     assert found.parts["tests_passed"][5] == 0.5
     assert found.reasons[5] == "test 2: printed '3\\n', not '7'"
     assert found.reasons[6].startswith("test 1: ValueError: invalid literal")
@@ -278,6 +300,19 @@ def test_functions_of_apps_may_be_methods_and_give_tuples():
     }
     text = "class Solution:\n    def pair(self, x): return (x, x)"
     assert judged("?", row, text, "def pair(x): return [x]").scores == (1, 0)
+
+
+def test_functions_of_apps_have_what_their_sites_give_them():
+    told = {
+        "fn_name": "count",
+        "inputs": [[["a", "b", "a"]]],
+        "outputs": [[{"a": [2, 0], "b": [1, 0]}]],
+    }
+    text = (
+        "class Solution:\n    def count(self, words: List[str]) -> Dict[str, tuple]:\n"
+        "        return {w: (n, 0) for w, n in Counter(words).items()}"
+    )
+    assert judged("?", {"input_output": told}, text, text.replace("n, 0", "n, 1")).scores == (1, 0)
 
 
 def test_answers_test_each_other():
@@ -339,6 +374,15 @@ def test_a_fault_of_ours_is_no_score():
     (found,) = judged_together([Group(prompt, completions)])
     pairs, dropped = pair(prompt, completions, found, OnlineDPOConfig(), 1)
     assert pairs == () and [one.reason for one in dropped[:2]] == [DropReason.JUDGE_FAILED] * 2
+
+
+async def test_a_machine_that_is_short_of_something_gives_no_score(monkeypatch):
+    async def short(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("rlhf.judges.programs.running.run_python", short)
+    found = await CodeJudge(CodeJudgeConfig()).judge(*group("?", ADD, TEXTS[0]))
+    assert found.scores == (None,) and "Too many open files" in found.reasons[0]
 
 
 async def test_a_worker_builds_it_where_a_loop_runs():

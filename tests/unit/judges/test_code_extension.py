@@ -80,7 +80,16 @@ def test_the_command_writes_a_file_that_the_judge_reads(humaneval, tmp_path):
     assert more[2] == 0 and all(1 <= more[i] <= 5 for i in (0, 1, 3))
 
 
-@pytest.mark.parametrize("text", ["{", json.dumps({"test": "", "entry_point": "f"})])
+@pytest.mark.parametrize("words", [("--parallel", "0"), ("--timeout", "0"), ("--tests", "-3")])
+def test_what_cannot_be_is_told(words, tmp_path, monkeypatch, capsys):
+    name, value = words
+    monkeypatch.setattr(sys, "argv", ["programs", "few.jsonl", "--out", "x", f"{name}={value}"])
+    with pytest.raises(SystemExit) as ended:
+        programs.main()
+    assert ended.value.code == 2 and f"argument {name}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", json.dumps({"test": "", "entry_point": "f"})])
 def test_a_file_that_cannot_be_used_is_told(text, tmp_path):
     source = tmp_path / "few.jsonl"
     source.write_text(text)

@@ -13,6 +13,8 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen2ForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
 )
 
 from rlhf.config.models import Vocabulary
@@ -21,6 +23,7 @@ from rlhf.judges.reward_model import RewardModelConfig
 from rlhf.models.files import find_model
 from rlhf.problems import InputError
 from rlhf.records import Completion, Message, Prompt
+from rlhf.reward.new_head import start_classifier
 from rlhf.toys.tiny import build_tokenizer
 
 TEMPLATE = (
@@ -143,6 +146,23 @@ def test_a_limit_of_the_model_counts_too(tmp_path):
     assert judge.judge([group("a", "?", "x" * 64)])[0].scores == (None,)
 
 
+def test_positions_that_begin_behind_the_padding_token(tmp_path):
+    """As RoBERTa's: of 40 there are 38 for a padding token of 1."""
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    config = RobertaConfig(
+        **sizes, num_attention_heads=2, vocab_size=258, max_position_embeddings=40, num_labels=1,
+        pad_token_id=1,
+    )  # fmt: skip
+    RobertaForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer = build_tokenizer(Vocabulary.bytes)
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(tmp_path)
+    judge = RewardModelConfig(path=str(tmp_path)).build()
+    one = group("a", "?", "x" * 31, "x" * 32)  # behind seven letters
+    longest, longer = judge.judge([one])[0].scores
+    assert longest is not None and longer is None
+
+
 def test_what_the_template_refuses_is_no_score(chat, judge):
     refused = group("a", "?", "x")
     messages = (Message("user", "refuse"), Message("user", "?"))
@@ -210,6 +230,33 @@ def test_broken_weights(chat, tmp_path):
     shutil.copytree(chat, tmp_path, dirs_exist_ok=True)
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
     assert str(tmp_path) in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{}", "[", '{"version": "1.0"}'])
+def test_a_broken_tokenizer_is_told_before_a_worker_starts(chat, tmp_path, content):
+    shutil.copytree(chat, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(InputError, match="its tokenizer cannot be loaded"):
+        find_model(RewardModelConfig(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"num_hidden_layers": 1}, "12 weights that a model of its config.json has no place for"),
+        ({"hidden_act": "foo"}, "foo"),
+        ({"hidden_size": 32}, "and (32,) by its config.json"),
+    ],
+)
+def test_weights_of_another_configuration(chat, tmp_path, change, told):
+    """Of the first the judge would be a half of the model."""
+    shutil.copytree(chat, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text()) | change
+    config.pop("layer_types", None)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert told in refusal(tmp_path)
+    with pytest.raises(InputError, match=r"model\.path="):
+        start_classifier(tmp_path, 1, 64, seed=1)
 
 
 def test_code_that_comes_with_a_model_never_runs(chat, tmp_path):

@@ -168,6 +168,15 @@ def test_a_cut_tokenizer(folder, cut):
     assert "tokenizer" in faults(folder)
 
 
+@pytest.mark.parametrize("content", ["", "{", "version https://git-lfs.github.com/spec/v1\n"])
+def test_a_broken_generation_config_is_not_taken_for_none(folder, content):
+    """It may name the tokens that end an answer."""
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    assert faults(folder) == ""
+    (folder / "generation_config.json").write_text(content)
+    assert "its generation_config.json cannot be used" in faults(folder)
+
+
 @pytest.mark.parametrize("template", [None, "<img>{{ messages[0].content }}"])
 def test_a_token_beyond_the_vocabulary_counts_if_something_can_write_it(folder, template):
     tokenizer, config = read_tokenizer(folder), read_config(folder)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rlhf.diagnostics import DIAGNOSTICS, PAIR_METRICS
 from rlhf.problems import InputError
-from rlhf.report.page import MAX_POINTS, page, thinned
+from rlhf.report.page import MAX_POINTS, on_one_axis, page, thinned
 from rlhf.report.plots import OTHER, sections
 from rlhf.report.recipe import read_recipe
 from rlhf.report.sample import (
@@ -152,6 +152,22 @@ def test_a_long_curve_is_thinned_to_means_of_neighbours():
     assert len(thin["rounds"]) <= MAX_POINTS
     assert (thin["rounds"][:2], thin["values"][:2]) == ([3, 6], [1.0, 4.0])
     assert thin["rounds"][-1] == rounds[-1] + 1
+
+
+def test_a_long_stack_keeps_its_height():
+    """What happens every few rounds counts in those where it does not."""
+    rounds = range(10 * MAX_POINTS)
+    records = [
+        {"round": r, "time/collect_s": 5.0} | ({"time/evaluate_s": 21.0} if r % 7 == 6 else {})
+        for r in rounds
+    ]
+    found = on_one_axis(read_curves(records), ["time/collect_s", "time/evaluate_s", "time/none_s"])
+    thin = {name: thinned(curve) for name, curve in found.items()}
+    assert thin["time/collect_s"]["rounds"] == thin["time/evaluate_s"]["rounds"]
+    assert set(thin["time/collect_s"]["values"]) == {5.0}
+    values = thin["time/evaluate_s"]["values"]
+    assert sum(values) / len(values) == pytest.approx(3.0, rel=1e-3)
+    assert on_one_axis(read_curves(records[:9]), ["time/collect_s", "time/evaluate_s"]) == {}
 
 
 # --- the sample --------------------------------------------------------------------------------
@@ -296,6 +312,16 @@ def test_damaged_files_are_named(tmp_path: Path):
     write_run(tmp_path).write(0, {"policy/loss": 0.5})
     write_preferences(tmp_path, 0, [None])
     file = tmp_path / "preferences" / "round_000000.parquet"
-    file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(InputError, match=r"round_000000\.parquet: is damaged"):
-        page(tmp_path)
+    whole = file.read_bytes()
+    for damaged in (whole[:-9], bytes(255 - b for b in whole[:60]) + whole[60:]):
+        file.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"round_000000\.parquet: is damaged"):
+            page(tmp_path)
+
+
+def test_another_s_configuration_is_shown_as_far_as_it_goes(tmp_path: Path):
+    log = write_run(tmp_path)
+    log.write(0, {"policy/loss": 0.5, "weights/logprob_gap": 1e-7})
+    for config in ("a: 1", "model: {dtype: fp8}", "when: 2026-01-01"):
+        (tmp_path / "config.yaml").write_text(config)
+        assert shown(tmp_path)["curves"]["policy/loss"]["values"] == [0.5]

@@ -364,3 +364,16 @@ def test_strengths_stand_beside_their_own_pairs_whatever_ends_a_line_elsewhere(
     (tmp_path / "pairs.jsonl").write_text("\ufeff" + text, encoding="utf-8")
     found = list(with_strengths(tmp_path / "pairs.jsonl", ["judge"]))
     assert found == [{**rows[n], "strength": [(2 * n + 1) / 8]} for n in (0, 2, 3)]
+
+
+def test_columns_may_have_other_names(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        strength_module, "_differences", lambda path, examples: [0.5] * len(examples)
+    )
+    rows = [{"question": f"{n}+1=", "good": "a", "rejected": "b"} for n in range(2)]
+    file, out = tmp_path / "pairs.jsonl", tmp_path / "out.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = ["data.prompt_column=question", "data.chosen_column=good"]
+    annotate([f"data={file}", "judges=j", f"output={out}", *columns])
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert found == [{**row, "strength": [0.5]} for row in rows]

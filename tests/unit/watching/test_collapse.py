@@ -55,6 +55,7 @@ def test_what_a_run_was_like_from_the_start_is_no_collapse():
         ({"judge/tie_rate": 1.0}, True),
         ({"judge/tie_rate": 0.5, "judge/order_disagreement": 1.0}, True),
         ({"judge/tie_rate": 0.5, "judge/order_disagreement": 0.4}, False),
+        ({"judge/tie_rate": 0.5}, False),
     ],
 )
 def test_a_judge_of_pairs_says_one_thing_by_ties_or_by_order(verdicts, counts):
@@ -62,6 +63,14 @@ def test_a_judge_of_pairs_says_one_thing_by_ties_or_by_order(verdicts, counts):
     for _ in range(PATIENCE):
         signs = collapse.signs(WELL | verdicts)
     assert any(sign.is_lasting for sign in signs) == counts
+
+
+def test_ties_that_are_not_in_a_row_are_none():
+    collapse, counted = Collapse(), []
+    for ties in (1, 0.2) * PATIENCE + (1,) * PATIENCE + (0.2,):
+        signs = collapse.signs(WELL | {"judge/tie_rate": ties})
+        counted += [s.rounds for s in signs if s.title == "The judge says one thing only"]
+    assert counted == [1, 0] * PATIENCE + [*range(1, PATIENCE + 1), 0]
 
 
 def test_an_evaluation_that_falls_to_nothing_counts_at_once():

@@ -9,7 +9,7 @@ from matplotlib.image import imread
 from rlhf.storage.store import MetricsLog
 from rlhf.watching import curves
 from rlhf.watching.curves import draw_curves
-from rlhf.watching.panels import Curve, read_curves
+from rlhf.watching.panels import Curve, as_it_is, read_curves
 
 ROUND = {
     "judge/score_mean": 0.5,
@@ -46,6 +46,26 @@ def test_a_run_is_drawn(log: MetricsLog, tmp_path: Path, num_rounds: int, evalua
     image = imread(tmp_path / "curves.png")
     assert image.shape == (900, 1600, 4)
     assert image[..., :3].std() > 0.05
+
+
+@pytest.mark.filterwarnings("error")
+def test_answers_of_a_game_are_no_formulas(log: MetricsLog, tmp_path: Path) -> None:
+    log.write(-1, {"eval/share_$x_1_2$": 0.4, "eval/share__b": 0.6})
+    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
+    assert as_it_is("$x_1_2$") == r"\$x_1_2\$" and as_it_is("_b") == " _b"
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_the_gold_judge_alone_has_is_drawn_too(
+    log: MetricsLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.write(-1, {"eval/gold_score_mean": 0.4})
+    drawn = []
+    monkeypatch.setattr(curves, "_lay_out", lambda panels: drawn.extend(panels))
+    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
+    (panel,) = drawn
+    assert panel.get_title(loc="left") == "Held-out score"
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == ["the gold judge"]
 
 
 @pytest.mark.filterwarnings("error")
