@@ -21,6 +21,7 @@ EASY = [
     "data.num_prompts=60",
     "data.num_heldout=32",
     "warmup.steps=120",
+    "run.checkpoint_every=2",
 ]
 """Sums of which the model gets some right, so that there is something to learn."""
 
@@ -118,8 +119,6 @@ ELSEWHERE = {
     "policy/label_confidence", "cluster/restarts_gold",
     # of rollout workers that come and go
     "cluster/rollout_workers",
-    # saved after the round's line is written
-    "time/checkpoint_s",
 }  # fmt: skip
 """What this run cannot have."""
 

@@ -1,6 +1,7 @@
 """The panels of a workspace, and how they reach wandb."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,6 +54,13 @@ def test_sections_are_in_the_order_in_which_people_look(panels):
         "Throughput", "System", "Weights",
     ]  # fmt: skip
     assert {panel["xAxis"] for panel in panels.values()} == {"round"}
+
+
+def test_a_panel_of_families_has_those_too(panels):
+    pattern = panels["Evaluation: By the gold judge"]["metricRegex"]
+    for name in ("eval/gold_score_mean", "eval/gold_part_style", "eval/gold_share_rock"):
+        assert re.fullmatch(pattern, name)
+    assert not re.fullmatch(pattern, "eval/part_style")
 
 
 def test_seconds_are_stacked_for_one_run(panels):

@@ -333,6 +333,16 @@ def test_without_an_account_online_becomes_offline(
     assert [row["round"] for row in history(file) if "policy/loss" in row] == [0]
 
 
+def test_a_key_that_was_read_from_a_file_may_end_with_its_newline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", 40 * "5" + "\n")
+    tracker = RunTracker(tmp_path, OFFLINE, {}, "run", 1)
+    tracker.log(0, TIMES)
+    tracker.close("completed")
+    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+
+
 def test_disabled_leaves_no_trace(tmp_path: Path, collected: list[Collected]) -> None:
     tracker, _ = start(tmp_path)
     train(tracker, collected, 0)
