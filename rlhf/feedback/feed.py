@@ -60,7 +60,7 @@ class Feed:
         return taken
 
     def _files(self) -> list[Path]:
-        """None while the folder cannot be read, of which people are told once."""
+        """Nothing while the folder cannot be read, of which people are told once."""
         try:
             found = sorted(self._folder.iterdir())
         except OSError as error:

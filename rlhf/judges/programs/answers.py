@@ -28,15 +28,16 @@ def programs(answer: str, prompt: str, name: str | None) -> tuple[str, ...]:
     """
     begun = _left_open(prompt)
     fences = list(_FENCE.finditer(answer))
+    first = answer[: fences[0].start()] if fences else answer
     found = []
-    if begun is not None:
-        first = answer[: fences[0].start()] if fences else answer
+    if not first.strip():  # it begins a block of its own
+        begun = None
+    elif begun is not None:
         found = [begun + first, first]
+        if fences and not fences[0][1]:
+            answer = answer[fences[0].end() :]
     elif name and len(fences) % 2 and not fences[0][1]:
-        first = answer[: fences[0].start()]
-        found = [first, prompt + first] if first.strip() else []
-    if begun is not None and fences and not fences[0][1]:
-        answer = answer[fences[0].end() :]
+        found = [first, prompt + first]
     blocks = [
         (language, dedent(body) if indent else body)
         for indent, _, language, body in _BLOCK.findall(answer)

@@ -131,6 +131,11 @@ def test_a_program_goes_on_in_the_block_that_the_prompt_leaves_open(prompt, rest
         assert ran("def f(x): return x + y" + rest, prompt) == 2
 
 
+def test_an_answer_may_begin_a_block_of_its_own_all_the_same():
+    stub = "Write f.\n```python\ndef f(x):\n    'adds one'\n"
+    assert ran("```python\ndef f(x): return x + 1\n```", stub) == 2
+
+
 def test_what_says_that_it_is_python_goes_before_what_says_nothing():
     answer = "```python\nprint(6)\n```\nExample output:\n```\n6\n```"
     assert programs(answer, "", None)[0] == "print(6)\n"
