@@ -39,10 +39,10 @@ $(READY): pyproject.toml requirements/cpu.txt Makefile
 demo: setup  ## train a tiny model with online DPO on two CPU cores
 	$(BIN)/python -m rlhf experiment=demo
 
-test: setup  ## the tests: unit, and integration on real Ray, DeepSpeed and vLLM (20 to 35 minutes)
+test: setup  ## the tests: unit, and integration on real Ray, DeepSpeed and vLLM (10 to 25 minutes)
 	$(BIN)/python -m pytest tests $(TWO)
 
-test-unit: setup  ## the unit tests alone (two to four minutes)
+test-unit: setup  ## the unit tests alone (two to three minutes)
 	$(BIN)/python -m pytest tests/unit $(TWO)
 
 test-faults: setup  ## everything that kills, stops and fills, on real runs (half an hour to an hour)

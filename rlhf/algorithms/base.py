@@ -58,6 +58,11 @@ class AlgorithmConfig(Option):
         return max(1, self.num_completions)
 
     @property
+    def ends(self) -> tuple[str, ...]:
+        """Texts that end a step of an answer."""
+        return ()
+
+    @property
     def samples_initial_policy(self) -> bool:
         """Whether completions of the initial policy, or of a mixture with it, are asked for."""
         return False

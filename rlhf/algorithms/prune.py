@@ -54,6 +54,10 @@ class PruneConfig(AlgorithmConfig):
     def most_completions(self) -> int:
         return self.num_lookaheads
 
+    @property
+    def ends(self) -> tuple[str, ...]:
+        return tuple(self.stop)
+
     def gives(self) -> Set[Fact]:
         return {Fact.parts}
 

@@ -43,6 +43,10 @@ class TreeConfig(TreeSettings, AlgorithmConfig):
         return max(1, self.num_completions, self.num_root_completions, self.num_lookaheads)
 
     @property
+    def ends(self) -> tuple[str, ...]:
+        return tuple(self.stop)
+
+    @property
     def soft_labels(self) -> tuple[str, str] | None:
         if self.smooth_labels:
             return "algorithm.smooth_labels=true", "set algorithm.smooth_labels=false"

@@ -36,7 +36,7 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._tokens = _control_tokens(tokenizer)
+        self._tokens = control_tokens(tokenizer)
         longest_first = sorted(self._tokens, key=len, reverse=True)
         # An empty alternative would match everywhere, so there is always one that matches nowhere.
         self._spelled = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
@@ -173,7 +173,7 @@ def _read(tokenizer: Any, *texts: str, around: bool = False) -> list[int]:
     return tokenizer(*texts, add_special_tokens=around, split_special_tokens=True)["input_ids"]
 
 
-def _control_tokens(tokenizer: Any) -> dict[str, int]:
+def control_tokens(tokenizer: Any) -> dict[str, int]:
     """By their text; those that the tokenizer has names for, and all others that it calls so."""
 
     def found() -> Iterator[tuple[str, int]]:

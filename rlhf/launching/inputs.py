@@ -14,6 +14,7 @@ from rlhf.asking.sources.base import Wanted
 from rlhf.asking.sources.feedback import FeedbackDataConfig, open_folder
 from rlhf.config.models import TinyModelConfig, Transport
 from rlhf.config.texts import from_anywhere
+from rlhf.data.encoding import control_tokens
 from rlhf.data.rendering import Renderer
 from rlhf.feedback.feed import Feed, FeedSchedule, conversations
 from rlhf.launching.configuration import Config
@@ -75,6 +76,7 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
     except InputError as error:
         problems += error.problems
     problems += [f"model.path={path}: {fault}" for fault in vocabulary_faults(tokenizer, model)]
+    problems += unseen_ends(config, tokenizer)
     by_nccl = transport(config) is Transport.nccl
     on_vllm = config.rollout.name == "vllm"
     faults = sampling_faults(model, on_vllm, config.placement.gpus, by_nccl)
@@ -110,6 +112,23 @@ def read_inputs(config: Config, directory: Path) -> Inputs:
         schedule = DelayedSchedule(schedule)
     vocabulary_size = min(len(tokenizer), model.vocab_size)
     return Inputs(path, tokenizer, vocabulary_size, data, schedule, tuple(seeds), sandbox)
+
+
+def unseen_ends(config: Config, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    """Texts that are looked for in answers, which are read without the tokenizer's own tokens."""
+    looked_for = {
+        "algorithm.stop": config.algorithm.ends,
+        "environment.stop": config.environment.stops,
+        "tools.opens, tools.closes": config.tools.ends,
+    }
+    control = control_tokens(tokenizer)
+    for key, texts in looked_for.items():
+        for token in control:
+            if any(token in text for text in texts):
+                yield (
+                    f"{key}: {token!r} is a control token of the tokenizer, which is never in the "
+                    "text of an answer; name a text of ordinary tokens"
+                )
 
 
 def try_out(config: Config) -> None:

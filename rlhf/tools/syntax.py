@@ -45,6 +45,11 @@ class ToolsConfig(Option):
     may_fail: ClassVar[bool] = False
     """Whether answers may be left without an end by no fault of theirs."""
 
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Texts by which calls are found in answers."""
+        return ()
+
     def instrument(self) -> Instrument | None:
         """What answers calls, made once for all who share it; None if there is none."""
         return None
@@ -73,6 +78,10 @@ class CallConfig(ToolsConfig):
     """Per answer; one that calls more often is truncated."""
     max_chars: int = number(200, at_least=1)
     """Of a result; a longer one is cut, and says so."""
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        return self.opens, self.closes
 
     def problems(self) -> Iterator[str]:
         for name in ("opens", "closes", "reply_closes"):

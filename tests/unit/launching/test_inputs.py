@@ -9,6 +9,7 @@ from users_log import conversation
 from actors.rollout import RolloutService
 from rlhf.algorithms.drift import Chosen, Drift, DriftConfig, Rejected
 from rlhf.algorithms.online import OnlineDPOConfig
+from rlhf.algorithms.prune import PruneConfig
 from rlhf.asking.sources.arithmetic import ArithmeticConfig
 from rlhf.asking.sources.feedback import FeedbackDataConfig
 from rlhf.asking.sources.files import FilesConfig
@@ -21,6 +22,7 @@ from rlhf.feedback.__main__ import run
 from rlhf.feedback.config import FeedbackConfig
 from rlhf.judges.environment import EnvironmentJudgeConfig
 from rlhf.judges.none import NoJudgeConfig
+from rlhf.judges.verifier import VerifierConfig
 from rlhf.launching.assembly import RunStores, answering, make_evaluation, services
 from rlhf.launching.configuration import Config
 from rlhf.launching.inputs import Inputs, open_feed, read_inputs
@@ -28,6 +30,7 @@ from rlhf.launching.judging import Judges
 from rlhf.objectives.dpo import DPOConfig
 from rlhf.problems import InputError
 from rlhf.storage.ledger import Ledger
+from rlhf.tools.calculator import CalculatorConfig
 from rlhf.tools.probe import SandboxLevel
 from rlhf.tools.python import PythonConfig
 from rlhf.tools.rollout import ToolRollout
@@ -294,3 +297,16 @@ def test_an_environment_asks_in_place_of_the_data(config, tmp_path):
     config.rollout.max_prompt_tokens = 12
     with pytest.raises(InputError, match=r"rollout\.max_prompt_tokens=12: 12 prompts are longer"):
         read_inputs(config, tmp_path)
+
+
+def test_a_text_that_no_answer_can_have_is_refused(config, tmp_path):
+    config.algorithm, config.judge = PruneConfig(stop=["\n", "so<eos>"]), VerifierConfig()
+    config.tools = CalculatorConfig(closes="<eos>")
+    config.data = ArithmeticConfig(num_prompts=8, num_heldout=4)
+    with pytest.raises(InputError) as refused:
+        read_inputs(config, tmp_path)
+    told = "'<eos>' is a control token of the tokenizer, which is never in the text of an answer"
+    assert [one.partition(";")[0] for one in refused.value.problems] == [
+        f"algorithm.stop: {told}",
+        f"tools.opens, tools.closes: {told}",
+    ]
