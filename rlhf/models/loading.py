@@ -53,9 +53,12 @@ def read_tokenizer(path: Any) -> Any:
 
 def read_generation_config(path: Any) -> GenerationConfig | None:
     """None where there is none, since a model need not have one."""
-    if not (Path(path) / GENERATION_CONFIG_NAME).is_file():
+    try:
+        return GenerationConfig.from_pretrained(path)
+    except OSError:
+        if (Path(path) / GENERATION_CONFIG_NAME).is_file():  # and it is broken
+            raise
         return None
-    return GenerationConfig.from_pretrained(path)
 
 
 def most_positions(model: Any) -> int | None:
