@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from rlhf.config.texts import location
 from rlhf.judges.base import JudgeConfig, Measure
@@ -27,7 +27,14 @@ KEPT_VERDICTS = 10_000
 MOST_OWN_TESTS = 64
 """Of a group, where they are the policy's."""
 
-Program = tuple[tuple[str, ...], Tests]
+
+class Program(NamedTuple):
+    """What may be one, best guess first, and what it is run against."""
+
+    texts: tuple[str, ...]
+    tests: Tests
+    key: bytes
+    """In place of both, since some tests have megabytes."""
 
 
 @dataclass
@@ -147,35 +154,34 @@ class CodeJudge:
         """`num_parallel` programs at a time, of all groups together."""
         asked = self._programs(prompt, completions)
         verdicts = await asyncio.gather(*map(self._verdict, asked))
-        tests = next((one[1] for one in asked if not isinstance(one, Verdict)), None)
+        tests = next((one.tests for one in asked if not isinstance(one, Verdict)), None)
         return self._judgement(verdicts, tests)
 
     async def _verdict(self, asked: Program | Verdict) -> Verdict:
         if isinstance(asked, Verdict):
             return asked
-        key = _key(asked)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        if key not in self._running:
-            self._running[key] = asyncio.create_task(self._run(key, asked))
+        if asked.key in self._kept:
+            self._kept.move_to_end(asked.key)
+            return self._kept[asked.key]
+        if asked.key not in self._running:
+            self._running[asked.key] = asyncio.create_task(self._run(asked))
         # Others may wait for the same.
-        return await asyncio.shield(self._running[key])
+        return await asyncio.shield(self._running[asked.key])
 
-    async def _run(self, key: bytes, program: Program) -> Verdict:
+    async def _run(self, program: Program) -> Verdict:
         try:
-            verdict = await self._runner.run(*program)
+            verdict = await self._runner.run(program.texts, program.tests)
         finally:
-            del self._running[key]
+            del self._running[program.key]
         if verdict.lasting:
-            self._kept[key] = verdict
+            self._kept[program.key] = verdict
             if len(self._kept) > KEPT_VERDICTS:
                 self._kept.popitem(last=False)
         return verdict
 
     def _programs(
         self, prompt: Prompt, completions: Sequence[Completion]
-    ) -> list[Program | Verdict]:
+    ) -> Sequence[Program | Verdict]:
         """What to run for each completion, or what is known without."""
         texts = [prompt.prefix + one.text for one in completions]
         try:
@@ -184,11 +190,11 @@ class CodeJudge:
             return [Verdict(None, f"the row {error}")] * len(texts)
         if tests is None:
             return self._with_policy_s_tests(prompt, texts)
-        return [(programs(text, prompt.text, tests.name), tests) for text in texts]
+        return _against(tests, prompt.text, texts)
 
     def _with_policy_s_tests(
         self, prompt: Prompt, answers: Sequence[str]
-    ) -> list[Program | Verdict]:
+    ) -> Sequence[Program | Verdict]:
         parted = [without_asserts(answer) for answer in answers]
         by_text = [own for _, own in parted]
         if self._config.tests is Format.written:
@@ -201,7 +207,7 @@ class CodeJudge:
             why = "the policy wrote no test" if written else "no answer has a test"
             return [Verdict((), why)] * len(answers)
         tests = Calls(tuple(calls), name)
-        return [(programs(text, prompt.text, name), tests) for text, _ in parted]
+        return _against(tests, prompt.text, [text for text, _ in parted])
 
     def _judgement(self, verdicts: Sequence[Verdict], tests: Tests | None) -> Judgement:
         known = [i for i, verdict in enumerate(verdicts) if verdict.passed is not None]
@@ -229,9 +235,17 @@ class CodeJudge:
         return tuple(found)
 
 
-def _key(program: Program) -> bytes:
-    """In place of a program with its tests, of which some have megabytes."""
-    return sha256(repr(program).encode(errors="surrogatepass")).digest()
+def _against(tests: Tests, prompt: str, answers: Sequence[str]) -> list[Program]:
+    """The programs of a group's answers."""
+    of_tests, found = _digest(tests), []
+    for answer in answers:
+        texts = programs(answer, prompt, tests.name)
+        found.append(Program(texts, tests, of_tests + _digest(texts)))
+    return found
+
+
+def _digest(value: Tests | tuple[str, ...]) -> bytes:
+    return sha256(repr(value).encode(errors="surrogatepass")).digest()
 
 
 def _most_called(calls: Sequence[Call]) -> str | None:

@@ -13,14 +13,13 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING,
 )
 
-from rlhf.models.files import find_directory, weight_faults
+from rlhf.models.files import find_directory, tokenizer_faults, weight_faults
 from rlhf.models.loading import (
     UNREADABLE,
     first_line,
     name_faults,
     quietly,
     read_generation_config,
-    read_tokenizer,
 )
 from rlhf.problems import InputError
 
@@ -47,7 +46,7 @@ def causal_faults(directory: Path) -> list[str]:
         _kind_faults,
         _shard_faults,
         _weight_faults,
-        _tokenizer_faults,
+        _reading_faults,
     )
     for step in steps:
         if found := list(step(directory)):
@@ -130,11 +129,8 @@ def _weight_faults(directory: Path) -> Iterator[str]:
     yield from name_faults(loaded[1])
 
 
-def _tokenizer_faults(directory: Path) -> Iterator[str]:
-    try:
-        read_tokenizer(directory)
-    except UNREADABLE as error:
-        yield f"its tokenizer cannot be loaded: {first_line(error)}"
+def _reading_faults(directory: Path) -> Iterator[str]:
+    yield from tokenizer_faults(directory)
     try:
         read_generation_config(directory)
     except UNREADABLE as error:

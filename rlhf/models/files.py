@@ -54,7 +54,7 @@ def find_model(config: Wanted) -> Path:
     faults = weight_faults(directory) or [
         *_label_faults(directory, config),
         *_training_faults(directory, config),
-        *_tokenizer_faults(directory),
+        *tokenizer_faults(directory),
     ]
     problems += [f"judge.path={config.path}: {what}" for what in faults]
     if problems:
@@ -113,7 +113,8 @@ def _label_faults(directory: Path, config: Wanted) -> Iterator[str]:
         )
 
 
-def _tokenizer_faults(directory: Path) -> Iterator[str]:
+def tokenizer_faults(directory: Path) -> Iterator[str]:
+    """Why the folder's tokenizer cannot be loaded."""
     try:
         read_tokenizer(directory)
     except UNREADABLE as error:

@@ -208,7 +208,7 @@ def _loaded(directory: Path, dtype: str) -> tuple[Any, Any]:
     except UNREADABLE as error:
         raise InputError([f"judge.path={directory}: {first_line(error)}"]) from error
     if faults := [
-        *lacking_faults(loading),
+        *_lacking_faults(loading),
         *mismatch_faults(loading),
         *left_over_faults(loading, f"{model.base_model_prefix}."),
     ]:
@@ -216,7 +216,7 @@ def _loaded(directory: Path, dtype: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def lacking_faults(loading: Any) -> Iterator[str]:
+def _lacking_faults(loading: Any) -> Iterator[str]:
     """Of transformers' loading info, what would make a classifier judge at random."""
     if missing := sorted(loading["missing_keys"]):
         yield (

@@ -14,7 +14,13 @@ from transformers import AutoModel
 
 from rlhf.judges.models.held import held
 from rlhf.models.batching import Shape, micro_batches, unique
-from rlhf.models.files import DTYPES, find_directory, fingerprint, weight_faults
+from rlhf.models.files import (
+    DTYPES,
+    find_directory,
+    fingerprint,
+    tokenizer_faults,
+    weight_faults,
+)
 from rlhf.models.loading import (
     UNREADABLE,
     first_line,
@@ -28,7 +34,7 @@ from rlhf.problems import InputError
 def encoder_folder(path: str) -> Path:
     """The model's folder, fetched if `path` is a hub id; raises InputError if it cannot be one."""
     directory = find_directory("judge.path", path)
-    if faults := weight_faults(directory):
+    if faults := weight_faults(directory) or list(tokenizer_faults(directory)):
         raise InputError([f"judge.path={path}: {fault}" for fault in faults])
     return directory
 

@@ -26,21 +26,10 @@ def programs(answer: str, prompt: str, name: str | None) -> tuple[str, ...]:
     Without any block the whole answer, then the prompt with the answer behind it, then the same up
     to where the answer's next unindented line begins.
     """
-    begun = _left_open(prompt)
-    fences = list(_FENCE.finditer(answer))
-    first = answer[: fences[0].start()] if fences else answer
-    found = []
-    if not first.strip():  # it begins a block of its own
-        begun = None
-    elif begun is not None:
-        found = [begun + first, first]
-        if fences and not fences[0][1]:
-            answer = answer[fences[0].end() :]
-    elif name and len(fences) % 2 and not fences[0][1]:
-        found = [first, prompt + first]
+    found, rest = _gone_on(answer, prompt, name)
     blocks = [
         (language, dedent(body) if indent else body)
-        for indent, _, language, body in _BLOCK.findall(answer)
+        for indent, _, language, body in _BLOCK.findall(rest)
         if language.lower() in _LANGUAGES
     ]
     if blocks:
@@ -50,9 +39,24 @@ def programs(answer: str, prompt: str, name: str | None) -> tuple[str, ...]:
             last_first, key=lambda one: (bool(name) and not defines.search(one[1]), not one[0])
         )
         found += [body for _, body in ordered] + [prompt + body for _, body in ordered if prompt]
-    elif begun is None:
-        found += [answer, prompt + answer, prompt + _NEXT.split(answer, maxsplit=1)[0]]
+    elif not found:
+        found = [rest, prompt + rest, prompt + _NEXT.split(rest, maxsplit=1)[0]]
     return tuple(dict.fromkeys(found))
+
+
+def _gone_on(answer: str, prompt: str, name: str | None) -> tuple[list[str], str]:
+    """What may be the program where an answer goes on with code, up to its first fence; and where
+    the blocks of its own are."""
+    fences = list(_FENCE.finditer(answer))
+    first = answer[: fences[0].start()] if fences else answer
+    is_bare = bool(fences) and not fences[0][1]
+    if not first.strip():  # it begins a block of its own
+        return [], answer
+    if (begun := _left_open(prompt)) is not None:
+        return [begun + first, first], answer[fences[0].end() :] if is_bare else answer
+    if name and is_bare and len(fences) % 2:
+        return [first, prompt + first], answer
+    return [], answer
 
 
 def _left_open(prompt: str) -> str | None:

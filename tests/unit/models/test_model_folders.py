@@ -21,7 +21,13 @@ from transformers import (
 
 from rlhf.config.models import TinyModelConfig
 from rlhf.models.checks import causal_faults, require_causal, vocabulary_faults
-from rlhf.models.loading import load_causal, quietly, read_config, read_tokenizer
+from rlhf.models.loading import (
+    load_causal,
+    quietly,
+    read_config,
+    read_generation_config,
+    read_tokenizer,
+)
 from rlhf.problems import InputError
 from rlhf.toys.tiny import build_tiny_model
 
@@ -175,6 +181,19 @@ def test_a_broken_generation_config_is_not_taken_for_none(folder, content):
     assert faults(folder) == ""
     (folder / "generation_config.json").write_text(content)
     assert "its generation_config.json cannot be used" in faults(folder)
+
+
+def test_a_generation_config_of_a_hub_id_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    kept = tmp_path / "models--some--one"
+    folder = kept / "snapshots" / ("0" * 40)
+    folder.mkdir(parents=True)
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text(folder.name)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [1, 2]}')
+    found = read_generation_config("some/one")
+    assert found is not None and found.eos_token_id == [1, 2]
 
 
 @pytest.mark.parametrize("template", [None, "<img>{{ messages[0].content }}"])
